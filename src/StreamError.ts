@@ -1,0 +1,592 @@
+/**
+ * The typed failures of connections, readers, writers and servers.
+ *
+ * Every error is a `Schema.TaggedError`: it can be matched by tag, encoded to JSON and sent over RPC. A
+ * `ConnectionError` and a `ListenError` carry a tagged `reason`, so a single cause can be handled with
+ * `Effect.catchReason`.
+ *
+ * **Example** (Handling one reason)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { StreamError } from "effect-wire"
+ *
+ * const refused = new StreamError.ConnectionError({
+ *   operation: "connect",
+ *   address: "127.0.0.1:1",
+ *   reason: new StreamError.ConnectionRefused({ code: "ECONNREFUSED" })
+ * })
+ *
+ * const program = Effect.fail(refused).pipe(
+ *   Effect.catchReason("ConnectionError", "ConnectionRefused", () => Effect.succeed("nobody listens")),
+ *   Effect.tap((text) => Effect.log(text))
+ * )
+ *
+ * await Effect.runPromise(program)
+ * ```
+ *
+ * @since 0.1.0
+ */
+import { Duration, Predicate, Schema } from "effect"
+
+const bytes = (n: number): string => (n === 1 ? "1 byte" : `${n} bytes`)
+
+const from = (address: string | undefined): string => (address === undefined ? "" : ` from ${address}`)
+
+const on = (address: string | undefined): string => (address === undefined ? "" : ` on ${address}`)
+
+/**
+ * The input ended before the operation had what it asked for.
+ *
+ * `partial` holds the bytes that came; they are consumed (except by `peek`). `expected` is how many bytes were
+ * asked for, absent when a separator was.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class IncompleteReadError extends Schema.TaggedError<IncompleteReadError>("effect-wire/IncompleteReadError")(
+  "IncompleteReadError",
+  {
+    partial: Schema.Uint8Array,
+    expected: Schema.optional(Schema.Number),
+    operation: Schema.optional(Schema.String),
+    address: Schema.optional(Schema.String)
+  }
+) {
+  override get message(): string {
+    const wanted = this.expected === undefined ? "undefined" : String(this.expected)
+    return `${this.operation ?? "read"}: end of input${from(this.address)}, ${bytes(this.partial.length)} read on a total of ${wanted} expected bytes`
+  }
+}
+
+/**
+ * A separator was not found within `limit` bytes, or the whole input is larger than `readAll` accepts.
+ *
+ * Nothing is removed from the buffer. `consumed` is how many bytes can be skipped without missing the
+ * separator: `skip(consumed)` keeps them out of the way, `skipUntil(separator)` goes past the whole piece.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class LimitOverrunError extends Schema.TaggedError<LimitOverrunError>("effect-wire/LimitOverrunError")(
+  "LimitOverrunError",
+  {
+    limit: Schema.Number,
+    consumed: Schema.Number,
+    operation: Schema.optional(Schema.String),
+    address: Schema.optional(Schema.String)
+  }
+) {
+  override get message(): string {
+    const operation = this.operation ?? "readUntil"
+    const what = operation === "readAll" ? "more than" : "no separator within"
+    const raise =
+      operation === "readAll"
+        ? "raise it with readAll({ maxBytes })"
+        : "raise it with the option `limit` of the connection or server, or of this call; skipUntil goes past the separator"
+    return `${operation}: ${what} the limit of ${bytes(this.limit)}${from(this.address)} (${bytes(this.consumed)} can be skipped; nothing was consumed); ${raise}`
+  }
+}
+
+/**
+ * A deadline passed. `operation` is `connect`, `handshake`, `read`, `write`, `idle` or `close`; `duration` is the
+ * time that was allowed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TimeoutError extends Schema.TaggedError<TimeoutError>("effect-wire/TimeoutError")("TimeoutError", {
+  operation: Schema.String,
+  duration: Schema.Duration,
+  address: Schema.optional(Schema.String)
+}) {
+  override get message(): string {
+    return `${this.operation}: timed out after ${Duration.format(this.duration)}${on(this.address)}`
+  }
+}
+
+const reasonFields = {
+  code: Schema.optional(Schema.String),
+  cause: Schema.optional(Schema.Defect())
+}
+
+/**
+ * Nobody listens at the address (`ECONNREFUSED`).
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class ConnectionRefused extends Schema.TaggedError<ConnectionRefused>("effect-wire/ConnectionRefused")(
+  "ConnectionRefused",
+  reasonFields
+) {
+  override get message(): string {
+    return "connection refused"
+  }
+}
+
+/**
+ * The peer reset the connection (`ECONNRESET`): bytes on their way, in either direction, may be lost.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class ConnectionReset extends Schema.TaggedError<ConnectionReset>("effect-wire/ConnectionReset")(
+  "ConnectionReset",
+  reasonFields
+) {
+  override get message(): string {
+    return "connection reset by peer"
+  }
+}
+
+/**
+ * The connection was aborted on this side, by `abort` or by the operating system (`ECONNABORTED`).
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class ConnectionAborted extends Schema.TaggedError<ConnectionAborted>("effect-wire/ConnectionAborted")(
+  "ConnectionAborted",
+  reasonFields
+) {
+  override get message(): string {
+    return "connection aborted"
+  }
+}
+
+/**
+ * Written to a side that is closed for writing: after `end`, or when the peer stopped reading (`EPIPE`).
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class BrokenPipe extends Schema.TaggedError<BrokenPipe>("effect-wire/BrokenPipe")("BrokenPipe", reasonFields) {
+  override get message(): string {
+    return "broken pipe: the connection is closed for writing"
+  }
+}
+
+/**
+ * The connection was used after it was closed on this side.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class ConnectionClosed extends Schema.TaggedError<ConnectionClosed>("effect-wire/ConnectionClosed")(
+  "ConnectionClosed",
+  reasonFields
+) {
+  override get message(): string {
+    return "the connection is closed"
+  }
+}
+
+/**
+ * No route to the host or network (`EHOSTUNREACH`, `ENETUNREACH`), or the operating system gave up on it
+ * (`ETIMEDOUT`).
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class Unreachable extends Schema.TaggedError<Unreachable>("effect-wire/Unreachable")(
+  "Unreachable",
+  reasonFields
+) {
+  override get message(): string {
+    return "host or network unreachable"
+  }
+}
+
+/**
+ * The host name does not resolve to an address.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class NameNotResolved extends Schema.TaggedError<NameNotResolved>("effect-wire/NameNotResolved")(
+  "NameNotResolved",
+  reasonFields
+) {
+  override get message(): string {
+    return "the host name does not resolve"
+  }
+}
+
+/**
+ * There is no socket at the Unix path (`ENOENT`).
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class NotFound extends Schema.TaggedError<NotFound>("effect-wire/NotFound")("NotFound", reasonFields) {
+  override get message(): string {
+    return "no such file"
+  }
+}
+
+/**
+ * The operating system denies access (`EACCES`, `EPERM`).
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class PermissionDenied extends Schema.TaggedError<PermissionDenied>("effect-wire/PermissionDenied")(
+  "PermissionDenied",
+  reasonFields
+) {
+  override get message(): string {
+    return "permission denied"
+  }
+}
+
+/**
+ * TLS failed: the handshake, a certificate, or the record layer.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class TlsError extends Schema.TaggedError<TlsError>("effect-wire/TlsError")("TlsError", reasonFields) {
+  override get message(): string {
+    return "TLS failed"
+  }
+}
+
+/**
+ * The address is in use (`EADDRINUSE`).
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class AddressInUse extends Schema.TaggedError<AddressInUse>("effect-wire/AddressInUse")(
+  "AddressInUse",
+  reasonFields
+) {
+  override get message(): string {
+    return "address already in use"
+  }
+}
+
+/**
+ * The address is not one of this host (`EADDRNOTAVAIL`), or no port is free.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class AddressNotAvailable extends Schema.TaggedError<AddressNotAvailable>("effect-wire/AddressNotAvailable")(
+  "AddressNotAvailable",
+  reasonFields
+) {
+  override get message(): string {
+    return "address not available"
+  }
+}
+
+/**
+ * The host, port or path cannot be an address: a port outside 0 to 65535, a Unix path that is too long.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class InvalidAddress extends Schema.TaggedError<InvalidAddress>("effect-wire/InvalidAddress")("InvalidAddress", {
+  ...reasonFields,
+  detail: Schema.optional(Schema.String)
+}) {
+  override get message(): string {
+    return this.detail === undefined ? "invalid address" : `invalid address: ${this.detail}`
+  }
+}
+
+/**
+ * The process or the system has no descriptor or memory left for another connection (`EMFILE`, `ENFILE`,
+ * `ENOBUFS`, `ENOMEM`).
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class ResourcesExhausted extends Schema.TaggedError<ResourcesExhausted>("effect-wire/ResourcesExhausted")(
+  "ResourcesExhausted",
+  reasonFields
+) {
+  override get message(): string {
+    return "out of file descriptors or memory"
+  }
+}
+
+/**
+ * The transport cannot do what was asked of it, such as a half-close over a WebSocket.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class Unsupported extends Schema.TaggedError<Unsupported>("effect-wire/Unsupported")("Unsupported", {
+  ...reasonFields,
+  detail: Schema.optional(Schema.String)
+}) {
+  override get message(): string {
+    return this.detail === undefined ? "not supported by this transport" : `not supported: ${this.detail}`
+  }
+}
+
+/**
+ * Any other failure; `cause` and `code` are the platform's own.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class UnknownReason extends Schema.TaggedError<UnknownReason>("effect-wire/UnknownReason")(
+  "UnknownReason",
+  reasonFields
+) {
+  override get message(): string {
+    return this.cause instanceof Error ? this.cause.message : (this.code ?? "unknown failure")
+  }
+}
+
+/**
+ * Schema of the reasons of a `ConnectionError`.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export const ConnectionErrorReason = Schema.Union([
+  ConnectionRefused,
+  ConnectionReset,
+  ConnectionAborted,
+  BrokenPipe,
+  ConnectionClosed,
+  Unreachable,
+  NameNotResolved,
+  NotFound,
+  PermissionDenied,
+  TlsError,
+  AddressInUse,
+  AddressNotAvailable,
+  InvalidAddress,
+  ResourcesExhausted,
+  Unsupported,
+  UnknownReason
+])
+
+/**
+ * Why a connection failed.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export type ConnectionErrorReason = typeof ConnectionErrorReason.Type
+
+/**
+ * One address that was tried, and why it did not connect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const ConnectAttempt = Schema.Struct({ address: Schema.String, reason: ConnectionErrorReason })
+
+/**
+ * One address that was tried, and why it did not connect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ConnectAttempt = typeof ConnectAttempt.Type
+
+/**
+ * The transport failed. `operation` is what was being done (`connect`, `read`, `write`, `close`, …), `address` the
+ * peer, `reason` why. A connect that tried several addresses lists them in `attempts`, in the order of trying.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ConnectionError extends Schema.TaggedError<ConnectionError>("effect-wire/ConnectionError")(
+  "ConnectionError",
+  {
+    operation: Schema.String,
+    reason: ConnectionErrorReason,
+    address: Schema.optional(Schema.String),
+    attempts: Schema.optional(Schema.Array(ConnectAttempt))
+  }
+) {
+  override get message(): string {
+    const attempts =
+      this.attempts === undefined || this.attempts.length < 2
+        ? ""
+        : `; tried ${this.attempts.map((_) => `${_.address} (${_.reason.message})`).join(", ")}`
+    return `${this.operation}${on(this.address)}: ${describeReason(this.reason)}${attempts}`
+  }
+}
+
+/**
+ * Schema of the reasons of a `ListenError`.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export const ListenErrorReason = Schema.Union([
+  AddressInUse,
+  AddressNotAvailable,
+  PermissionDenied,
+  InvalidAddress,
+  NameNotResolved,
+  NotFound,
+  ResourcesExhausted,
+  Unsupported,
+  UnknownReason
+])
+
+/**
+ * Why a server cannot listen, or not accept.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export type ListenErrorReason = typeof ListenErrorReason.Type
+
+/**
+ * A server cannot listen on `address`, or cannot accept from it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ListenError extends Schema.TaggedError<ListenError>("effect-wire/ListenError")("ListenError", {
+  reason: ListenErrorReason,
+  address: Schema.String
+}) {
+  override get message(): string {
+    return `listen on ${this.address}: ${describeReason(this.reason)}`
+  }
+}
+
+const describeReason = (reason: ConnectionErrorReason | ListenErrorReason): string =>
+  reason.code === undefined ? reason.message : `${reason.message} (${reason.code})`
+
+/**
+ * What every read can fail with.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type ReadError = ConnectionError | TimeoutError
+
+/**
+ * What every write can fail with.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type WriteError = ConnectionError | TimeoutError
+
+/**
+ * Any error of this library.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type StreamError = IncompleteReadError | LimitOverrunError | TimeoutError | ConnectionError | ListenError
+
+/**
+ * Tells whether a value is one of this library's errors.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isStreamError = (u: unknown): u is StreamError =>
+  u instanceof IncompleteReadError ||
+  u instanceof LimitOverrunError ||
+  u instanceof TimeoutError ||
+  u instanceof ConnectionError ||
+  u instanceof ListenError
+
+type ReasonClass = new (props: { readonly code: string; readonly cause?: unknown }) => ConnectionErrorReason
+
+const reasonByCode: Record<string, ReasonClass | undefined> = {
+  ECONNREFUSED: ConnectionRefused,
+  ECONNRESET: ConnectionReset,
+  ECONNABORTED: ConnectionAborted,
+  EPIPE: BrokenPipe,
+  ERR_STREAM_WRITE_AFTER_END: BrokenPipe,
+  ERR_STREAM_DESTROYED: ConnectionClosed,
+  ERR_STREAM_PREMATURE_CLOSE: ConnectionReset,
+  EHOSTUNREACH: Unreachable,
+  ENETUNREACH: Unreachable,
+  EHOSTDOWN: Unreachable,
+  ENETDOWN: Unreachable,
+  ETIMEDOUT: Unreachable,
+  ENOTFOUND: NameNotResolved,
+  EAI_AGAIN: NameNotResolved,
+  EAI_NONAME: NameNotResolved,
+  EAI_FAMILY: NameNotResolved,
+  ENODATA: NameNotResolved,
+  ENOENT: NotFound,
+  ENOTDIR: NotFound,
+  EACCES: PermissionDenied,
+  EPERM: PermissionDenied,
+  EADDRINUSE: AddressInUse,
+  EADDRNOTAVAIL: AddressNotAvailable,
+  EAFNOSUPPORT: AddressNotAvailable,
+  ENAMETOOLONG: InvalidAddress,
+  ERR_SOCKET_BAD_PORT: InvalidAddress,
+  EMFILE: ResourcesExhausted,
+  ENFILE: ResourcesExhausted,
+  ENOBUFS: ResourcesExhausted,
+  ENOMEM: ResourcesExhausted
+}
+
+const codeOf = (cause: unknown): string | undefined =>
+  Predicate.hasProperty(cause, "code") && typeof cause.code === "string" ? cause.code : undefined
+
+/**
+ * The reason that a platform's error stands for, by its `code` (an errno name such as `ECONNRESET`).
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const reasonFromCause = (cause: unknown): ConnectionErrorReason => {
+  const code = codeOf(cause)
+  if (code === undefined) return new UnknownReason({ cause })
+  const Reason = reasonByCode[code]
+  if (Reason !== undefined) return new Reason({ code, cause })
+  if (code.startsWith("ERR_TLS_") || code.startsWith("ERR_SSL_") || code === "EPROTO") {
+    return new TlsError({ code, cause })
+  }
+  return new UnknownReason({ code, cause })
+}
+
+/**
+ * A `ConnectionError` from whatever the platform threw or emitted.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const connectionErrorFromCause = (options: {
+  readonly operation: string
+  readonly cause: unknown
+  readonly address?: string | undefined
+}): ConnectionError =>
+  new ConnectionError({
+    operation: options.operation,
+    address: options.address,
+    reason: reasonFromCause(options.cause)
+  })
+
+const isListenErrorReason = Schema.is(ListenErrorReason)
+
+/**
+ * A `ListenError` from whatever the platform threw or emitted.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const listenErrorFromCause = (options: {
+  readonly cause: unknown
+  readonly address: string
+}): ListenError => {
+  const reason = reasonFromCause(options.cause)
+  return new ListenError({
+    address: options.address,
+    reason: isListenErrorReason(reason)
+      ? reason
+      : new UnknownReason({ code: codeOf(options.cause), cause: options.cause })
+  })
+}
