@@ -1,0 +1,441 @@
+/**
+ * Connections as scoped resources: a reader, a writer, and a life that ends with its scope.
+ *
+ * A connection belongs to the scope it was made in. When the scope ends well, the connection is closed: what was written
+ * is sent, and the peer's end awaited for a bounded time. When the scope fails or is interrupted, the connection is
+ * aborted at once.
+ *
+ * **Example** (A client)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Server } from "effect-wire"
+ * import { NodeNetwork } from "effect-wire/node"
+ *
+ * const program = Effect.gen(function* () {
+ *   const echo = yield* Server.serve(({ reader, writer }) => Effect.flatMap(reader.readLine, writer.write), {
+ *     listen: { host: "127.0.0.1", port: 0 }
+ *   })
+ *   const connection = yield* Connection.connect(echo.addresses[0])
+ *   yield* connection.writer.write("hello\n")
+ *   return yield* connection.reader.readLineString
+ * })
+ *
+ * console.log(await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(NodeNetwork.layer)))) // Some("hello")
+ * ```
+ *
+ * @since 0.1.0
+ */
+import {
+  type Array as Arr,
+  Clock,
+  Context,
+  DateTime,
+  type Duration,
+  Effect,
+  Exit,
+  Layer,
+  Predicate,
+  type Scope
+} from "effect"
+import { dual } from "effect/Function"
+import type { NetAddress } from "effect/net"
+import { Socket } from "effect/socket"
+import { ConnectionCore, type Settings } from "./internal/ConnectionCore.ts"
+import * as Limits from "./internal/limits.ts"
+import * as MemoryTransport from "./MemoryTransport.ts"
+import { type ConnectOptions, Network, type Target } from "./Network.ts"
+import * as SocketTransport from "./SocketTransport.ts"
+import type { ConnectionError, TimeoutError } from "./StreamError.ts"
+import * as StreamReader from "./StreamReader.ts"
+import * as StreamWriter from "./StreamWriter.ts"
+import type { Kind, TlsInfo, Transport } from "./Transport.ts"
+import * as WebStreamTransport from "./WebStreamTransport.ts"
+
+/**
+ * Runtime type identifier of connections.
+ *
+ * @category type IDs
+ * @since 0.1.0
+ */
+export const TypeId = "~effect-wire/Connection"
+
+/**
+ * What is known of a connection, for as long as anyone holds it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ConnectionInfo {
+  readonly localAddress: NetAddress.SocketAddress | undefined
+  readonly remoteAddress: NetAddress.SocketAddress | undefined
+  readonly transport: Kind
+  readonly tls?: TlsInfo | undefined
+  readonly openedAt: DateTime.Utc
+}
+
+/**
+ * A connection to a peer.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Connection {
+  readonly [TypeId]: typeof TypeId
+  /** Unique within the process: the transport's kind and a number. */
+  readonly id: string
+  readonly reader: StreamReader.StreamReader
+  readonly writer: StreamWriter.StreamWriter
+  readonly info: ConnectionInfo
+  /**
+   * Closes gracefully: what was written is sent, then a FIN, then the peer's FIN is awaited while what it still sends is
+   * discarded, up to 1 MiB and for `closeTimeout`; past either, the connection is aborted. Reads and writes fail with
+   * `ConnectionClosed` from now on; bytes received before are still readable. Never fails, and may be called any number
+   * of times; interrupting it does not stop the closing.
+   */
+  readonly close: Effect.Effect<void>
+  /** Ends the connection at once, with a reset where the protocol has one; bytes not sent yet are dropped. */
+  readonly abort: Effect.Effect<void>
+  /**
+   * Waits until the connection has ended. Fails with the error that it died of, if it did, noticed without reading; a
+   * local `close` or `abort` and an orderly end of both directions are no errors. The peer's end of input alone does
+   * not end a connection.
+   */
+  readonly closed: Effect.Effect<void, ConnectionError>
+}
+
+/**
+ * The connection that an application's services use, when there is one: provided by `layer`.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Connection: Context.Service<Connection, Connection> = Context.Service<Connection>("effect-wire/Connection")
+
+/**
+ * Tells whether a value is a connection.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isConnection = (u: unknown): u is Connection => Predicate.hasProperty(u, TypeId)
+
+/**
+ * Options of a connection, whatever it runs on. Values out of range are `RangeError` defects where the options are given.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** See `StreamReader.limit`. Default 65,536 bytes. */
+  readonly limit?: number | undefined
+  /** See `StreamWriter.Watermarks`. Default 65,536 and 16,384 bytes; `low` is a quarter of `high` unless given. */
+  readonly watermarks?: { readonly high: number; readonly low?: number | undefined } | undefined
+  /** How long one read may wait. Default: no limit. */
+  readonly readTimeout?: Duration.Input | undefined
+  /** How long one write, drain, flush or end may wait. Default: no limit. */
+  readonly writeTimeout?: Duration.Input | undefined
+  /** How long a read or a write may wait while no byte comes or goes in either direction. Default: no limit. */
+  readonly idleTimeout?: Duration.Input | undefined
+  /** How long a graceful close may take before it becomes an abort. Default 5 seconds. */
+  readonly closeTimeout?: Duration.Input | undefined
+}
+
+/** @internal */
+export const checkOptions = (options: Options | undefined): Settings => ({
+  limit: Limits.readLimit(options?.limit),
+  watermarks: Limits.watermarks(options?.watermarks),
+  readTimeout: Limits.timeout("readTimeout", options?.readTimeout),
+  writeTimeout: Limits.timeout("writeTimeout", options?.writeTimeout),
+  idleTimeout: Limits.timeout("idleTimeout", options?.idleTimeout),
+  closeTimeout: Limits.timeout("closeTimeout", options?.closeTimeout ?? DEFAULT_CLOSE_TIMEOUT)
+})
+
+const DEFAULT_CLOSE_TIMEOUT = "5 seconds"
+
+type OperationTimeouts = Pick<Settings, "readTimeout" | "writeTimeout" | "idleTimeout">
+
+class ConnectionImpl implements Connection {
+  readonly [TypeId] = TypeId
+  readonly core: ConnectionCore
+  readonly reader: StreamReader.StreamReader
+  readonly writer: StreamWriter.StreamWriter
+
+  private readonly timeouts: OperationTimeouts
+
+  constructor(core: ConnectionCore, timeouts: OperationTimeouts) {
+    this.core = core
+    this.timeouts = timeouts
+    const { idleTimeout, readTimeout, writeTimeout } = timeouts
+    this.reader = StreamReader.fromInput(core.input, { operation: "read", timeout: readTimeout, idle: idleTimeout })
+    this.writer = StreamWriter.fromOutput(
+      core.output,
+      { operation: "write", timeout: writeTimeout, idle: idleTimeout },
+      Effect.sync(() => core.isClosing)
+    )
+  }
+
+  get id(): string {
+    return this.core.id
+  }
+
+  get info(): ConnectionInfo {
+    const { openedAt, transport } = this.core
+    return {
+      localAddress: transport.localAddress,
+      remoteAddress: transport.remoteAddress,
+      transport: transport.kind,
+      tls: transport.tls,
+      openedAt: DateTime.makeUnsafe(openedAt)
+    }
+  }
+
+  get close(): Effect.Effect<void> {
+    return this.core.close
+  }
+
+  get abort(): Effect.Effect<void> {
+    return this.core.abort
+  }
+
+  get closed(): Effect.Effect<void, ConnectionError> {
+    return this.core.closed
+  }
+
+  withTimeouts(options: Timeouts): Connection {
+    const { idleTimeout, readTimeout, writeTimeout } = this.timeouts
+    return new ConnectionImpl(this.core, {
+      readTimeout: options.read === undefined ? readTimeout : Limits.timeout("read", options.read),
+      writeTimeout: options.write === undefined ? writeTimeout : Limits.timeout("write", options.write),
+      idleTimeout: options.idle === undefined ? idleTimeout : Limits.timeout("idle", options.idle)
+    })
+  }
+}
+
+/**
+ * Makes a connection of a transport that was not started yet, and owns it from then on: the scope's end closes it, the
+ * scope's failure aborts it.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (
+  transport: Transport,
+  options?: Options
+): Effect.Effect<Connection, never, Scope.Scope> =>
+  Effect.suspend(() => fromTransport(transport, checkOptions(options)))
+
+/** @internal */
+export const fromTransport = (
+  transport: Transport,
+  settings: Settings
+): Effect.Effect<Connection, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.withFiber((fiber) => {
+      const core = new ConnectionCore(transport, settings, fiber.getRef(Clock.Clock), fiber.context)
+      core.start()
+      return Effect.succeed(new ConnectionImpl(core, settings))
+    }),
+    (connection, exit) => (Exit.isSuccess(exit) ? connection.close : connection.abort)
+  )
+
+/**
+ * Options of `connect`: those of the connection and those of the socket.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ConnectionOptions extends Options, ConnectOptions {}
+
+/**
+ * Connects to a target, within `connectTimeout` (10 seconds unless set). The connection belongs to the scope.
+ *
+ * Fails with `ConnectionError` (operation `connect`) when nobody listens, the name does not resolve, the target is no
+ * address, …, and with `TimeoutError` (operation `connect`). Interrupting it leaves nothing behind.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const connect = (
+  target: Target,
+  options?: ConnectionOptions
+): Effect.Effect<Connection, ConnectionError | TimeoutError, Network | Scope.Scope> =>
+  Effect.suspend(() => {
+    const settings = checkOptions(options)
+    return Effect.uninterruptibleMask((restore) =>
+      Network.use((network) => restore(network.connect(target, options))).pipe(
+        Effect.flatMap((transport) => fromTransport(transport, settings))
+      )
+    )
+  })
+
+/**
+ * Connects, runs an effect with the connection, and ends the connection: `close` if the effect succeeds, `abort` if it
+ * fails or is interrupted.
+ *
+ * **Example** (One request)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection } from "effect-wire"
+ *
+ * const ping = Connection.use("127.0.0.1:6379", { readTimeout: "1 second" }, ({ reader, writer }) =>
+ *   Effect.andThen(writer.write("PING\r\n"), reader.readLineString)
+ * )
+ *
+ * console.log(Effect.isEffect(ping)) // true
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const use: {
+  <A, E, R>(
+    target: Target,
+    f: (connection: Connection) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | ConnectionError | TimeoutError, Network | Exclude<R, Scope.Scope>>
+  <A, E, R>(
+    target: Target,
+    options: ConnectionOptions | undefined,
+    f: (connection: Connection) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | ConnectionError | TimeoutError, Network | Exclude<R, Scope.Scope>>
+} = <A, E, R>(
+  target: Target,
+  ...rest:
+    | readonly [(connection: Connection) => Effect.Effect<A, E, R>]
+    | readonly [ConnectionOptions | undefined, (connection: Connection) => Effect.Effect<A, E, R>]
+): Effect.Effect<A, E | ConnectionError | TimeoutError, Network | Exclude<R, Scope.Scope>> => {
+  const [options, f] = rest.length === 1 ? [undefined, rest[0]] : rest
+  return Effect.scoped(Effect.flatMap(connect(target, options), f))
+}
+
+/**
+ * A connection as a layer, for services that are written against the `Connection` service.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (
+  target: Target,
+  options?: ConnectionOptions
+): Layer.Layer<Connection, ConnectionError | TimeoutError, Network> => Layer.effect(Connection, connect(target, options))
+
+/**
+ * Two connections in memory, each the other's peer, with the semantics of a network connection. What one writes, the
+ * other reads; at most `capacity` bytes (65,536 unless set) are on the way.
+ *
+ * **Example** (A conversation in memory)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const [left, right] = yield* Connection.pair()
+ *   yield* left.writer.write("hello\n")
+ *   return yield* right.reader.readLineString
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // Some("hello")
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const pair = (
+  options?: Options & { readonly capacity?: number | undefined }
+): Effect.Effect<[Connection, Connection], never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const settings = checkOptions(options)
+    const [left, right] = yield* MemoryTransport.makePair({ capacity: options?.capacity })
+    return [yield* fromTransport(left, settings), yield* fromTransport(right, settings)]
+  })
+
+/**
+ * A connection over any `effect/socket` `Socket`: a WebSocket, a Bun or Deno socket, a Node one. Fails if the socket cannot
+ * be opened. A `Socket` has no half-close, so `writer.canEnd` is `false`.
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const fromSocket = (
+  socket: Socket.Socket,
+  options?: Options
+): Effect.Effect<Connection, ConnectionError, Scope.Scope> =>
+  Effect.flatMap(SocketTransport.make(socket), (transport) => make(transport, options))
+
+/**
+ * A connection over a pair of web streams.
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const fromWebStreams = (
+  streams: WebStreamTransport.WebStreams,
+  options?: Options
+): Effect.Effect<Connection, never, Scope.Scope> =>
+  Effect.flatMap(WebStreamTransport.make(streams), (transport) => make(transport, options))
+
+/**
+ * A connection as an `effect/socket` `Socket`, for `effect/rpc` and whatever else is written against that.
+ *
+ * The connection stays owned by its own scope: the end of the socket's reader does not close it, a written `CloseEvent`
+ * does. The peer's end of input is the close code 1000; `upgrade` is not supported.
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const toSocket = (self: Connection): Socket.Socket => {
+  const { reader, writer } = self
+  const toReadError = (cause: ConnectionError | TimeoutError): Socket.SocketError =>
+    new Socket.SocketError({ reason: new Socket.SocketReadError({ cause }) })
+  const toWriteError = (cause: ConnectionError | TimeoutError): Socket.SocketError =>
+    new Socket.SocketError({ reason: new Socket.SocketWriteError({ cause }) })
+  const ended = new Socket.SocketError({ reason: new Socket.SocketCloseError({ code: 1000 }) })
+  return Socket.make({
+    reader: Effect.succeed({
+      pull: reader.read().pipe(
+        Effect.mapError(toReadError),
+        Effect.flatMap(
+          (bytes): Effect.Effect<Arr.NonEmptyReadonlyArray<Uint8Array>, Socket.SocketError> =>
+            bytes.length === 0 ? Effect.fail(ended) : Effect.succeed([bytes])
+        )
+      ),
+      upgrade: Socket.SocketUpgradeError.unsupported
+    }),
+    writer: Effect.succeed({
+      write: (chunk) =>
+        Socket.isCloseEvent(chunk) ? self.close : Effect.mapError(writer.write(chunk), toWriteError),
+      writeAll: (chunks) => Effect.mapError(writer.writeAll(chunks), toWriteError)
+    })
+  })
+}
+
+/**
+ * Time limits of a connection's operations.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Timeouts {
+  readonly read?: Duration.Input | undefined
+  readonly write?: Duration.Input | undefined
+  readonly idle?: Duration.Input | undefined
+}
+
+/**
+ * The same connection with other time limits; what the options leave out stays as it is, and `Duration.infinity` takes a
+ * limit away. The original keeps its own. Values that are not positive are a `RangeError`.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const withTimeouts: {
+  (options: Timeouts): (self: Connection) => Connection
+  (self: Connection, options: Timeouts): Connection
+} = dual(2, (self: Connection, options: Timeouts): Connection => {
+  if (!(self instanceof ConnectionImpl)) {
+    throw new TypeError("withTimeouts: not a connection made by this module")
+  }
+  return self.withTimeouts(options)
+})

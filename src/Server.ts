@@ -1,0 +1,426 @@
+/**
+ * Servers as supervised fibers.
+ *
+ * A server accepts connections and runs its handler for each, in a fiber and a scope of its own. What happens in one
+ * handler stays there: a failure, a defect or an interruption ends its own connection and is reported. Accepting goes on
+ * whatever handlers do.
+ *
+ * **Example** (An echo server)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Connection, Server } from "effect-wire"
+ * import { NodeNetwork } from "effect-wire/node"
+ *
+ * const echo = (connection: Connection.Connection) => Stream.run(connection.reader.stream, connection.writer.sink)
+ *
+ * const program = Effect.gen(function* () {
+ *   const server = yield* Server.serve(echo, { listen: { host: "127.0.0.1", port: 0 } })
+ *   const reply = yield* Connection.use(server.addresses[0], ({ reader, writer }) =>
+ *     Effect.andThen(writer.write("hello\n"), reader.readLineString)
+ *   )
+ *   console.log(reply) // Some("hello")
+ *   console.log(yield* server.shutdown()) // { finished: 1, … } or { finished: 0, … }
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(NodeNetwork.layer)))
+ * ```
+ *
+ * @since 0.1.0
+ */
+import {
+  Array as Arr,
+  Cause,
+  Context,
+  Data,
+  type Duration,
+  Effect,
+  Exit,
+  type Fiber,
+  Latch,
+  Layer,
+  PubSub,
+  Schedule,
+  Scope,
+  Semaphore,
+  Stream
+} from "effect"
+import { NetAddress } from "effect/net"
+import * as Connection from "./Connection.ts"
+import type { Settings } from "./internal/ConnectionCore.ts"
+import * as Limits from "./internal/limits.ts"
+import { type ListenAddress, type Listener, type ListenOptions, Network, type UnixTarget } from "./Network.ts"
+import type { ListenError } from "./StreamError.ts"
+import type { Transport } from "./Transport.ts"
+
+/**
+ * Runtime type identifier of servers.
+ *
+ * @category type IDs
+ * @since 0.1.0
+ */
+export const TypeId = "~effect-wire/Server"
+
+/**
+ * What happens in a server, as it happens:
+ *
+ * - `Opened`: a connection was accepted and its handler is about to run.
+ * - `Closed`: a connection has ended; `exit` is its handler's.
+ * - `AcceptFailed`: the system could not accept (out of descriptors); it is tried again after pauses of 100 ms to 1 s.
+ * - `ShuttingDown`: the server has stopped accepting.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ServerEvent = Data.TaggedEnum<{
+  Opened: { readonly id: string; readonly info: Connection.ConnectionInfo }
+  Closed: {
+    readonly id: string
+    readonly info: Connection.ConnectionInfo
+    readonly exit: Exit.Exit<unknown, unknown>
+  }
+  AcceptFailed: { readonly error: ListenError }
+  ShuttingDown: { readonly activeConnections: number }
+}>
+
+/**
+ * Constructors and matchers of `ServerEvent`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const ServerEvent = Data.taggedEnum<ServerEvent>()
+
+/**
+ * What became of the connections that were there when a shutdown began; each is counted once.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ShutdownReport {
+  /** Handlers that ended by themselves within the grace, and whose connections were closed. */
+  readonly finished: number
+  /** Handlers that were interrupted when the grace was over, and whose connections were aborted. */
+  readonly interrupted: number
+  /** Connections whose handler had ended, and that were still closing when the grace was over. */
+  readonly aborted: number
+}
+
+/**
+ * A running server. It belongs to the scope it was made in, whose end shuts it down.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Server {
+  readonly [TypeId]: typeof TypeId
+  /** The bound addresses, in the order of `listen`, with the port that port 0 became. */
+  readonly addresses: Arr.NonEmptyReadonlyArray<NetAddress.SocketAddress>
+  readonly activeConnections: Effect.Effect<number>
+  readonly connections: Effect.Effect<ReadonlyArray<Connection.ConnectionInfo>>
+  /** Events from now on. A slow consumer misses the oldest of more than 256 unread ones. Ends with the server. */
+  readonly events: Stream.Stream<ServerEvent>
+  /**
+   * Stops accepting, lets the handlers finish for `grace` (the server's own unless given; 0 is allowed), then interrupts
+   * them and aborts what is left. May be called again, with a shorter grace, to hurry.
+   */
+  readonly shutdown: (options?: { readonly grace?: Duration.Input | undefined }) => Effect.Effect<ShutdownReport>
+  /** Waits until the server has shut down. */
+  readonly closed: Effect.Effect<void>
+}
+
+/**
+ * The server that `layer` provides.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Server: Context.Service<Server, Server> = Context.Service<Server>("effect-wire/Server")
+
+/**
+ * What a server does with each connection. Its scope is the connection's: when the handler ends well the connection is
+ * closed, when it fails or is interrupted the connection is aborted.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Handler<E, R> = (connection: Connection.Connection) => Effect.Effect<unknown, E, R>
+
+/**
+ * Options of servers. Values out of range are `RangeError` defects of `serve`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<E = unknown, R = never> extends Connection.Options, ListenOptions {
+  /** Where to listen; several listeners with port 0 share one port. */
+  readonly listen: ListenAddress | ReadonlyArray<ListenAddress>
+  /** How many connections are served at once; more wait until one ends. Default: no limit. */
+  readonly maxConnections?: number | undefined
+  /** Runs for each handler that fails or dies. Default: an error in the log, with the peer's address. */
+  readonly onError?:
+    | ((cause: Cause.Cause<E>, info: Connection.ConnectionInfo) => Effect.Effect<unknown, never, R>)
+    | undefined
+  /** Interrupts a handler whose connection is lost (reset by the peer), even if it is doing something else. Default `false`. */
+  readonly interruptOnDisconnect?: boolean | undefined
+  /** How long a shutdown, or the end of the scope, lets the handlers finish; 0 is allowed. Default 5 seconds. */
+  readonly grace?: Duration.Input | undefined
+}
+
+const EVENTS_KEPT = 256
+const DEFAULT_GRACE = "5 seconds"
+const PORT_ATTEMPTS = 10
+
+// Trying at once again would spin: what was missing has to be given back first.
+const acceptBackoff = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("1 second")])
+
+interface Client {
+  readonly connection: Connection.Connection
+  /** Whether its handler still runs; afterwards the connection is only closing. */
+  handling: boolean
+  fate: keyof ShutdownReport
+  fiber: Fiber.Fiber<unknown, unknown> | undefined
+}
+
+/**
+ * Starts a server: it is listening when this returns, and runs until it is shut down or its scope ends.
+ *
+ * Fails with `ListenError` if an address is in use, not one of this host, not permitted or no address at all; then
+ * none is left open.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const serve = <E, R, R2 = never>(
+  handler: Handler<E, R>,
+  options: Options<E, R2>
+): Effect.Effect<Server, ListenError, Network | Scope.Scope | Exclude<R | R2, Scope.Scope>> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      const settings = checkOptions(options)
+      const listening = yield* Scope.fork(yield* Effect.scope)
+      const listeners = yield* restore(Scope.provide(listenAll(options.listen, options), listening))
+      const context = Context.omit(Scope.Scope)(yield* Effect.context<Exclude<R | R2, Scope.Scope>>())
+      const supervisor = new Supervisor(listeners, listening, yield* PubSub.sliding<ServerEvent>(EVENTS_KEPT), options.grace)
+      const slots = options.maxConnections === undefined ? undefined : Semaphore.makeUnsafe(options.maxConnections)
+      const onError = options.onError ?? logFailure
+
+      const handle = (connection: Connection.Connection): Effect.Effect<unknown, E, R | R2> => {
+        const handled = Effect.tapCause(handler(connection), (cause) =>
+          Cause.hasInterruptsOnly(cause) ? Effect.void : onError(cause, connection.info)
+        )
+        return options.interruptOnDisconnect === true ? Effect.raceFirst(handled, lost(connection)) : handled
+      }
+
+      // The fiber runs from here and now, so that there is no moment in which nobody owns the transport.
+      const start = (transport: Transport): void => {
+        let client: Client | undefined
+        const serving = Connection.fromTransport(transport, settings).pipe(
+          Effect.flatMap((connection) => {
+            const opened = (client = supervisor.opened(connection))
+            return Effect.onExit(handle(connection), () => Effect.sync(() => (opened.handling = false)))
+          }),
+          Effect.scoped,
+          Effect.onExit((exit) =>
+            Effect.suspend(() => {
+              if (client !== undefined) supervisor.ended(client, exit)
+              return slots === undefined ? Effect.void : slots.release(1)
+            })
+          ),
+          Effect.exit
+        )
+        const fiber = Effect.runForkWith(context)(serving)
+        if (client !== undefined) client.fiber = fiber
+      }
+
+      const refuse = (transport: Transport): Effect.Effect<void> =>
+        Effect.scoped(Effect.flatMap(Connection.fromTransport(transport, settings), (_) => _.abort))
+
+      // The slot is taken after accepting: a listener that waits for a client must not keep a slot from another one.
+      const admit = (transport: Transport): Effect.Effect<void> =>
+        slots === undefined
+          ? Effect.sync(() => start(transport))
+          : Effect.interruptible(slots.take(1)).pipe(
+              Effect.onInterrupt(() => refuse(transport)),
+              Effect.andThen(Effect.sync(() => start(transport)))
+            )
+
+      for (const listener of listeners) {
+        yield* supervisor.next(listener).pipe(
+          Effect.interruptible,
+          Effect.flatMap(admit),
+          Effect.forever({ disableYield: true }),
+          Effect.forkIn(listening, { startImmediately: true })
+        )
+      }
+      yield* Effect.addFinalizer(() => supervisor.shutdown())
+      return supervisor
+    })
+  )
+
+/**
+ * A server as a layer: it listens when the layer is built, and shuts down when the layer's scope ends.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = <E, R, R2 = never>(
+  handler: Handler<E, R>,
+  options: Options<E, R2>
+): Layer.Layer<Server, ListenError, Network | Exclude<R | R2, Scope.Scope>> =>
+  Layer.effect(Server, serve(handler, options))
+
+/**
+ * Serves until it is interrupted, then shuts down: asyncio's `serve_forever`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const run = <E, R, R2 = never>(
+  handler: Handler<E, R>,
+  options: Options<E, R2>
+): Effect.Effect<never, ListenError, Network | Exclude<R | R2, Scope.Scope>> =>
+  Effect.scoped(Effect.andThen(serve(handler, options), Effect.never))
+
+const checkOptions = (options: Connection.Options & { readonly maxConnections?: number | undefined }): Settings => {
+  const { maxConnections } = options
+  if (maxConnections !== undefined && (!Number.isSafeInteger(maxConnections) || maxConnections < 1)) {
+    throw new RangeError(`maxConnections must be a positive integer, received ${maxConnections}`)
+  }
+  return Connection.checkOptions(options)
+}
+
+const logFailure = (cause: Cause.Cause<unknown>, info: Connection.ConnectionInfo): Effect.Effect<void> =>
+  Effect.logError("connection handler failed", cause).pipe(
+    Effect.annotateLogs({
+      peer: info.remoteAddress === undefined ? "unknown" : NetAddress.formatSocketAddress(info.remoteAddress)
+    })
+  )
+
+// Interrupts whoever races with it once the connection is lost.
+const lost = (connection: Connection.Connection): Effect.Effect<never> =>
+  Effect.matchEffect(connection.closed, { onFailure: () => Effect.interrupt, onSuccess: () => Effect.never })
+
+const hasFreePort = (address: ListenAddress): address is Exclude<ListenAddress, UnixTarget> => address.path === undefined && (address.port ?? 0) === 0
+
+const listenAll = (
+  listen: ListenAddress | ReadonlyArray<ListenAddress>,
+  options: ListenOptions
+): Effect.Effect<Arr.NonEmptyReadonlyArray<Listener>, ListenError, Network | Scope.Scope> => {
+  const addresses: ReadonlyArray<ListenAddress> = Arr.ensure(listen)
+  if (!Arr.isReadonlyArrayNonEmpty(addresses)) throw new RangeError("listen must name at least one address")
+  const attempt = Effect.gen(function* () {
+    const network = yield* Network
+    let shared: number | undefined
+    return yield* Effect.forEach(addresses, (address) =>
+      Effect.map(
+        network.listen(hasFreePort(address) ? { host: address.host, port: shared } : address, options),
+        (listener) => {
+          if (hasFreePort(address) && NetAddress.isInetAddress(listener.address)) shared = listener.address.port
+          return listener
+        }
+      )
+    )
+  })
+  // The port that was free on the first address may be taken on another one: then all begin anew with another port.
+  const isClash = (error: ListenError): boolean =>
+    error.reason._tag === "AddressInUse" && addresses.length > 1 && addresses.every(hasFreePort)
+  return Effect.gen(function* () {
+    const own = yield* Scope.fork(yield* Effect.scope)
+    return yield* Effect.onError(Scope.provide(attempt, own), (cause) => Scope.close(own, Exit.failCause(cause)))
+  }).pipe(Effect.retry({ while: isClash, times: PORT_ATTEMPTS }))
+}
+
+/** The clients of a server, and its end. */
+class Supervisor implements Server {
+  readonly [TypeId] = TypeId
+  readonly addresses: Arr.NonEmptyReadonlyArray<NetAddress.SocketAddress>
+  private readonly listening: Scope.Closeable
+  private readonly bus: PubSub.PubSub<ServerEvent>
+  private readonly grace: Duration.Input
+  private readonly clients = new Set<Client>()
+  private readonly empty = Latch.makeUnsafe(true)
+  private readonly down = Latch.makeUnsafe(false)
+  // Counted from the beginning of the shutdown.
+  private report: Record<keyof ShutdownReport, number> | undefined = undefined
+
+  constructor(
+    listeners: Arr.NonEmptyReadonlyArray<Listener>,
+    listening: Scope.Closeable,
+    bus: PubSub.PubSub<ServerEvent>,
+    grace: Duration.Input = DEFAULT_GRACE
+  ) {
+    this.addresses = Arr.map(listeners, (_) => _.address)
+    this.listening = listening
+    this.bus = bus
+    this.grace = grace
+  }
+
+  readonly activeConnections = Effect.sync(() => this.clients.size)
+
+  readonly connections = Effect.sync(() => Array.from(this.clients, (_) => _.connection.info))
+
+  readonly closed = this.down.await
+
+  get events(): Stream.Stream<ServerEvent> {
+    return Stream.fromPubSub(this.bus)
+  }
+
+  /** The next connection of a listener. What it cannot accept now it tries again, after a pause. */
+  next(listener: Listener): Effect.Effect<Transport> {
+    return listener.accept.pipe(
+      Effect.tapError((error) => {
+        this.publish(ServerEvent.AcceptFailed({ error }))
+        return Effect.logWarning(error.message)
+      }),
+      Effect.retry(acceptBackoff),
+      Effect.orDie
+    )
+  }
+
+  opened(connection: Connection.Connection): Client {
+    const client: Client = { connection, handling: true, fate: "finished", fiber: undefined }
+    this.clients.add(client)
+    this.empty.closeUnsafe()
+    this.publish(ServerEvent.Opened({ id: connection.id, info: connection.info }))
+    return client
+  }
+
+  ended(client: Client, exit: Exit.Exit<unknown, unknown>): void {
+    this.clients.delete(client)
+    if (this.report !== undefined) this.report[client.fate]++
+    this.publish(ServerEvent.Closed({ id: client.connection.id, info: client.connection.info, exit }))
+    if (this.clients.size === 0) this.empty.openUnsafe()
+  }
+
+  readonly shutdown = (options?: { readonly grace?: Duration.Input | undefined }): Effect.Effect<ShutdownReport> =>
+    Effect.gen({ self: this }, function* () {
+      const report = (this.report ??= yield* this.stopAccepting())
+      yield* Effect.timeoutOption(this.empty.await, options?.grace ?? this.grace)
+      yield* Effect.forEach(this.clients, (client) => this.cutOff(client), { concurrency: "unbounded", discard: true })
+      yield* this.empty.await
+      this.down.openUnsafe()
+      yield* PubSub.shutdown(this.bus)
+      return { ...report }
+    })
+
+  private stopAccepting(): Effect.Effect<Record<keyof ShutdownReport, number>> {
+    const report = { finished: 0, interrupted: 0, aborted: 0 }
+    return Effect.sync(() => {
+      this.report = report
+      this.publish(ServerEvent.ShuttingDown({ activeConnections: this.clients.size }))
+    }).pipe(Effect.andThen(Scope.close(this.listening, Exit.void)), Effect.as(report))
+  }
+
+  // The connection is aborted as well as the handler interrupted: a handler that cannot be interrupted while it reads or
+  // writes finds the connection closed.
+  private cutOff(client: Client): Effect.Effect<void> {
+    client.fate = client.handling ? "interrupted" : "aborted"
+    client.fiber?.interruptUnsafe()
+    return client.connection.abort
+  }
+
+  private publish(event: ServerEvent): void {
+    PubSub.publishUnsafe(this.bus, event)
+  }
+}

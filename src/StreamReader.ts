@@ -1,0 +1,466 @@
+/**
+ * Buffered reading with typed failures.
+ *
+ * A reader hands out what a connection received: what is there, an exact number of bytes, up to a separator, line by
+ * line, or everything. Every operation follows the same laws:
+ *
+ * - Operations are served in the order in which they were called, each with a whole result.
+ * - Interrupting an operation, or its timeout, takes no byte: the next operation finds them all. (`skipUntil` has
+ *   discarded what it searched, and goes on from there when it is called again.)
+ * - Bytes that were received before a failure are still readable; the failure is raised once an operation needs more
+ *   than those.
+ * - End of input is the peer's FIN and nothing else. A local close, an abort and a torn connection are failures.
+ * - An operation that is served from the buffer does not suspend.
+ *
+ * Returned bytes are views of what was received wherever one chunk holds the answer. They stay valid and are never
+ * written to again by the reader.
+ *
+ * **Example** (Reading a header and a body)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { StreamReader } from "effect-wire"
+ *
+ * const { feed, feedEof, reader } = StreamReader.feedable()
+ * feed(new TextEncoder().encode("5\nhello"))
+ * feedEof()
+ *
+ * const program = Effect.gen(function* () {
+ *   const header = yield* reader.readLine
+ *   const body = yield* reader.readExactly(Number(new TextDecoder().decode(header)))
+ *   return new TextDecoder().decode(body)
+ * })
+ *
+ * console.log(await Effect.runPromise(program)) // hello
+ * ```
+ *
+ * @since 0.1.0
+ */
+import { Array as Arr, Cause, Effect, Exit, Option, Predicate, type Pull, type Scope, Stream } from "effect"
+import { decode, empty } from "./internal/bytes.ts"
+import type { TimeLimits } from "./internal/Deadlines.ts"
+import { type Attempt, Input } from "./internal/Input.ts"
+import * as Limits from "./internal/limits.ts"
+import * as Separators from "./internal/Separator.ts"
+import {
+  ConnectionError,
+  type IncompleteReadError,
+  isStreamError,
+  type LimitOverrunError,
+  type ReadError,
+  UnknownReason
+} from "./StreamError.ts"
+
+/**
+ * Runtime type identifier of readers.
+ *
+ * @category type IDs
+ * @since 0.1.0
+ */
+export const TypeId = "~effect-wire/StreamReader"
+
+/**
+ * What ends a piece: bytes, text (UTF-8), or several of them, of which any does. With several, the shortest piece that
+ * ends in any of them is the result, however the bytes were cut.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Separator = Uint8Array | string | ReadonlyArray<Uint8Array | string>
+
+/**
+ * The reading side of a connection.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface StreamReader {
+  readonly [TypeId]: typeof TypeId
+
+  /**
+   * The most bytes that `readUntil` and `readLine` search for a separator; 65,536 unless set. Reading from the peer
+   * stops while more than twice as many wait unread, and resumes at `limit`.
+   */
+  readonly limit: number
+
+  /**
+   * What is there, at most `max` bytes; waits only if nothing is. Empty at the end of input.
+   *
+   * - On success: consumes what it returns.
+   * - On timeout: consumes nothing.
+   * - On interruption: consumes nothing.
+   * - At the end of input: returns no bytes, every time.
+   *
+   * `max` of 0 returns no bytes at once. A negative or fractional `max` is a `RangeError` defect.
+   */
+  readonly read: (max?: number) => Effect.Effect<Uint8Array, ReadError>
+
+  /**
+   * Everything up to the end of input, at most `maxBytes` (16 MiB unless set).
+   *
+   * - On success: consumes everything.
+   * - On timeout: consumes nothing.
+   * - On interruption: consumes nothing; what came so far stays buffered.
+   * - On overrun: consumes nothing, and fails with `LimitOverrunError` as soon as more than `maxBytes` came.
+   */
+  readonly readAll: (options?: {
+    readonly maxBytes?: number | undefined
+  }) => Effect.Effect<Uint8Array, LimitOverrunError | ReadError>
+
+  /**
+   * Exactly `n` bytes, whatever the limit.
+   *
+   * - On success: consumes `n` bytes.
+   * - On timeout: consumes nothing.
+   * - On interruption: consumes nothing.
+   * - At the end of input: fails with `IncompleteReadError`, whose `partial` holds the rest; the rest is consumed.
+   *
+   * A negative or fractional `n` is a `RangeError` defect.
+   */
+  readonly readExactly: (n: number) => Effect.Effect<Uint8Array, IncompleteReadError | ReadError>
+
+  /**
+   * Up to and including a separator. At most `limit` bytes may come before it (the reader's own limit unless given).
+   *
+   * - On success: consumes what it returns.
+   * - On timeout: consumes nothing.
+   * - On interruption: consumes nothing, and what was searched is not searched again.
+   * - On overrun: consumes nothing; at the end of input: fails with `IncompleteReadError`, whose `partial` holds the
+   *   rest; the rest is consumed.
+   *
+   * An empty separator is a `RangeError` defect.
+   */
+  readonly readUntil: (
+    separator: Separator,
+    options?: { readonly limit?: number | undefined }
+  ) => Effect.Effect<Uint8Array, IncompleteReadError | LimitOverrunError | ReadError>
+
+  /**
+   * A line with its `"\n"`; at the end of input the unterminated rest, then no bytes.
+   *
+   * - On success: consumes the line.
+   * - On timeout: consumes nothing.
+   * - On interruption: consumes nothing.
+   * - On overrun: consumes nothing; `skipUntil("\n")` goes past the line.
+   */
+  readonly readLine: Effect.Effect<Uint8Array, LimitOverrunError | ReadError>
+
+  /**
+   * A line as text (UTF-8), without its `"\n"` or `"\r\n"`; none at the end of input.
+   *
+   * - On success: consumes the line and its end.
+   * - On timeout: consumes nothing.
+   * - On interruption: consumes nothing.
+   * - On overrun: consumes nothing; `skipUntil("\n")` goes past the line.
+   */
+  readonly readLineString: Effect.Effect<Option.Option<string>, LimitOverrunError | ReadError>
+
+  /**
+   * The next `n` bytes, left where they are.
+   *
+   * - On success: consumes nothing.
+   * - On timeout: consumes nothing.
+   * - On interruption: consumes nothing.
+   * - At the end of input: fails with `IncompleteReadError`, and consumes nothing.
+   */
+  readonly peek: (n: number) => Effect.Effect<Uint8Array, IncompleteReadError | ReadError>
+
+  /**
+   * Drops the next `n` bytes.
+   *
+   * - On success: consumes `n` bytes.
+   * - On timeout: consumes nothing.
+   * - On interruption: consumes nothing.
+   * - At the end of input: fails with `IncompleteReadError`, whose `partial` holds the rest; the rest is consumed.
+   */
+  readonly skip: (n: number) => Effect.Effect<void, IncompleteReadError | ReadError>
+
+  /**
+   * Drops everything up to and including a separator, however far away, and returns how many bytes that were. Memory
+   * stays bounded: what was searched is dropped at once. This is how a reader recovers from `LimitOverrunError`.
+   *
+   * - On success: consumes up to and including the separator.
+   * - On timeout: what was searched is gone; call it again to go on.
+   * - On interruption: what was searched is gone; call it again to go on.
+   * - At the end of input: fails with `IncompleteReadError`; everything is consumed, `partial` holds what was not
+   *   dropped before.
+   */
+  readonly skipUntil: (separator: Separator) => Effect.Effect<number, IncompleteReadError | ReadError>
+
+  /** Whether the end of input was seen and the buffer is empty. */
+  readonly atEof: Effect.Effect<boolean>
+
+  /** Bytes received and not consumed. */
+  readonly bufferedBytes: Effect.Effect<number>
+
+  /** The bytes as they come, until the end of input; each pull takes all that is buffered. */
+  readonly stream: Stream.Stream<Uint8Array, ReadError>
+
+  /**
+   * The lines as text (UTF-8), without their `"\n"` or `"\r\n"`, until the end of input: many lines per pull, the fast
+   * way. A line longer than the limit fails the stream and stays in the buffer.
+   *
+   * A pull takes whole batches: when the stream is left in the middle, the lines that were pulled and not used are gone.
+   * To read some lines and then something else, use `readLine` or `readLineString`.
+   */
+  readonly lines: Stream.Stream<string, LimitOverrunError | ReadError>
+}
+
+/**
+ * Tells whether a value is a reader.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isStreamReader = (u: unknown): u is StreamReader => Predicate.hasProperty(u, TypeId)
+
+/**
+ * Options of readers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** See `StreamReader.limit`; a positive integer, 65,536 unless set. */
+  readonly limit?: number | undefined
+}
+
+/**
+ * A reader driven by hand: what asyncio calls `feed_data`, `feed_eof` and `set_exception`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Feedable {
+  readonly reader: StreamReader
+  /** Adds bytes. Ignored after `feedEof` and `fail`. The chunk must not be changed afterwards. */
+  readonly feed: (chunk: Uint8Array) => void
+  /** Marks the end of input. */
+  readonly feedEof: () => void
+  /** Fails the reads that need more than what was fed. */
+  readonly fail: (error: ReadError) => void
+}
+
+/**
+ * What a hand-driven reader tells whoever feeds it, so that its buffer stays bounded.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface FeedableOptions extends Options {
+  /** Called when more than 2 × `limit` bytes wait unread. */
+  readonly onPause?: (() => void) | undefined
+  /** Called when at most `limit` bytes wait unread, or when a read needs more than what is there. */
+  readonly onResume?: (() => void) | undefined
+}
+
+/**
+ * A reader that is fed by hand. Throws a `RangeError` for a limit that is not a positive integer.
+ *
+ * **Example** (Feeding a reader)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { StreamReader } from "effect-wire"
+ *
+ * const { feed, reader } = StreamReader.feedable({ limit: 1024 })
+ * feed(new TextEncoder().encode("one\ntwo\n"))
+ *
+ * console.log(await Effect.runPromise(reader.readLineString)) // Some("one")
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const feedable = (options?: FeedableOptions): Feedable => {
+  const input = new Input(Limits.readLimit(options?.limit), noAddress, undefined)
+  if (options?.onPause !== undefined || options?.onResume !== undefined) {
+    let started = false
+    input.attach({
+      readAhead: true,
+      pause: () => options.onPause?.(),
+      // The first one only says that the reader is ready, which it is from the start.
+      resume: () => {
+        if (started) options.onResume?.()
+        started = true
+      }
+    })
+  }
+  return {
+    reader: fromInput(input, Limits.noTimeouts),
+    feed: (chunk) => input.feed(chunk),
+    feedEof: () => input.feedEof(),
+    fail: (error) => input.fail(error)
+  }
+}
+
+/**
+ * Reads any stream of bytes. The stream is pulled in the background, with backpressure, until the scope closes. Its
+ * failure becomes the reader's: as it is if it is a `ReadError`, as the cause of a `ConnectionError` otherwise. A
+ * `RangeError` defect for a limit that is not a positive integer.
+ *
+ * **Example** (Lines of a stream)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { StreamReader } from "effect-wire"
+ *
+ * const chunks = Stream.make("one\nt", "wo\n").pipe(Stream.encodeText)
+ *
+ * const program = Effect.gen(function* () {
+ *   const reader = yield* StreamReader.fromStream(chunks)
+ *   return yield* Stream.runCollect(reader.lines)
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // [ "one", "two" ]
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromStream = <E, R>(
+  stream: Stream.Stream<Uint8Array, E, R>,
+  options?: Options
+): Effect.Effect<StreamReader, never, R | Scope.Scope> =>
+  Effect.gen(function* () {
+    const input = new Input(Limits.readLimit(options?.limit), noAddress, undefined)
+    const gate = yield* Effect.sync(() => new Gate())
+    input.attach(gate)
+    yield* stream.pipe(
+      Stream.runForEachArray((chunks) => {
+        for (const chunk of chunks) input.feed(chunk)
+        return gate.whenOpen
+      }),
+      Effect.onExit((exit) =>
+        Effect.sync(() => {
+          if (Exit.isSuccess(exit)) input.feedEof()
+          else input.fail(toReadError(exit.cause))
+        })
+      ),
+      Effect.exit,
+      Effect.forkScoped
+    )
+    return fromInput(input, Limits.noTimeouts)
+  })
+
+const toReadError = (cause: Cause.Cause<unknown>): ReadError => {
+  const error = Cause.squash(cause)
+  if (isStreamError(error) && (error._tag === "ConnectionError" || error._tag === "TimeoutError")) return error
+  return new ConnectionError({ operation: "read", reason: new UnknownReason({ cause: error }) })
+}
+
+/** Stops a pulling fiber while the reader has enough. */
+class Gate {
+  readonly readAhead = true
+  private open = false
+  private onOpen: (() => void) | undefined = undefined
+
+  readonly whenOpen: Effect.Effect<void> = Effect.suspend(() =>
+    this.open
+      ? Effect.void
+      : Effect.callback<void>((resume) => {
+          this.onOpen = () => resume(Effect.void)
+        })
+  )
+
+  pause = (): void => {
+    this.open = false
+  }
+
+  resume = (): void => {
+    this.open = true
+    const onOpen = this.onOpen
+    this.onOpen = undefined
+    onOpen?.()
+  }
+}
+
+const noAddress = (): undefined => undefined
+
+const count = (name: string, n: number): void => {
+  if (!Number.isSafeInteger(n) || n < 0) {
+    throw new RangeError(`${name} must be a non-negative integer, received ${n}`)
+  }
+}
+
+const DEFAULT_MAX_BYTES = 16 * 1024 * 1024
+
+// Without its "\n" or "\r\n".
+const toLine = (bytes: Uint8Array): string => {
+  let end = bytes.length
+  if (bytes[end - 1] === 0x0a) {
+    end--
+    if (bytes[end - 1] === 0x0d) end--
+  }
+  return decode(end === bytes.length ? bytes : bytes.subarray(0, end))
+}
+
+const toLines = (bytes: Uint8Array): Arr.NonEmptyReadonlyArray<string> => {
+  const text = decode(bytes)
+  const whole = text.endsWith("\n") ? text.slice(0, text.endsWith("\r\n") ? -2 : -1) : text
+  // Splitting by a string is several times faster than by a pattern.
+  const lines = whole.split(whole.includes("\r\n") ? /\r?\n/ : "\n")
+  return Arr.isReadonlyArrayNonEmpty(lines) ? lines : [whole]
+}
+
+/** @internal */
+export const fromInput = (input: Input, timeouts: TimeLimits): StreamReader => {
+  const run = <A, E>(attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> => input.run(timeouts, attempt)
+
+  const pullOf = <A, E>(attempt: Attempt<A | undefined, E>): Pull.Pull<A, E | ReadError> =>
+    Effect.flatMap(run(attempt), (a) => (a === undefined ? Cause.done() : Effect.succeed(a)))
+
+  const readAvailable = run(() => input.tryRead(Infinity))
+  const readLine = run(() => input.tryReadLine())
+
+  return {
+    [TypeId]: TypeId,
+    limit: input.limit,
+    read: (max) =>
+      max === undefined
+        ? readAvailable
+        : Effect.suspend(() => {
+            count("read: max", max)
+            return max === 0 ? Effect.succeed(empty) : run(() => input.tryRead(max))
+          }),
+    readAll: (options) =>
+      Effect.suspend(() => {
+        const maxBytes = options?.maxBytes ?? DEFAULT_MAX_BYTES
+        count("readAll: maxBytes", maxBytes)
+        return run(() => input.tryReadAll(maxBytes))
+      }),
+    readExactly: (n) =>
+      Effect.suspend(() => {
+        count("readExactly: n", n)
+        return run(() => input.tryReadExactly(n))
+      }),
+    readUntil: (separator, options) =>
+      Effect.suspend(() => {
+        const compiled = Separators.make(separator)
+        const limit = options?.limit === undefined ? input.limit : Limits.readLimit(options.limit)
+        return run(() => input.tryReadUntil(compiled, limit))
+      }),
+    readLine,
+    readLineString: Effect.map(readLine, (bytes) => (bytes.length === 0 ? Option.none() : Option.some(toLine(bytes)))),
+    peek: (n) =>
+      Effect.suspend(() => {
+        count("peek: n", n)
+        return run(() => input.tryPeek(n))
+      }),
+    skip: (n) =>
+      Effect.suspend(() => {
+        count("skip: n", n)
+        return run(() => input.trySkip(n))
+      }),
+    skipUntil: (separator) =>
+      Effect.suspend(() => {
+        const compiled = Separators.make(separator)
+        const skipped = { bytes: 0 }
+        return run(() => input.trySkipUntil(compiled, skipped))
+      }),
+    atEof: Effect.sync(() => input.eof && input.buffer.size === 0),
+    bufferedBytes: Effect.sync(() => input.buffer.size),
+    stream: Stream.fromPull(Effect.succeed(pullOf(() => input.tryChunks()))),
+    lines: Stream.fromPull(Effect.succeed(Effect.map(pullOf(() => input.tryLines()), toLines)))
+  }
+}

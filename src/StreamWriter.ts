@@ -1,0 +1,155 @@
+/**
+ * Writing with real backpressure.
+ *
+ * A write goes straight to the transport and returns, until the transport holds more than the high watermark: then it
+ * suspends until the transport has drained to the low one. There is no drain to forget. The laws:
+ *
+ * - Bytes go out in the order in which the writes were made, each write whole.
+ * - A write that is interrupted (or times out) while it waits sends all of its bytes or none of them.
+ * - Every write settles: when the connection fails or is closed, all waiting writes fail at once with the same reason.
+ * - Many small writes of one turn of the event loop leave in one system call.
+ *
+ * @since 0.1.0
+ */
+import { type Cause, Effect, Exit, Fiber, Predicate, Queue, type Scope, Sink } from "effect"
+import type { TimeLimits } from "./internal/Deadlines.ts"
+import * as Limits from "./internal/limits.ts"
+import type { Output } from "./internal/Output.ts"
+import type { WriteError } from "./StreamError.ts"
+
+/**
+ * Runtime type identifier of writers.
+ *
+ * @category type IDs
+ * @since 0.1.0
+ */
+export const TypeId = "~effect-wire/StreamWriter"
+
+/**
+ * The bytes that a writer's transport may hold: above `high`, writes suspend; at or below `low`, they go on.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Watermarks {
+  readonly high: number
+  readonly low: number
+}
+
+/**
+ * The writing side of a connection.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface StreamWriter {
+  readonly [TypeId]: typeof TypeId
+
+  /**
+   * Sends bytes, or text as UTF-8; suspends while the connection is congested. The chunk must not be changed afterwards:
+   * it is kept, not copied, until it is sent. Success means that the bytes are on their way, not that they arrived.
+   *
+   * Fails with `BrokenPipe` after `end`, with `ConnectionClosed` after a local close, with the connection's own error
+   * once that failed.
+   */
+  readonly write: (chunk: Uint8Array | string) => Effect.Effect<void, WriteError>
+
+  /** Sends several chunks as one write: contiguous, and with one system call where the system has one for it. */
+  readonly writeAll: (chunks: Iterable<Uint8Array | string>) => Effect.Effect<void, WriteError>
+
+  /** Waits until the connection is not congested: the buffered bytes have fallen to the low watermark. */
+  readonly drain: Effect.Effect<void, WriteError>
+
+  /** Waits until nothing is buffered: all bytes were handed to the operating system. */
+  readonly flush: Effect.Effect<void, WriteError>
+
+  /**
+   * Closes this direction after everything written (half-close, a TCP FIN); reading goes on. Later writes fail with
+   * `BrokenPipe`. Ending twice does nothing. Fails with `Unsupported` where `canEnd` is false.
+   */
+  readonly end: Effect.Effect<void, WriteError>
+
+  /** Whether this direction can be closed alone. */
+  readonly canEnd: boolean
+
+  /** Whether the connection was closed, aborted or lost. The peer's end of input does not count. */
+  readonly isClosing: Effect.Effect<boolean>
+
+  /** Bytes written that have not left the process. At most `high` and one write more. */
+  readonly bufferedBytes: Effect.Effect<number>
+
+  /** 65,536 and 16,384 bytes unless set. */
+  readonly watermarks: Watermarks
+
+  /**
+   * Sets the watermarks; `low` is a quarter of `high` unless given. A `RangeError` defect unless both are non-negative
+   * integers and `low` is not above `high`.
+   */
+  readonly setWatermarks: (watermarks: {
+    readonly high: number
+    readonly low?: number | undefined
+  }) => Effect.Effect<void>
+
+  /** Writes all that a stream gives, in batches. Does not end the direction. */
+  readonly sink: Sink.Sink<void, Uint8Array | string, never, WriteError>
+}
+
+/**
+ * Tells whether a value is a writer.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isStreamWriter = (u: unknown): u is StreamWriter => Predicate.hasProperty(u, TypeId)
+
+/**
+ * A queue for many producers, whose messages a fiber writes in batches. Offers wait while `capacity` messages (16 unless
+ * set) are queued; once the writer failed, the queue has its failure and refuses offers (`offer` gives `false`). When the
+ * scope ends well, what is queued is still written; otherwise it is dropped.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const toQueue = (
+  self: StreamWriter,
+  options?: { readonly capacity?: number | undefined }
+): Effect.Effect<Queue.Enqueue<Uint8Array | string, WriteError | Cause.Done>, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const queue = yield* Queue.bounded<Uint8Array | string, WriteError | Cause.Done>(options?.capacity ?? 16)
+    const pump = yield* Queue.takeAll(queue).pipe(
+      Effect.flatMap(self.writeAll),
+      Effect.forever({ disableYield: true }),
+      Effect.catchCause((cause) => Queue.failCause(queue, cause)),
+      Effect.forkDetach({ startImmediately: true })
+    )
+    // Detached, so that a scope that ends well lets it write what is queued instead of interrupting it.
+    yield* Effect.addFinalizer((exit) =>
+      Exit.isSuccess(exit) ? Effect.andThen(Queue.end(queue), Fiber.await(pump)) : Fiber.interrupt(pump)
+    )
+    return queue
+  })
+
+/** @internal */
+export const fromOutput = (
+  output: Output,
+  timeouts: TimeLimits,
+  isClosing: Effect.Effect<boolean>
+): StreamWriter => {
+  const writeAll: StreamWriter["writeAll"] = (chunks) => output.writeAll(timeouts, chunks)
+  return {
+    [TypeId]: TypeId,
+    write: (chunk) => output.write(timeouts, chunk),
+    writeAll,
+    drain: output.drain(timeouts),
+    flush: output.flush(timeouts),
+    end: output.end(timeouts),
+    canEnd: output.canEnd,
+    isClosing,
+    bufferedBytes: Effect.sync(() => output.bufferedBytes),
+    get watermarks() {
+      return output.watermarks
+    },
+    setWatermarks: (watermarks) => Effect.sync(() => output.setWatermarks(Limits.watermarks(watermarks))),
+    sink: Sink.forEachArray(writeAll)
+  }
+}

@@ -1,0 +1,15 @@
+/**
+ * Network streams for Effect: scoped connections, typed readers, back-pressured writers and supervised servers.
+ *
+ * @since 0.1.0
+ */
+export * as Connection from "./Connection.ts"
+export * as MemoryTransport from "./MemoryTransport.ts"
+export * as Network from "./Network.ts"
+export * as Server from "./Server.ts"
+export * as SocketTransport from "./SocketTransport.ts"
+export * as StreamError from "./StreamError.ts"
+export * as StreamReader from "./StreamReader.ts"
+export * as StreamWriter from "./StreamWriter.ts"
+export * as Transport from "./Transport.ts"
+export * as WebStreamTransport from "./WebStreamTransport.ts"

@@ -1,0 +1,157 @@
+import { type Clock, type Context, Deferred, Duration, Effect, Exit } from "effect"
+import { NetAddress } from "effect/net"
+import {
+  ConnectionAborted,
+  ConnectionClosed,
+  ConnectionError,
+  type ConnectionErrorReason,
+  TimeoutError
+} from "../StreamError.ts"
+import type { Handler, Transport } from "../Transport.ts"
+import { type Deadline, Deadlines, type TimeLimits } from "./Deadlines.ts"
+import { Input } from "./Input.ts"
+import type { Watermarks } from "./limits.ts"
+import { Output } from "./Output.ts"
+
+/** The options of a connection, checked. Times are milliseconds, infinite where there is no limit. */
+export interface Settings {
+  readonly limit: number
+  readonly watermarks: Watermarks
+  readonly readTimeout: number
+  readonly writeTimeout: number
+  readonly idleTimeout: number
+  readonly closeTimeout: number
+}
+
+/** A closing connection discards at most this many bytes while it waits for the peer's FIN. */
+const CLOSE_BUDGET = 1024 * 1024
+
+let connections = 0
+
+/**
+ * A connection's state machine: open, then closing (a local close that still sends and waits for the peer), then
+ * finished (the transport has let go).
+ */
+export class ConnectionCore implements Handler {
+  readonly id: string
+  readonly transport: Transport
+  readonly openedAt: number
+  readonly input: Input
+  readonly output: Output
+  private readonly settings: Settings
+  private readonly deadlines: Deadlines
+  private readonly done = Deferred.makeUnsafe<void, ConnectionError>()
+  private state: "open" | "closing" | "aborting" | "finished" = "open"
+  private peerEnded = false
+  private discarded = 0
+  private closeDeadline: Deadline | undefined = undefined
+
+  constructor(transport: Transport, settings: Settings, clock: Clock.Clock, context: Context.Context<never>) {
+    this.id = `${transport.kind}-${++connections}`
+    this.transport = transport
+    this.openedAt = clock.currentTimeMillisUnsafe()
+    this.settings = settings
+    this.deadlines = new Deadlines(clock, context, this.address)
+    this.input = new Input(settings.limit, this.address, this.deadlines)
+    // A lockstep transport holds nothing: whoever writes waits until the peer has taken it.
+    const watermarks = transport.readAhead ? settings.watermarks : { high: 0, low: 0 }
+    this.output = new Output(transport, watermarks, this.address, this.deadlines)
+  }
+
+  start(): void {
+    this.transport.start(this)
+    this.input.attach(this.transport)
+  }
+
+  readonly address = (): string | undefined => {
+    const { remoteAddress } = this.transport
+    return remoteAddress === undefined ? undefined : NetAddress.formatSocketAddress(remoteAddress)
+  }
+
+  get isClosing(): boolean {
+    return this.state !== "open"
+  }
+
+  /** Completes when the transport has let go; fails if the connection died of an error. */
+  get closed(): Effect.Effect<void, ConnectionError> {
+    return Deferred.await(this.done)
+  }
+
+  private get finished(): Effect.Effect<void> {
+    return Effect.ignore(this.closed)
+  }
+
+  // Sends what was written and a FIN, and discards what the peer still sends until its FIN. A peer that takes longer
+  // than the close timeout, or sends more than the budget, is cut off.
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    if (this.state === "open") {
+      this.state = "closing"
+      this.input.fail(this.error("read", new ConnectionClosed({})))
+      this.output.close(this.error("write", new ConnectionClosed({})))
+      if (this.isClosingStill()) this.awaitPeer()
+    }
+    return this.finished
+  })
+
+  readonly abort: Effect.Effect<void> = Effect.suspend(() => {
+    this.abortNow()
+    return this.finished
+  })
+
+  abortNow(): void {
+    if (this.state === "aborting" || this.state === "finished") return
+    this.state = "aborting"
+    this.input.fail(this.error("read", new ConnectionAborted({})))
+    this.output.fail(this.error("write", new ConnectionAborted({})))
+    this.disarmClose()
+    this.transport.abort()
+  }
+
+  onData = (chunk: Uint8Array): void => {
+    if (this.state === "open") return this.input.feed(chunk)
+    this.discarded += chunk.length
+    if (this.state === "closing" && this.discarded > CLOSE_BUDGET) this.abortNow()
+  }
+
+  onEnd = (): void => {
+    this.peerEnded = true
+    this.input.feedEof()
+    if (this.state === "closing") this.transport.close()
+  }
+
+  onDrain = (): void => {
+    this.output.drained()
+  }
+
+  onClosed = (error?: ConnectionError): void => {
+    if (this.state === "finished") return
+    const local = this.state !== "open"
+    this.state = "finished"
+    this.disarmClose()
+    const reason = error ?? this.error("read", new ConnectionClosed({}))
+    this.input.fail(reason)
+    this.output.fail(error ?? this.error("write", new ConnectionClosed({})))
+    Deferred.doneUnsafe(this.done, error === undefined || local ? Exit.void : Exit.fail(error))
+  }
+
+  private awaitPeer(): void {
+    const limits: TimeLimits = { operation: "close", timeout: this.settings.closeTimeout, idle: Infinity }
+    this.closeDeadline = this.deadlines.arm(limits, () => this.abortNow())
+    if (this.peerEnded || !this.transport.canEnd) this.transport.close()
+    else this.transport.resume()
+  }
+
+  private disarmClose(): void {
+    this.deadlines.disarm(this.closeDeadline)
+    this.deadlines.settle()
+  }
+
+  // Failing the waiting fibers may have closed or aborted the connection already.
+  private isClosingStill(): boolean {
+    return this.state === "closing"
+  }
+
+  private error(operation: string, reason: ConnectionErrorReason): ConnectionError {
+    return new ConnectionError({ operation, reason, address: this.address() })
+  }
+}

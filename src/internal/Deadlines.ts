@@ -1,0 +1,128 @@
+import { type Clock, type Context, Duration, Effect, type Fiber } from "effect"
+import { TimeoutError } from "../StreamError.ts"
+
+/** The time limits of one operation, in milliseconds; infinite where there is none. */
+export interface TimeLimits {
+  readonly operation: string
+  readonly timeout: number
+  readonly idle: number
+}
+
+/** A waiting operation's time limit. */
+export interface Deadline {
+  readonly limits: TimeLimits
+  /** When the operation began to wait. */
+  readonly since: number
+  readonly expire: (error: TimeoutError) => void
+  /** When to look next. */
+  at: number
+}
+
+/**
+ * The deadlines of a connection: one timer, armed only while an operation waits.
+ *
+ * An operation that ends does not stop the timer at once, since the fiber that it resumes usually waits again before
+ * `settle` is called; the timer then finds the later deadline when it fires and sleeps on.
+ */
+export class Deadlines {
+  /** When bytes last came or went. */
+  private activeAt = 0
+  private tracksActivity = false
+  private armed: Array<Deadline> = []
+  private timer: Fiber.Fiber<void> | undefined = undefined
+  private timerAt = Infinity
+  private readonly clock: Clock.Clock
+  private readonly context: Context.Context<never>
+  private readonly address: () => string | undefined
+
+  constructor(clock: Clock.Clock, context: Context.Context<never>, address: () => string | undefined) {
+    this.clock = clock
+    this.context = context
+    this.address = address
+  }
+
+  private now(): number {
+    return Number(this.clock.monotonicTimeNanosUnsafe()) / 1_000_000
+  }
+
+  /** Bytes came or went. */
+  touch(): void {
+    if (this.tracksActivity) this.activeAt = this.now()
+  }
+
+  /** Arms a deadline, or does nothing if there is no limit. */
+  arm(limits: TimeLimits, expire: (error: TimeoutError) => void): Deadline | undefined {
+    if (limits.timeout === Infinity && limits.idle === Infinity) return undefined
+    const since = this.now()
+    if (limits.idle !== Infinity) this.tracksActivity = true
+    const deadline: Deadline = { limits, since, expire, at: since + Math.min(limits.timeout, limits.idle) }
+    this.armed.push(deadline)
+    if (deadline.at < this.timerAt) this.schedule(deadline.at, since)
+    return deadline
+  }
+
+  /** Takes a deadline back; `settle` is to follow once whoever waited was resumed. */
+  disarm(deadline: Deadline | undefined): void {
+    if (deadline === undefined) return
+    const index = this.armed.indexOf(deadline)
+    if (index !== -1) this.armed.splice(index, 1)
+  }
+
+  /** Stops the timer if nothing waits any more. */
+  settle(): void {
+    if (this.timer !== undefined && this.armed.length === 0) this.stop()
+  }
+
+  /** Fails when the limit has passed, for as long as it is waited for. */
+  expiry(limits: TimeLimits): Effect.Effect<never, TimeoutError> {
+    return Effect.callback((resume) => {
+      const deadline = this.arm(limits, (error) => resume(Effect.fail(error)))
+      return Effect.sync(() => {
+        this.disarm(deadline)
+        this.settle()
+      })
+    })
+  }
+
+  private stop(): void {
+    const timer = this.timer
+    this.timer = undefined
+    this.timerAt = Infinity
+    timer?.interruptUnsafe()
+  }
+
+  private schedule(at: number, now: number): void {
+    this.stop()
+    this.timerAt = at
+    // Rounded up, so that the clock is never found just short of the deadline.
+    const sleep = this.clock.sleep(Duration.millis(Math.max(0, Math.ceil(at - now))))
+    this.timer = Effect.runForkWith(this.context)(Effect.andThen(sleep, Effect.sync(() => this.fire())))
+  }
+
+  private fire(): void {
+    this.timer = undefined
+    this.timerAt = Infinity
+    const now = this.now()
+    for (const deadline of this.armed.filter((_) => _.at <= now)) {
+      const error = this.expired(deadline, now)
+      if (error === undefined) continue
+      this.disarm(deadline)
+      deadline.expire(error)
+    }
+    const next = this.armed.reduce((at, deadline) => Math.min(at, deadline.at), Infinity)
+    if (next < this.timerAt) this.schedule(next, now)
+  }
+
+  private expired(deadline: Deadline, now: number): TimeoutError | undefined {
+    const { idle, operation, timeout } = deadline.limits
+    if (now >= deadline.since + timeout) {
+      return new TimeoutError({ operation, duration: Duration.millis(timeout), address: this.address() })
+    }
+    const idleAt = Math.max(this.activeAt, deadline.since) + idle
+    if (now >= idleAt) {
+      return new TimeoutError({ operation: "idle", duration: Duration.millis(idle), address: this.address() })
+    }
+    deadline.at = Math.min(deadline.since + timeout, idleAt)
+    return undefined
+  }
+}

@@ -1,0 +1,276 @@
+import { Array as Arr, Effect, Exit } from "effect"
+import { IncompleteReadError, LimitOverrunError, type ReadError } from "../StreamError.ts"
+import { empty } from "./bytes.ts"
+import type { Deadline, Deadlines, TimeLimits } from "./Deadlines.ts"
+import { ReadBuffer } from "./ReadBuffer.ts"
+import { newline, type Separator } from "./Separator.ts"
+
+/** Where the bytes come from: something that can be told to stop and to go on. */
+export interface Source {
+  readonly readAhead: boolean
+  readonly pause: () => void
+  readonly resume: () => void
+}
+
+/** An operation that waits for its turn or for bytes. */
+interface Waiter {
+  readonly attempt: Attempt<unknown, unknown>
+  readonly resume: (exit: Exit.Exit<unknown, unknown>) => void
+  deadline: Deadline | undefined
+}
+
+/** Looks whether the operation can end now; `undefined` if it has to wait for more bytes. */
+export type Attempt<A, E> = () => Exit.Exit<A, E> | undefined
+
+const NEWLINE = 0x0a
+
+const exitEmpty = Exit.succeed(empty)
+
+/**
+ * The receiving half of a connection: a buffer, the operations that wait for it in order, and the flow control of
+ * its source.
+ */
+export class Input {
+  readonly limit: number
+  readonly buffer = new ReadBuffer()
+  eof = false
+  bytesRead = 0
+  private readonly address: () => string | undefined
+  private readonly deadlines: Deadlines | undefined
+  private failure: Exit.Exit<never, ReadError> | undefined = undefined
+  private readonly waiters: Array<Waiter> = []
+  private serving = false
+  private source: Source | undefined = undefined
+  private paused = false
+
+  constructor(limit: number, address: () => string | undefined, deadlines: Deadlines | undefined) {
+    this.limit = limit
+    this.address = address
+    this.deadlines = deadlines
+  }
+
+  /** Connects the source, which is expected to be paused. */
+  attach(source: Source): void {
+    this.source = source
+    this.paused = true
+    if (source.readAhead) this.resumeSource()
+  }
+
+  feed(chunk: Uint8Array): void {
+    if (chunk.length === 0 || this.eof || this.failure !== undefined) return
+    this.bytesRead += chunk.length
+    this.buffer.push(chunk)
+    this.deadlines?.touch()
+    this.serve()
+    const source = this.source
+    if (source === undefined || this.paused || this.waiters.length > 0) return
+    if (!source.readAhead || this.buffer.size > 2 * this.limit) {
+      this.paused = true
+      source.pause()
+    }
+  }
+
+  feedEof(): void {
+    if (this.failure !== undefined) return
+    this.eof = true
+    this.serve()
+  }
+
+  /** What is buffered stays readable; the first read that needs more fails. An end of input that was seen remains. */
+  fail(error: ReadError): void {
+    if (this.failure !== undefined || this.eof) return
+    this.failure = Exit.fail(error)
+    this.serve()
+  }
+
+  /** Runs an operation now if it can end now, in its turn otherwise. */
+  run<A, E>(limits: TimeLimits, attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
+    return Effect.suspend(
+      () => (this.waiters.length === 0 ? attempt() : undefined) ?? this.wait(limits, attempt)
+    )
+  }
+
+  private wait<A, E>(limits: TimeLimits, attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
+    return Effect.callback<A, E | ReadError>((resume) => {
+      const waiter = {
+        attempt,
+        // The attempt of this waiter gives what this operation's callback takes.
+        resume: resume as (exit: Exit.Exit<unknown, unknown>) => void,
+        deadline: undefined as Deadline | undefined
+      }
+      this.waiters.push(waiter)
+      waiter.deadline = this.deadlines?.arm(limits, (error) => {
+        this.remove(waiter)
+        resume(Exit.fail(error))
+      })
+      this.resumeSource()
+      return Effect.sync(() => {
+        this.deadlines?.disarm(waiter.deadline)
+        this.remove(waiter)
+        this.deadlines?.settle()
+      })
+    })
+  }
+
+  private remove(waiter: Waiter): void {
+    const index = this.waiters.indexOf(waiter)
+    if (index === -1) return
+    this.waiters.splice(index, 1)
+    // What the removed one waited for may be more than the next one needs.
+    if (index === 0) this.serve()
+    if (this.waiters.length === 0 && this.source?.readAhead === false) this.pauseSource()
+  }
+
+  private serve(): void {
+    if (this.serving || this.waiters.length === 0) return
+    this.serving = true
+    for (let waiter = this.waiters[0]; waiter !== undefined; waiter = this.waiters[0]) {
+      const exit = waiter.attempt()
+      if (exit === undefined) break
+      this.waiters.shift()
+      this.deadlines?.disarm(waiter.deadline)
+      waiter.resume(exit)
+    }
+    this.serving = false
+    this.deadlines?.settle()
+  }
+
+  private pauseSource(): void {
+    if (this.source === undefined || this.paused) return
+    this.paused = true
+    this.source.pause()
+  }
+
+  private resumeSource(): void {
+    if (this.source === undefined || !this.paused || this.eof || this.failure !== undefined) return
+    this.paused = false
+    this.source.resume()
+  }
+
+  private consumed(): void {
+    if (this.paused && this.source?.readAhead === true && this.buffer.size <= this.limit) this.resumeSource()
+  }
+
+  private take(n: number): Uint8Array {
+    const bytes = this.buffer.take(n)
+    this.consumed()
+    return bytes
+  }
+
+  // The operations. Each looks at the buffer first, then at the failure, then at the end of input.
+
+  tryRead(max: number): Exit.Exit<Uint8Array, ReadError> | undefined {
+    if (this.buffer.size > 0) return Exit.succeed(this.take(Math.min(max, this.buffer.size)))
+    return this.failure ?? (this.eof ? exitEmpty : undefined)
+  }
+
+  tryReadExactly(n: number): Exit.Exit<Uint8Array, IncompleteReadError | ReadError> | undefined {
+    if (this.buffer.size >= n) return Exit.succeed(this.take(n))
+    return this.ended("readExactly", n)
+  }
+
+  tryPeek(n: number): Exit.Exit<Uint8Array, IncompleteReadError | ReadError> | undefined {
+    if (this.buffer.size >= n) return Exit.succeed(this.buffer.peek(n))
+    return this.failure ?? (this.eof ? this.incomplete("peek", this.buffer.peek(this.buffer.size), n) : undefined)
+  }
+
+  trySkip(n: number): Exit.Exit<void, IncompleteReadError | ReadError> | undefined {
+    if (this.buffer.size < n) return this.ended("skip", n)
+    this.buffer.discard(n)
+    this.consumed()
+    return Exit.void
+  }
+
+  tryReadAll(maxBytes: number): Exit.Exit<Uint8Array, LimitOverrunError | ReadError> | undefined {
+    const { size } = this.buffer
+    if (size > maxBytes) return this.overrun("readAll", maxBytes, size)
+    return this.failure ?? (this.eof ? Exit.succeed(this.take(size)) : undefined)
+  }
+
+  tryReadUntil(
+    separator: Separator,
+    limit: number
+  ): Exit.Exit<Uint8Array, IncompleteReadError | LimitOverrunError | ReadError> | undefined {
+    const end = this.trySeek("readUntil", separator, limit)
+    if (typeof end === "number") return Exit.succeed(this.take(end))
+    return end ?? this.ended("readUntil", undefined)
+  }
+
+  tryReadLine(): Exit.Exit<Uint8Array, LimitOverrunError | ReadError> | undefined {
+    const end = this.trySeek("readLine", newline, this.limit)
+    if (typeof end === "number") return Exit.succeed(this.take(end))
+    return end ?? this.failure ?? (this.eof ? Exit.succeed(this.take(this.buffer.size)) : undefined)
+  }
+
+  /** Discards up to and including a separator; `skipped` counts across attempts. */
+  trySkipUntil(
+    separator: Separator,
+    skipped: { bytes: number }
+  ): Exit.Exit<number, IncompleteReadError | ReadError> | undefined {
+    const match = this.buffer.find(separator)
+    if (match !== undefined) {
+      this.buffer.discard(match.end)
+      this.consumed()
+      return Exit.succeed(skipped.bytes + match.end)
+    }
+    if (this.failure !== undefined || this.eof) return this.ended("skipUntil", undefined)
+    const surplus = this.buffer.size - separator.longest + 1
+    if (surplus > 0) {
+      this.buffer.discard(surplus)
+      skipped.bytes += surplus
+    }
+    return undefined
+  }
+
+  /** The bytes of as many lines as are buffered, or of the unterminated last one; `undefined` at the end of input. */
+  tryLines(): Exit.Exit<Uint8Array | undefined, LimitOverrunError | ReadError> | undefined {
+    // No line that ends within the first limit + 1 bytes can be too long.
+    const end = this.buffer.lastEndOf(NEWLINE, this.limit + 1)
+    if (end > 0) return Exit.succeed(this.take(end))
+    const line = this.tryReadLine()
+    if (line === undefined || line._tag === "Failure") return line
+    return Exit.succeed(line.value.length === 0 ? undefined : line.value)
+  }
+
+  tryChunks(): Exit.Exit<Arr.NonEmptyReadonlyArray<Uint8Array> | undefined, ReadError> | undefined {
+    const chunks = this.buffer.takeChunks()
+    if (!Arr.isReadonlyArrayNonEmpty(chunks)) return this.failure ?? (this.eof ? Exit.succeed(undefined) : undefined)
+    this.consumed()
+    return Exit.succeed(chunks)
+  }
+
+  // Where the first piece ends, or the overrun. The limit counts the bytes before the separator.
+  private trySeek(
+    operation: string,
+    separator: Separator,
+    limit: number
+  ): number | Exit.Exit<never, LimitOverrunError> | undefined {
+    const match = this.buffer.find(separator)
+    if (match === undefined) {
+      const searched = this.buffer.size + 1 - separator.longest
+      return searched > limit ? this.overrun(operation, limit, searched) : undefined
+    }
+    const before = match.end - match.length
+    return before > limit ? this.overrun(operation, limit, before) : match.end
+  }
+
+  private ended(
+    operation: string,
+    expected: number | undefined
+  ): Exit.Exit<never, IncompleteReadError | ReadError> | undefined {
+    if (this.failure !== undefined) return this.failure
+    return this.eof ? this.incomplete(operation, this.take(this.buffer.size), expected) : undefined
+  }
+
+  private incomplete(
+    operation: string,
+    partial: Uint8Array,
+    expected: number | undefined
+  ): Exit.Exit<never, IncompleteReadError> {
+    return Exit.fail(new IncompleteReadError({ operation, partial, expected, address: this.address() }))
+  }
+
+  private overrun(operation: string, limit: number, consumed: number): Exit.Exit<never, LimitOverrunError> {
+    return Exit.fail(new LimitOverrunError({ operation, limit, consumed, address: this.address() }))
+  }
+}

@@ -1,0 +1,231 @@
+import { Effect, Exit, Queue } from "effect"
+import { BrokenPipe, ConnectionError, Unsupported, type WriteError } from "../StreamError.ts"
+import type { Transport } from "../Transport.ts"
+import type { Deadline, Deadlines, TimeLimits } from "./Deadlines.ts"
+import type { Watermarks } from "./limits.ts"
+
+type Chunks = ReadonlyArray<Uint8Array | string>
+
+type Refusal = Exit.Exit<never, WriteError>
+
+interface Waiter {
+  readonly isReady: () => boolean
+  readonly resume: (exit: Exit.Exit<void, WriteError>) => void
+  deadline: Deadline | undefined
+}
+
+/**
+ * The sending half of a connection.
+ *
+ * Writes go straight to the transport until it holds more than the high watermark. From then on writers wait in a queue,
+ * each with its whole write, until the transport has drained to the low watermark.
+ */
+export class Output {
+  private readonly transport: Transport
+  private readonly address: () => string | undefined
+  private readonly deadlines: Deadlines
+  private marks: Watermarks
+  private congested = false
+  // What new writes fail with: the end of this direction, a local close, or the connection's failure.
+  private refusal: Refusal | undefined = undefined
+  // Why nothing can be sent any more.
+  private failure: Refusal | undefined = undefined
+  // `none`: open; `requested`: the transport is told once no writer waits any more; `sent`: it was told.
+  private half: "none" | "requested" | "sent" = "none"
+  // Writers that wait for the transport. The capacity is 0: an offer is taken only by the transport, and one that is
+  // interrupted before that takes all its chunks along.
+  private outbound: Queue.Queue<Chunks> | undefined = undefined
+  private offers = 0
+  private readonly waiters = new Set<Waiter>()
+  private advancing: "no" | "yes" | "again" = "no"
+
+  constructor(transport: Transport, marks: Watermarks, address: () => string | undefined, deadlines: Deadlines) {
+    this.transport = transport
+    this.marks = marks
+    this.address = address
+    this.deadlines = deadlines
+  }
+
+  get watermarks(): Watermarks {
+    return this.marks
+  }
+
+  get canEnd(): boolean {
+    return this.transport.canEnd
+  }
+
+  get bufferedBytes(): number {
+    return this.transport.bufferedBytes
+  }
+
+  setWatermarks(marks: Watermarks): void {
+    this.marks = marks
+    if (this.transport.bufferedBytes > marks.high) this.congested = true
+    this.advance()
+  }
+
+  write(limits: TimeLimits, chunk: Uint8Array | string): Effect.Effect<void, WriteError> {
+    return Effect.suspend(() => {
+      if (this.refusal !== undefined) return this.refusal
+      if (chunk.length === 0) return Exit.void
+      if (this.congested) return this.enqueue(limits, [chunk])
+      this.transport.write(chunk)
+      return this.written(limits)
+    })
+  }
+
+  writeAll(limits: TimeLimits, chunks: Iterable<Uint8Array | string>): Effect.Effect<void, WriteError> {
+    return Effect.suspend(() => {
+      if (this.refusal !== undefined) return this.refusal
+      const batch = Array.from(chunks).filter((chunk) => chunk.length > 0)
+      if (batch.length === 0) return Exit.void
+      if (this.congested) return this.enqueue(limits, batch)
+      this.transport.writeAll(batch)
+      return this.written(limits)
+    })
+  }
+
+  /** Waits until the transport is not congested. */
+  drain(limits: TimeLimits): Effect.Effect<void, WriteError> {
+    return this.until(limits, () => !this.congested)
+  }
+
+  /** Waits until everything written has left the process. */
+  flush(limits: TimeLimits): Effect.Effect<void, WriteError> {
+    return this.until(limits, () => this.offers === 0 && this.transport.bufferedBytes === 0)
+  }
+
+  end(limits: TimeLimits): Effect.Effect<void, WriteError> {
+    return Effect.suspend(() => {
+      if (!this.transport.canEnd) {
+        const detail = `a ${this.transport.kind} connection cannot be closed for writing alone`
+        return Exit.fail(this.error("end", new Unsupported({ detail })))
+      }
+      if (this.half === "none" && this.refusal === undefined) {
+        this.half = "requested"
+        this.refusal = Exit.fail(this.error("write", new BrokenPipe({})))
+        this.advance()
+      }
+      return this.half === "requested" ? this.until(limits, () => this.half === "sent") : (this.failure ?? Exit.void)
+    })
+  }
+
+  /** Refuses new writes and those that wait for their turn; what the transport holds is sent, then the end. */
+  close(error: WriteError): void {
+    this.refusal = Exit.fail(error)
+    if (this.outbound !== undefined) Queue.shutdownUnsafe(this.outbound)
+    if (this.half === "none" && this.transport.canEnd) this.half = "requested"
+    this.advance()
+  }
+
+  /** Nothing can be sent any more. */
+  fail(error: WriteError): void {
+    if (this.failure !== undefined) return
+    this.failure = Exit.fail(error)
+    this.refusal ??= this.failure
+    if (this.outbound !== undefined) Queue.shutdownUnsafe(this.outbound)
+    for (const waiter of [...this.waiters]) this.settle(waiter, this.failure)
+    this.deadlines.settle()
+  }
+
+  /** The transport holds fewer bytes than before. */
+  drained(): void {
+    this.deadlines.touch()
+    this.advance()
+  }
+
+  private written(limits: TimeLimits): Effect.Effect<void, WriteError> {
+    if (this.failure !== undefined) return this.failure
+    if (this.transport.bufferedBytes <= this.marks.high) return Exit.void
+    this.congested = true
+    return this.drain(limits)
+  }
+
+  private enqueue(limits: TimeLimits, chunks: Chunks): Effect.Effect<void, WriteError> {
+    const offer = Effect.flatMap(
+      this.outbound === undefined ? Queue.bounded<Chunks>(0) : Effect.succeed(this.outbound),
+      (queue) => {
+        this.outbound = queue
+        this.offers++
+        return Queue.offer(queue, chunks)
+      }
+    ).pipe(
+      Effect.onExit(() =>
+        Effect.sync(() => {
+          this.offers--
+          this.advance()
+        })
+      ),
+      Effect.flatMap((taken) => (taken ? this.drain(noLimits) : (this.refusal ?? Exit.void)))
+    )
+    return limits.timeout === Infinity && limits.idle === Infinity
+      ? offer
+      : Effect.raceFirst(offer, this.deadlines.expiry(limits))
+  }
+
+  private until(limits: TimeLimits, isReady: () => boolean): Effect.Effect<void, WriteError> {
+    return Effect.suspend(() => {
+      if (this.failure !== undefined) return this.failure
+      if (isReady()) return Exit.void
+      return Effect.callback<void, WriteError>((resume) => {
+        const waiter: Waiter = { isReady, resume, deadline: undefined }
+        this.waiters.add(waiter)
+        waiter.deadline = this.deadlines.arm(limits, (error) => this.settle(waiter, Exit.fail(error)))
+        return Effect.sync(() => {
+          this.waiters.delete(waiter)
+          this.deadlines.disarm(waiter.deadline)
+          this.deadlines.settle()
+        })
+      })
+    })
+  }
+
+  private settle(waiter: Waiter, exit: Exit.Exit<void, WriteError>): void {
+    this.waiters.delete(waiter)
+    this.deadlines.disarm(waiter.deadline)
+    waiter.resume(exit)
+  }
+
+  // Does whatever has become possible. A fiber that is resumed here may call this again; then the outer call goes round
+  // once more.
+  private advance(): void {
+    if (this.advancing !== "no") {
+      this.advancing = "again"
+      return
+    }
+    do {
+      this.advancing = "yes"
+      if (this.failure !== undefined) break
+      if (this.congested && this.transport.bufferedBytes <= this.marks.low) this.admit()
+      if (this.half === "requested" && this.offers === 0) {
+        this.half = "sent"
+        this.transport.end()
+      }
+      for (const waiter of [...this.waiters]) {
+        if (this.waiters.has(waiter) && waiter.isReady()) this.settle(waiter, Exit.void)
+      }
+    } while (this.isAdvancingAgain())
+    this.advancing = "no"
+    this.deadlines.settle()
+  }
+
+  private isAdvancingAgain(): boolean {
+    return this.advancing === "again"
+  }
+
+  // Lets waiting writers through, in their order, until the transport is congested again.
+  private admit(): void {
+    while (this.outbound !== undefined && this.transport.bufferedBytes <= this.marks.high) {
+      const offer = Queue.takeUnsafe(this.outbound)
+      if (offer === undefined || Exit.isFailure(offer)) break
+      this.transport.writeAll(offer.value)
+    }
+    this.congested = this.transport.bufferedBytes > this.marks.high || (this.offers > 0 && this.refusal === undefined)
+  }
+
+  private error(operation: string, reason: ConnectionError["reason"]): ConnectionError {
+    return new ConnectionError({ operation, reason, address: this.address() })
+  }
+}
+
+const noLimits: TimeLimits = { operation: "write", timeout: Infinity, idle: Infinity }

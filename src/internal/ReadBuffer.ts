@@ -1,0 +1,203 @@
+import { empty, indexOf } from "./bytes.ts"
+import type { Separator } from "./Separator.ts"
+
+/** Where a separator was found: `end` is the offset just past it, `length` its own length. */
+export interface Match {
+  readonly end: number
+  readonly length: number
+}
+
+const FIRST_BLOCK = 256
+
+/**
+ * Received chunks in order, kept as they came.
+ *
+ * What lies in one chunk is handed out as a view; only what spans chunks is copied, once. A search remembers how far it
+ * got, so that a separator sought over many small chunks costs time linear in the bytes.
+ */
+export class ReadBuffer {
+  size = 0
+  private chunks: Array<Uint8Array> = []
+  private head = 0
+  // Bytes of the head chunk that are consumed already.
+  private offset = 0
+
+  // The unfinished search: no match of `sought` ends before `scanned`, which lies in (or at the start of) the chunk at
+  // `scanIndex`, whose first byte has the offset `scanStart`. Offsets count from the first unconsumed byte.
+  private sought: Separator | undefined = undefined
+  private scanned = 0
+  private scanIndex = 0
+  private scanStart = 0
+
+  push(chunk: Uint8Array): void {
+    this.chunks.push(chunk)
+    this.size += chunk.length
+  }
+
+  /** Removes and returns the first `n` bytes; `n` is at most `size`. */
+  take(n: number): Uint8Array {
+    const bytes = this.peek(n)
+    this.discard(n)
+    return bytes
+  }
+
+  /** The first `n` bytes, left in place. */
+  peek(n: number): Uint8Array {
+    const first = this.chunks[this.head]
+    if (n === 0 || first === undefined) return empty
+    const start = this.offset
+    if (first.length - start >= n) {
+      return start === 0 && first.length === n ? first : first.subarray(start, start + n)
+    }
+    const out = new Uint8Array(n)
+    this.copy(out)
+    return out
+  }
+
+  /** Removes the first `n` bytes. */
+  discard(n: number): void {
+    this.sought = undefined
+    this.size -= n
+    if (this.size === 0) {
+      this.chunks.length = 0
+      this.head = 0
+      this.offset = 0
+      return
+    }
+    let rest = n + this.offset
+    let head = this.head
+    for (let chunk = this.chunks[head]; chunk !== undefined && rest >= chunk.length; chunk = this.chunks[head]) {
+      rest -= chunk.length
+      head++
+    }
+    this.head = head
+    this.offset = rest
+    // Dropping used chunks when they are the larger part keeps the cost constant per chunk.
+    if (head > 32 && head * 2 > this.chunks.length) {
+      this.chunks.splice(0, head)
+      this.head = 0
+    }
+  }
+
+  /** Removes everything, as the chunks it came in. */
+  takeChunks(): Array<Uint8Array> {
+    const chunks = this.head === 0 ? this.chunks : this.chunks.slice(this.head)
+    const first = chunks[0]
+    if (this.offset > 0 && first !== undefined) chunks[0] = first.subarray(this.offset)
+    this.chunks = []
+    this.discard(this.size)
+    return chunks
+  }
+
+  /** The offset just past the last `byte` of the first `within` bytes, or 0. */
+  lastEndOf(byte: number, within: number): number {
+    let end = this.size
+    for (let i = this.chunks.length - 1; i >= this.head; i--) {
+      const chunk = this.chunks[i]
+      if (chunk === undefined) break
+      const start = end - chunk.length
+      if (start < within) {
+        const at = chunk.lastIndexOf(byte, within - start - 1)
+        if (at !== -1) return Math.max(0, start + at + 1)
+      }
+      end = start
+    }
+    return 0
+  }
+
+  /** The match that ends first; of two that end together, the shorter one. */
+  find(separator: Separator): Match | undefined {
+    if (this.sought !== separator) {
+      this.sought = separator
+      this.scanned = 0
+      this.scanIndex = this.head
+      this.scanStart = -this.offset
+    }
+    for (let chunk = this.chunks[this.scanIndex]; chunk !== undefined; chunk = this.chunks[++this.scanIndex]) {
+      const match = this.findIn(chunk, separator)
+      if (match !== undefined) return match
+      this.scanStart += chunk.length
+      this.scanned = this.scanStart
+    }
+    return undefined
+  }
+
+  private findIn(chunk: Uint8Array, separator: Separator): Match | undefined {
+    const start = this.scanStart
+    const from = this.scanned - start
+    if (separator.longest === 1 && separator.patterns.length === 1) {
+      const byte = separator.patterns[0]?.[0]
+      const at = byte === undefined ? -1 : chunk.indexOf(byte, from)
+      return at === -1 ? undefined : { end: start + at + 1, length: 1 }
+    }
+    const across = from === 0 && start > 0 && separator.longest > 1 ? this.findAcross(chunk, separator) : undefined
+    const within = findFirst(chunk, from, separator)
+    if (within === undefined) return across
+    const shifted = { end: start + within.end, length: within.length }
+    return across === undefined ? shifted : earlier(across, shifted)
+  }
+
+  // Matches that begin in earlier chunks and end in this one: sought in a copy of the few bytes around the seam.
+  private findAcross(chunk: Uint8Array, separator: Separator): Match | undefined {
+    const before = Math.min(separator.longest - 1, this.scanStart)
+    const after = Math.min(separator.longest - 1, chunk.length)
+    const seam = new Uint8Array(before + after)
+    let end = before
+    for (let i = this.scanIndex - 1; end > 0; i--) {
+      const previous = this.chunks[i]
+      if (previous === undefined) break
+      const length = Math.min(end, previous.length)
+      seam.set(previous.subarray(previous.length - length), end - length)
+      end -= length
+    }
+    seam.set(chunk.subarray(0, after), before)
+    const origin = this.scanStart - before
+    let best: Match | undefined
+    for (const pattern of separator.patterns) {
+      const at = indexOf(seam, pattern, 0)
+      if (at === -1) continue
+      const match = { end: origin + at + pattern.length, length: pattern.length }
+      best = best === undefined ? match : earlier(best, match)
+    }
+    return best
+  }
+
+  private copy(out: Uint8Array): void {
+    let filled = 0
+    let start = this.offset
+    for (let i = this.head; filled < out.length; i++) {
+      const chunk = this.chunks[i]
+      if (chunk === undefined) break
+      const length = Math.min(chunk.length - start, out.length - filled)
+      out.set(start === 0 && length === chunk.length ? chunk : chunk.subarray(start, start + length), filled)
+      filled += length
+      start = 0
+    }
+  }
+}
+
+const earlier = (a: Match, b: Match): Match =>
+  b.end < a.end || (b.end === a.end && b.length < a.length) ? b : a
+
+const findFirst = (chunk: Uint8Array, from: number, { longest, patterns }: Separator): Match | undefined => {
+  const single = patterns.length === 1 ? patterns[0] : undefined
+  if (single !== undefined) {
+    const at = indexOf(chunk, single, from)
+    return at === -1 ? undefined : { end: at + single.length, length: single.length }
+  }
+  // Block by block, twice as large each time, so that a pattern which is absent from a long chunk is not sought to its end
+  // for every piece that another pattern ends.
+  for (let low = from, width = FIRST_BLOCK; low < chunk.length; low += width, width *= 2) {
+    const block = chunk.subarray(Math.max(from, low - longest + 1), low + width)
+    const origin = block.byteOffset - chunk.byteOffset
+    let best: Match | undefined
+    for (const pattern of patterns) {
+      const at = indexOf(block, pattern, 0)
+      if (at === -1) continue
+      const match = { end: origin + at + pattern.length, length: pattern.length }
+      best = best === undefined ? match : earlier(best, match)
+    }
+    if (best !== undefined) return best
+  }
+  return undefined
+}

@@ -1,0 +1,38 @@
+const encoder = new TextEncoder()
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
+
+export const empty = new Uint8Array(0)
+
+export const encode = (chunk: Uint8Array | string): Uint8Array =>
+  typeof chunk === "string" ? encoder.encode(chunk) : chunk
+
+export const decode = (bytes: Uint8Array): string => decoder.decode(bytes)
+
+const indexOfScalar = (haystack: Uint8Array, needle: Uint8Array, from: number): number => {
+  const first = needle[0]
+  if (first === undefined) return from
+  const last = haystack.length - needle.length
+  let at = haystack.indexOf(first, from)
+  search: while (at !== -1 && at <= last) {
+    for (let i = 1; i < needle.length; i++) {
+      if (haystack[at + i] !== needle[i]) {
+        at = haystack.indexOf(first, at + 1)
+        continue search
+      }
+    }
+    return at
+  }
+  return -1
+}
+
+// Node's native search compares many bytes at a time; elsewhere the search is by the first byte.
+const indexOfMany: (haystack: Uint8Array, needle: Uint8Array, from: number) => number =
+  "Buffer" in globalThis
+    ? (haystack, needle, from) => Buffer.prototype.indexOf.call(haystack, needle, from)
+    : indexOfScalar
+
+/** The first place of `needle` at or after `from`, or -1. */
+export const indexOf = (haystack: Uint8Array, needle: Uint8Array, from: number): number => {
+  const single = needle.length === 1 ? needle[0] : undefined
+  return single === undefined ? indexOfMany(haystack, needle, from) : haystack.indexOf(single, from)
+}

@@ -1,0 +1,42 @@
+import { Duration } from "effect"
+import type { TimeLimits } from "./Deadlines.ts"
+
+export const DEFAULT_LIMIT = 65_536
+
+export interface Watermarks {
+  readonly high: number
+  readonly low: number
+}
+
+const isCount = (n: number): boolean => Number.isSafeInteger(n) && n >= 0
+
+/** Throws a `RangeError` unless it is a positive integer. */
+export const readLimit = (limit: number = DEFAULT_LIMIT): number => {
+  if (!Number.isSafeInteger(limit) || limit < 1) {
+    throw new RangeError(`limit must be a positive integer (bytes), received ${limit}`)
+  }
+  return limit
+}
+
+/** Throws a `RangeError` unless both are non-negative integers and `low` is not above `high`. */
+export const watermarks = (options?: { readonly high: number; readonly low?: number | undefined }): Watermarks => {
+  const high = options?.high ?? DEFAULT_LIMIT
+  const low = options?.low ?? Math.floor(high / 4)
+  if (!isCount(high) || !isCount(low)) {
+    throw new RangeError(`watermarks must be non-negative integers (bytes), received high ${high} and low ${low}`)
+  }
+  if (low > high) {
+    throw new RangeError(`the low watermark (${low}) must not be above the high one (${high})`)
+  }
+  return { high, low }
+}
+
+/** In milliseconds, infinite if absent. Throws a `RangeError` unless it is positive. */
+export const timeout = (name: string, input: Duration.Input | undefined): number => {
+  if (input === undefined) return Infinity
+  const millis = Duration.toMillis(Duration.fromInputUnsafe(input))
+  if (!(millis > 0)) throw new RangeError(`${name} must be a positive duration, received ${millis} ms`)
+  return millis
+}
+
+export const noTimeouts: TimeLimits = { operation: "read", timeout: Infinity, idle: Infinity }
