@@ -135,6 +135,7 @@ export class Output {
   }
 
   private written(limits: TimeLimits): Effect.Effect<void, WriteError> {
+    this.deadlines.touch()
     if (this.failure !== undefined) return this.failure
     if (this.transport.bufferedBytes <= this.marks.high) return Exit.void
     this.congested = true
