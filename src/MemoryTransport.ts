@@ -248,7 +248,7 @@ class Side implements Transport {
   }
 
   abort(): void {
-    if (this.aborted || this.closed) return
+    if (this.closed) return
     this.aborted = true
     this.incoming.clear()
     this.outgoing.clear()
@@ -264,7 +264,6 @@ class Side implements Transport {
   }
 
   private reset(operation: string): void {
-    if (this.broken) return
     this.failure = new ConnectionError({
       operation,
       reason: new ConnectionReset({ code: "ECONNRESET" }),

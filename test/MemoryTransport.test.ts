@@ -116,9 +116,9 @@ describe("write", () => {
   })
 
   it("delivers nothing before start and while paused, and loses nothing", () => {
-    const { left, right, settle } = setup()
+    const { left, right, pending, settle } = setup()
     left.write("early")
-    settle()
+    strictEqual(pending(), 0)
     const b = record(right)
     settle()
     deepStrictEqual(b.events, [])
@@ -128,7 +128,7 @@ describe("write", () => {
     strictEqual(b.text(), "early")
     right.pause()
     left.write("later")
-    settle()
+    strictEqual(pending(), 0)
     strictEqual(b.text(), "early")
     right.resume()
     settle()
@@ -316,6 +316,30 @@ describe("close", () => {
     right.resume()
     settle()
     deepStrictEqual(a.events, ["drain", "closed"])
+    deepStrictEqual(b.events, ["data", "end"])
+  })
+
+  it("may follow end, and does not wait for the peer", () => {
+    const { left, a, b, settle } = started()
+    left.end()
+    settle()
+    deepStrictEqual(a.events, [])
+    left.close()
+    settle()
+    deepStrictEqual(a.events, ["closed"])
+    deepStrictEqual(b.events, ["end"])
+  })
+
+  it("followed by an abort once it has let go takes nothing back", () => {
+    const { left, right, b, settle } = started()
+    right.pause()
+    left.write("bye")
+    left.close()
+    settle()
+    left.abort()
+    right.resume()
+    settle()
+    strictEqual(b.text(), "bye")
     deepStrictEqual(b.events, ["data", "end"])
   })
 
