@@ -200,7 +200,7 @@ export const serve = <E, R, R2 = never>(
       const settings = checkOptions(options)
       const listening = yield* Scope.fork(yield* Effect.scope)
       const listeners = yield* restore(Scope.provide(listenAll(options.listen, options), listening))
-      const context = Context.omit(Scope.Scope)(yield* Effect.context<Exclude<R | R2, Scope.Scope>>())
+      const context = yield* Effect.context<Exclude<R | R2, Scope.Scope>>()
       const supervisor = new Supervisor(listeners, listening, yield* PubSub.sliding<ServerEvent>(EVENTS_KEPT), options.grace)
       const slots = options.maxConnections === undefined ? undefined : Semaphore.makeUnsafe(options.maxConnections)
       const onError = options.onError ?? logFailure
