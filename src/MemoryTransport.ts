@@ -234,14 +234,13 @@ class Side implements Transport {
   }
 
   end(): void {
-    if (this.outgoing.ended || this.broken) return
+    if (this.broken) return
     this.outgoing.ended = true
     this.peer.schedule()
     this.schedule()
   }
 
   close(): void {
-    if (this.closing || this.broken) return
     this.closing = true
     this.end()
     this.schedule()
@@ -273,7 +272,7 @@ class Side implements Transport {
   }
 
   private schedule(): void {
-    if (this.scheduled || this.handler === undefined || this.closed) return
+    if (this.scheduled || this.handler === undefined) return
     this.scheduled = true
     this.dispatcher.scheduleTask(this.run, 0)
   }
@@ -301,7 +300,6 @@ class Side implements Transport {
       sent ||= incoming.excess < before
       handler.onData(chunk)
     }
-    if (incoming.bytes > 0 && !this.paused) this.schedule()
     if (sent) peer.drained()
     if (incoming.ended && incoming.bytes === 0 && !this.inputEnded && !this.aborted) {
       this.inputEnded = true
@@ -310,7 +308,7 @@ class Side implements Transport {
   }
 
   private drained(): void {
-    if (this.closed || this.aborted) return
+    if (this.aborted) return
     this.handler?.onDrain()
     if (this.outgoing.ended) this.schedule()
   }
@@ -319,7 +317,6 @@ class Side implements Transport {
     this.closed = true
     const lost = this.incoming.bytes > 0
     this.incoming.clear()
-    if (error !== undefined) this.outgoing.clear()
     if (lost) this.peer.reset("read")
     handler.onClosed(error)
   }

@@ -146,6 +146,14 @@ describe("write", () => {
     strictEqual(b.text(), "onetwo")
   })
 
+  it("keeps the order of thousands of chunks", () => {
+    const { left, b, settle } = started()
+    const numbers = Array.from({ length: 5000 }, (_, n) => `${n} `)
+    for (const number of numbers) left.write(number)
+    settle()
+    strictEqual(b.text(), numbers.join(""))
+  })
+
   it("lets other tasks run between two bursts", () => {
     const { left, right, a, b, step } = started()
     b.on = () => left.write(".")
@@ -385,7 +393,7 @@ describe("close", () => {
   })
 
   it("resets a peer whose bytes it never took, which still gets what was sent", () => {
-    const { left, right, a, b, settle } = started()
+    const { left, right, a, b, settle } = started({ capacity: 3 })
     left.pause()
     right.write("never read")
     left.write("bye")
@@ -395,6 +403,7 @@ describe("close", () => {
     strictEqual(a.error(), undefined)
     deepStrictEqual(b.events, ["data", "end", "closed"])
     expectReset(b, "read")
+    strictEqual(right.bufferedBytes, 0)
   })
 })
 
@@ -408,6 +417,7 @@ describe("abort", () => {
     left.end()
     left.abort()
     left.abort()
+    left.close()
     strictEqual(left.bufferedBytes, 0)
     deepStrictEqual(a.events, ["drain"])
     settle()
@@ -491,6 +501,17 @@ describe("abort", () => {
       ]
     )
     strictEqual(b.error(), undefined)
+  })
+
+  it("tells of nothing else afterwards, and takes nothing", () => {
+    const { left, a, b, settle } = started({ capacity: 0 })
+    b.on = () => left.abort()
+    left.write("x")
+    settle()
+    left.write("ignored")
+    deepStrictEqual(a.events, ["closed"])
+    deepStrictEqual(b.events, ["data", "closed"])
+    strictEqual(left.bufferedBytes, 0)
   })
 
   it("may be called from every handler", () => {
