@@ -243,7 +243,6 @@ class Side implements Transport {
   close(): void {
     this.closing = true
     this.end()
-    this.schedule()
   }
 
   abort(): void {

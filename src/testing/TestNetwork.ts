@@ -1,0 +1,447 @@
+/**
+ * A network in memory, for tests: what an application does over TCP and Unix sockets, it does here, with the same
+ * addresses, errors and limits, and with no port, no file and no real time.
+ *
+ * It is one host. Every IP address is its own, so a server can listen on the address that a name stands for in
+ * production. Ports that the network chooses count up from 49152, the same in every run.
+ *
+ * @since 0.1.0
+ */
+import { Array as Arr, Duration, Effect, Equal, Exit, Layer, Result, Scheduler, type Scope } from "effect"
+import { AddressResolver, Dns, NetAddress } from "effect/net"
+import {
+  formatListen,
+  formatTarget,
+  type HostDestination,
+  type InetDestination,
+  type ListenDestination,
+  parseListen,
+  parseLocalAddress,
+  parseTarget
+} from "../internal/target.ts"
+import * as MemoryTransport from "../MemoryTransport.ts"
+import {
+  type ConnectOptions,
+  type ListenAddress,
+  type Listener,
+  type ListenOptions,
+  Network,
+  type Target
+} from "../Network.ts"
+import {
+  AddressInUse,
+  AddressNotAvailable,
+  type ConnectAttempt,
+  ConnectionError,
+  type ConnectionErrorReason,
+  ConnectionRefused,
+  InvalidAddress,
+  ListenError,
+  NameNotResolved,
+  NotFound,
+  TimeoutError
+} from "../StreamError.ts"
+import type { Transport } from "../Transport.ts"
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /**
+   * The names that resolve, and to which addresses, in the order in which they are tried. Besides them only `localhost`
+   * does, to 127.0.0.1 unless it is given here.
+   */
+  readonly hosts?: { readonly [name: string]: ReadonlyArray<NetAddress.IpAddressInput> } | undefined
+}
+
+/**
+ * Makes a network of its own: what listens on one network is not reached from another.
+ *
+ * `connect` and `listen` behave as `Network` says. In particular
+ *
+ * - an address that nobody listens on refuses (`ConnectionRefused`), a Unix path that nobody listens on is `NotFound`, a
+ *   name that is not in `hosts` is `NameNotResolved`;
+ * - a listener without a host, or on `::`, is reached through every address, one on `0.0.0.0` through every IPv4 address;
+ * - a listener queues at most `backlog` connections that were not accepted yet (default 511, at least 1); further
+ *   connects wait for room, up to `connectTimeout` (default 10 seconds);
+ * - a name with several addresses is tried in their order; the last failure is the error's reason, and all are in its
+ *   `attempts`;
+ * - `localAddress` is what the server sees as the peer's address; without it that is the loopback address of the same
+ *   family, and a port of its own;
+ * - `noDelay` and `keepAlive` have no effect.
+ *
+ * A `hosts` table that contains no valid name or address is a defect.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options?: Options): Effect.Effect<Network["Service"]> =>
+  Effect.sync(() => {
+    const hosts = Dns.makeStatic({ hosts: { localhost: [NetAddress.ipv4Loopback], ...options?.hosts } })
+    return simulate(AddressResolver.make(Result.getOrThrow(hosts)))
+  })
+
+/**
+ * A network in memory, in which no name but `localhost` resolves. See `make` for how it behaves.
+ *
+ * **Example** (Serving and connecting without a port)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve((connection) => connection.writer.write("hello\n"), { listen: { port: 7000 } })
+ *   return yield* Connection.use("localhost:7000", (connection) => connection.reader.readLineString)
+ * }).pipe(Effect.scoped, Effect.provide(TestNetwork.layer))
+ *
+ * console.log(await Effect.runPromise(program)) // some("hello")
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<Network> = Layer.effect(Network, make())
+
+/**
+ * A network in memory with names of its own.
+ *
+ * **Example** (A name as in production)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Network } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   const network = yield* Network.Network
+ *   yield* network.listen({ host: "10.0.0.5", port: 5432 })
+ *   const transport = yield* network.connect("db.internal:5432")
+ *   return String(transport.remoteAddress)
+ * }).pipe(Effect.scoped, Effect.provide(TestNetwork.layerWith({ hosts: { "db.internal": ["10.0.0.5"] } })))
+ *
+ * console.log(await Effect.runPromise(program)) // 10.0.0.5:5432
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerWith = (options: Options): Layer.Layer<Network> => Layer.effect(Network, make(options))
+
+const defaultBacklog = 511
+const defaultConnectTimeout = Duration.seconds(10)
+const firstEphemeralPort = 49_152
+const lastPort = 65_535
+
+const refused = new ConnectionRefused({ code: "ECONNREFUSED" })
+
+/** A connect that waits until the listener has room, or is closed. */
+interface Waiting {
+  readonly admit: () => void
+  readonly refuse: () => void
+}
+
+/** A bound address, with its queue of connections that were not accepted yet. */
+class Bound {
+  readonly address: NetAddress.SocketAddress
+  readonly reusePort: boolean
+  private readonly backlog: number
+  private readonly dispatcher: Scheduler.SchedulerDispatcher
+  private readonly queue: Array<Transport> = []
+  private readonly connecting = new Set<Waiting>()
+  private readonly accepting = new Set<(server: Transport) => void>()
+  private closed = false
+
+  constructor(
+    address: NetAddress.SocketAddress,
+    reusePort: boolean,
+    backlog: number,
+    dispatcher: Scheduler.SchedulerDispatcher
+  ) {
+    this.address = address
+    this.reusePort = reusePort
+    this.backlog = backlog
+    this.dispatcher = dispatcher
+  }
+
+  /** Queues the server's end of a connection, once there is room. */
+  readonly connect = (server: Transport): Effect.Effect<void, ConnectionRefused> =>
+    Effect.callback((resume) => {
+      const waiting: Waiting = {
+        admit: () => {
+          this.offer(server)
+          resume(Effect.void)
+        },
+        refuse: () => resume(Effect.fail(refused))
+      }
+      if (this.closed) return waiting.refuse()
+      if (this.connecting.size === 0 && this.hasRoom()) return waiting.admit()
+      this.connecting.add(waiting)
+      return Effect.sync(() => {
+        this.connecting.delete(waiting)
+      })
+    })
+
+  readonly accept: Effect.Effect<Transport> = Effect.callback((resume) => {
+    const server = this.queue.shift()
+    if (server !== undefined) {
+      // Not now: what a client does next might interrupt this very fiber, and the connection would be lost.
+      if (this.connecting.size > 0) this.dispatcher.scheduleTask(this.admit, 0)
+      return resume(Effect.succeed(server))
+    }
+    const take = (server: Transport) => resume(Effect.succeed(server))
+    this.accepting.add(take)
+    return Effect.sync(() => {
+      this.accepting.delete(take)
+    })
+  })
+
+  close(): void {
+    this.closed = true
+    for (const server of this.queue.splice(0)) server.abort()
+    for (const waiting of [...this.connecting]) {
+      this.connecting.delete(waiting)
+      waiting.refuse()
+    }
+  }
+
+  private hasRoom(): boolean {
+    return this.queue.length < this.backlog
+  }
+
+  private offer(server: Transport): void {
+    const [take] = this.accepting
+    if (take === undefined) {
+      this.queue.push(server)
+    } else {
+      this.accepting.delete(take)
+      take(server)
+    }
+  }
+
+  private readonly admit = (): void => {
+    for (const waiting of this.connecting) {
+      if (!this.hasRoom()) return
+      this.connecting.delete(waiting)
+      waiting.admit()
+    }
+  }
+}
+
+/** Whether a listener on `bound` is reached through `address`. */
+const covers = (bound: NetAddress.SocketAddress, address: NetAddress.SocketAddress): boolean =>
+  Equal.equals(bound, address) ||
+  (NetAddress.isInetAddress(bound) &&
+    NetAddress.isInetAddress(address) &&
+    bound.port === address.port &&
+    NetAddress.isUnspecified(bound.address) &&
+    (NetAddress.isInetAddressV6(bound) || NetAddress.isInetAddressV4(address)))
+
+/** The more an address is reached through, the later it is asked. */
+const breadth = (bound: NetAddress.SocketAddress, address: NetAddress.SocketAddress): number =>
+  Equal.equals(bound, address) ? 0 : NetAddress.isInetAddressV4(bound) ? 1 : 2
+
+const withPort = (address: NetAddress.InetAddress, port: number): NetAddress.InetAddress =>
+  NetAddress.isInetAddressV4(address)
+    ? NetAddress.inetAddressUnsafe(address.address, port)
+    : NetAddress.inetAddressFromInputUnsafe({ address: address.address, port, scopeId: address.scopeId })
+
+/** The address that is meant: a wildcard stands for the loopback, an IPv4 address may be dressed as IPv6. */
+const concrete = (address: NetAddress.InetAddress): NetAddress.InetAddress => {
+  const canonical = NetAddress.toCanonical(address)
+  if (!NetAddress.isUnspecified(canonical.address)) return canonical
+  return NetAddress.inetAddressUnsafe(loopback(canonical), canonical.port)
+}
+
+const loopback = (address: NetAddress.InetAddress): NetAddress.IpAddress =>
+  NetAddress.isInetAddressV4(address) ? NetAddress.ipv4Loopback : NetAddress.ipv6Loopback
+
+const key = (address: NetAddress.SocketAddress): number | string =>
+  NetAddress.isUnixPathAddress(address) ? address.path : address.port
+
+const nobodyAt = (address: NetAddress.SocketAddress): ConnectionErrorReason =>
+  // An abstract Unix address is no file that could be missing.
+  NetAddress.isUnixPathAddress(address) && !address.path.startsWith("\0")
+    ? new NotFound({ code: "ENOENT" })
+    : refused
+
+const inUse = new AddressInUse({ code: "EADDRINUSE" })
+const notAvailable = new AddressNotAvailable({ code: "EADDRNOTAVAIL" })
+
+/** Why a connect failed: of several addresses that were tried, the last one's reason, and all of them. */
+interface ConnectFailure {
+  readonly reason: ConnectionErrorReason
+  readonly attempts?: ReadonlyArray<ConnectAttempt> | undefined
+}
+
+const because = (reason: ConnectionErrorReason): ConnectFailure => ({ reason })
+
+const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network["Service"] => {
+  const listeners = new Map<number | string, Array<Bound>>()
+  let nextPort = firstEphemeralPort
+  let turn = 0
+
+  const at = (address: NetAddress.SocketAddress): ReadonlyArray<Bound> => listeners.get(key(address)) ?? []
+
+  const overlapping = (address: NetAddress.SocketAddress): ReadonlyArray<Bound> =>
+    at(address).filter((bound) => covers(bound.address, address) || covers(address, bound.address))
+
+  /** The listener that a connection to `address` comes to: the most exact, and of several the next in turn. */
+  const reach = (address: NetAddress.SocketAddress): Bound | undefined => {
+    const reached = at(address).filter((bound) => covers(bound.address, address))
+    const least = Math.min(...reached.map((bound) => breadth(bound.address, address)))
+    const exact = reached.filter((bound) => breadth(bound.address, address) === least)
+    return exact.length < 2 ? exact[0] : exact[turn++ % exact.length]
+  }
+
+  /** The address with a port that nobody listens on, where the port was left open. */
+  const withFreePort = (
+    address: NetAddress.SocketAddress
+  ): Result.Result<NetAddress.SocketAddress, AddressNotAvailable> => {
+    if (NetAddress.isUnixPathAddress(address) || address.port !== 0) return Result.succeed(address)
+    for (let tries = firstEphemeralPort; tries <= lastPort; tries++) {
+      const candidate = withPort(address, nextPort)
+      nextPort = nextPort === lastPort ? firstEphemeralPort : nextPort + 1
+      if (overlapping(candidate).length === 0) return Result.succeed(candidate)
+    }
+    return Result.fail(notAvailable)
+  }
+
+  const resolve = (
+    destination: InetDestination | HostDestination
+  ): Effect.Effect<Arr.NonEmptyReadonlyArray<NetAddress.InetAddress>, InvalidAddress | NameNotResolved> =>
+    destination._tag === "Inet"
+      ? Effect.succeed(Arr.of(destination.address))
+      : Effect.mapError(resolver.resolve({ host: destination.host, port: destination.port }), (cause) =>
+          cause._tag === "DnsError"
+            ? new NameNotResolved({ code: "ENOTFOUND", cause })
+            : new InvalidAddress({ detail: cause.message, cause })
+        )
+
+  /** The address that a connection to `remote` comes from. */
+  const source = (
+    remote: NetAddress.InetAddress,
+    wanted: NetAddress.InetAddress | undefined
+  ): Result.Result<NetAddress.SocketAddress, ConnectionErrorReason> => {
+    const local = wanted ?? NetAddress.inetAddressUnsafe(loopback(remote), 0)
+    if (local._tag !== remote._tag) return Result.fail(new AddressNotAvailable({ code: "EAFNOSUPPORT" }))
+    return local.port !== 0 && overlapping(local).length > 0 ? Result.fail(inUse) : withFreePort(local)
+  }
+
+  const connect = (
+    target: Target,
+    options?: ConnectOptions
+  ): Effect.Effect<Transport, ConnectionError | TimeoutError> =>
+    Effect.suspend(() => {
+      const address = formatTarget(target)
+      const duration = Duration.fromInputUnsafe(options?.connectTimeout ?? defaultConnectTimeout)
+      let client: Transport | undefined
+
+      const reachOne = Effect.fnUntraced(function* (
+        remote: NetAddress.SocketAddress,
+        local: NetAddress.SocketAddress | undefined
+      ): Effect.fn.Return<Transport, ConnectionErrorReason> {
+        const bound = reach(remote)
+        if (bound === undefined) return yield* Effect.fail(nobodyAt(remote))
+        const [near, far] = yield* MemoryTransport.makePair({ localAddress: local, remoteAddress: remote })
+        client = near
+        yield* bound.connect(far)
+        return near
+      })
+
+      const reachAny = Effect.fnUntraced(function* (
+        addresses: ReadonlyArray<NetAddress.InetAddress>,
+        local: NetAddress.InetAddress | undefined
+      ): Effect.fn.Return<Transport, ConnectFailure> {
+        const attempts: Array<ConnectAttempt> = []
+        let reason: ConnectionErrorReason = refused
+        for (const remote of addresses.map(concrete)) {
+          const result = yield* Effect.fromResult(source(remote, local)).pipe(
+            Effect.flatMap((from) => reachOne(remote, from)),
+            Effect.result
+          )
+          if (Result.isSuccess(result)) return result.success
+          reason = result.failure
+          attempts.push({ address: NetAddress.formatInet(remote), reason })
+        }
+        return yield* Effect.fail({ reason, attempts: attempts.length > 1 ? attempts : undefined })
+      })
+
+      const dial = Effect.gen(function* () {
+        const destination = yield* Effect.mapError(Effect.fromResult(parseTarget(target)), because)
+        if (destination._tag === "Unix") {
+          return yield* Effect.mapError(reachOne(destination.address, undefined), because)
+        }
+        const local =
+          options?.localAddress === undefined
+            ? undefined
+            : yield* Effect.mapError(Effect.fromResult(parseLocalAddress(options.localAddress)), because)
+        const addresses = yield* Effect.mapError(resolve(destination), because)
+        return yield* reachAny(addresses, local && concrete(local))
+      })
+
+      return dial.pipe(
+        Effect.mapError((failure) => new ConnectionError({ operation: "connect", address, ...failure })),
+        Effect.timeoutOrElse({
+          duration,
+          orElse: () => Effect.fail(new TimeoutError({ operation: "connect", duration, address }))
+        }),
+        // The server may have its end already, and has to see that nobody is there.
+        Effect.onExit((exit) => (Exit.isFailure(exit) ? Effect.sync(() => client?.abort()) : Effect.void))
+      )
+    })
+
+  const listen = (
+    address: ListenAddress,
+    options?: ListenOptions
+  ): Effect.Effect<Listener, ListenError, Scope.Scope> =>
+    Effect.gen(function* () {
+      const backlog = options?.backlog ?? defaultBacklog
+      if (!Number.isInteger(backlog) || backlog < 0) {
+        return yield* Effect.die(new RangeError(`backlog must be a whole number from 0, not ${backlog}`))
+      }
+      const dispatcher = (yield* Scheduler.Scheduler).makeDispatcher()
+      const destination = yield* Effect.fromResult(parseListen(address))
+      const wanted = yield* bindable(destination)
+
+      const bind = Effect.suspend((): Effect.Effect<Bound, AddressInUse | AddressNotAvailable> => {
+        const free = withFreePort(wanted)
+        if (Result.isFailure(free)) return Effect.fail(free.failure)
+        const reusePort = options?.reusePort ?? false
+        if (overlapping(free.success).some((bound) => !(bound.reusePort && reusePort)))
+          return Effect.fail(inUse)
+        const bound = new Bound(free.success, reusePort, Math.max(1, backlog), dispatcher)
+        listeners.set(key(bound.address), [...at(bound.address), bound])
+        return Effect.succeed(bound)
+      })
+
+      const close = (bound: Bound) =>
+        Effect.sync(() => {
+          const others = at(bound.address).filter((other) => other !== bound)
+          if (others.length > 0) listeners.set(key(bound.address), others)
+          else listeners.delete(key(bound.address))
+          bound.close()
+        })
+
+      const bound = yield* Effect.acquireRelease(bind, close)
+      return { address: bound.address, accept: bound.accept, close: close(bound) }
+    }).pipe(Effect.mapError((reason) => new ListenError({ address: formatListen(address), reason })))
+
+  const bindable = (
+    destination: ListenDestination
+  ): Effect.Effect<NetAddress.SocketAddress, InvalidAddress | NameNotResolved> => {
+    switch (destination._tag) {
+      case "Any":
+        return Effect.succeed(NetAddress.inetAddressUnsafe(NetAddress.ipv6Unspecified, destination.port))
+      case "Unix":
+        return Effect.succeed(destination.address)
+      default:
+        // A name stands for the first of its addresses.
+        return Effect.map(resolve(destination), (addresses) => addresses[0])
+    }
+  }
+
+  return Network.of({ connect, listen })
+}
