@@ -239,10 +239,6 @@ const covers = (bound: NetAddress.SocketAddress, address: NetAddress.SocketAddre
     NetAddress.isUnspecified(bound.address) &&
     (NetAddress.isInetAddressV6(bound) || NetAddress.isInetAddressV4(address)))
 
-/** The more an address is reached through, the later it is asked. */
-const breadth = (bound: NetAddress.SocketAddress, address: NetAddress.SocketAddress): number =>
-  Equal.equals(bound, address) ? 0 : NetAddress.isInetAddressV4(bound) ? 1 : 2
-
 const withPort = (address: NetAddress.InetAddress, port: number): NetAddress.InetAddress =>
   NetAddress.isInetAddressV4(address)
     ? NetAddress.inetAddressUnsafe(address.address, port)
@@ -288,12 +284,10 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
   const overlapping = (address: NetAddress.SocketAddress): ReadonlyArray<Bound> =>
     at(address).filter((bound) => covers(bound.address, address) || covers(address, bound.address))
 
-  /** The listener that a connection to `address` comes to: the most exact, and of several the next in turn. */
+  /** The listener that a connection to `address` comes to: of several that share a port, the next in turn. */
   const reach = (address: NetAddress.SocketAddress): Bound | undefined => {
     const reached = at(address).filter((bound) => covers(bound.address, address))
-    const least = Math.min(...reached.map((bound) => breadth(bound.address, address)))
-    const exact = reached.filter((bound) => breadth(bound.address, address) === least)
-    return exact.length < 2 ? exact[0] : exact[turn++ % exact.length]
+    return reached.length < 2 ? reached[0] : reached[turn++ % reached.length]
   }
 
   /** The address with a port that nobody listens on, where the port was left open. */
@@ -409,7 +403,7 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
       const bind = Effect.suspend((): Effect.Effect<Bound, AddressInUse | AddressNotAvailable> => {
         const free = withFreePort(wanted)
         if (Result.isFailure(free)) return Effect.fail(free.failure)
-        const reusePort = options?.reusePort ?? false
+        const reusePort = options?.reusePort === true && NetAddress.isInetAddress(free.success)
         if (overlapping(free.success).some((bound) => !(bound.reusePort && reusePort)))
           return Effect.fail(inUse)
         const bound = new Bound(free.success, reusePort, Math.max(1, backlog), dispatcher)
@@ -439,7 +433,7 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
         return Effect.succeed(destination.address)
       default:
         // A name stands for the first of its addresses.
-        return Effect.map(resolve(destination), (addresses) => addresses[0])
+        return Effect.map(resolve(destination), (addresses) => NetAddress.toCanonical(addresses[0]))
     }
   }
 
