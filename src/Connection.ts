@@ -229,15 +229,17 @@ export const make = (
 export const fromTransport = (
   transport: Transport,
   settings: Settings
-): Effect.Effect<Connection, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.withFiber((fiber) => {
-      const core = new ConnectionCore(transport, settings, fiber.getRef(Clock.Clock), fiber.context)
-      core.start()
-      return Effect.succeed(new ConnectionImpl(core, settings))
-    }),
-    (connection, exit) => (Exit.isSuccess(exit) ? connection.close : connection.abort)
-  )
+): Effect.Effect<Connection, never, Scope.Scope> => Effect.acquireRelease(open(transport, settings), release)
+
+const open = (transport: Transport, settings: Settings): Effect.Effect<Connection> =>
+  Effect.withFiber((fiber) => {
+    const core = new ConnectionCore(transport, settings, fiber.getRef(Clock.Clock), fiber.context)
+    core.start()
+    return Effect.succeed(new ConnectionImpl(core, settings))
+  })
+
+const release = (connection: Connection, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
+  Exit.isSuccess(exit) ? connection.close : connection.abort
 
 /**
  * Options of `connect`: those of the connection and those of the socket.
@@ -345,10 +347,16 @@ export const layer = (
 export const pair = (
   options?: Options & { readonly capacity?: number | undefined }
 ): Effect.Effect<[Connection, Connection], never, Scope.Scope> =>
-  Effect.gen(function* () {
+  Effect.suspend(() => {
     const settings = checkOptions(options)
-    const [left, right] = yield* MemoryTransport.makePair({ capacity: options?.capacity })
-    return [yield* fromTransport(left, settings), yield* fromTransport(right, settings)]
+    // Released together: each waits for the other's end.
+    return Effect.acquireRelease(
+      Effect.flatMap(MemoryTransport.makePair({ capacity: options?.capacity }), ([left, right]) =>
+        Effect.all([open(left, settings), open(right, settings)])
+      ),
+      ([left, right], exit) =>
+        Effect.all([release(left, exit), release(right, exit)], { concurrency: "unbounded", discard: true })
+    )
   })
 
 /**

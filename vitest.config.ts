@@ -1,0 +1,15 @@
+import { defineConfig } from "vitest/config"
+
+// The package's own name resolves to its sources, without a build.
+const conditions = ["source", "node", "import", "module", "default"]
+
+export default defineConfig({
+  resolve: { conditions },
+  ssr: { resolve: { conditions, externalConditions: conditions } },
+  test: {
+    include: ["test/**/*.test.ts"],
+    pool: "forks",
+    testTimeout: 30_000,
+    hookTimeout: 30_000
+  }
+})
