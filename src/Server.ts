@@ -48,7 +48,6 @@ import {
 import { NetAddress } from "effect/net"
 import * as Connection from "./Connection.ts"
 import type { Settings } from "./internal/ConnectionCore.ts"
-import * as Limits from "./internal/limits.ts"
 import { type ListenAddress, type Listener, type ListenOptions, Network, type UnixTarget } from "./Network.ts"
 import type { ListenError } from "./StreamError.ts"
 import type { Transport } from "./Transport.ts"

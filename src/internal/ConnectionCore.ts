@@ -1,11 +1,10 @@
-import { type Clock, type Context, Deferred, Duration, Effect, Exit } from "effect"
+import { type Clock, type Context, Deferred, Effect, Exit } from "effect"
 import { NetAddress } from "effect/net"
 import {
   ConnectionAborted,
   ConnectionClosed,
   ConnectionError,
-  type ConnectionErrorReason,
-  TimeoutError
+  type ConnectionErrorReason
 } from "../StreamError.ts"
 import type { Handler, Transport } from "../Transport.ts"
 import { type Deadline, Deadlines, type TimeLimits } from "./Deadlines.ts"
@@ -86,8 +85,9 @@ export class ConnectionCore implements Handler {
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     if (this.state === "open") {
       this.state = "closing"
-      this.input.fail(this.error("read", new ConnectionClosed({})))
+      // Writing first: a waiting reader that fails may write something at once.
       this.output.close(this.error("write", new ConnectionClosed({})))
+      this.input.fail(this.error("read", new ConnectionClosed({})))
       if (this.isClosingStill()) this.awaitPeer()
     }
     return this.finished
@@ -101,8 +101,8 @@ export class ConnectionCore implements Handler {
   abortNow(): void {
     if (this.state === "aborting" || this.state === "finished") return
     this.state = "aborting"
-    this.input.fail(this.error("read", new ConnectionAborted({})))
     this.output.fail(this.error("write", new ConnectionAborted({})))
+    this.input.fail(this.error("read", new ConnectionAborted({})))
     this.disarmClose()
     this.transport.abort()
   }
@@ -128,9 +128,10 @@ export class ConnectionCore implements Handler {
     const local = this.state !== "open"
     this.state = "finished"
     this.disarmClose()
-    const reason = error ?? this.error("read", new ConnectionClosed({}))
-    this.input.fail(reason)
-    this.output.fail(error ?? this.error("write", new ConnectionClosed({})))
+    const writeError = error ?? this.error("write", new ConnectionClosed({}))
+    if (error === undefined && !local) this.output.finish(writeError)
+    else this.output.fail(writeError)
+    this.input.fail(error ?? this.error("read", new ConnectionClosed({})))
     Deferred.doneUnsafe(this.done, error === undefined || local ? Exit.void : Exit.fail(error))
   }
 
