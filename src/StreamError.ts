@@ -33,6 +33,8 @@ const bytes = (n: number): string => (n === 1 ? "1 byte" : `${n} bytes`)
 
 const from = (address: string | undefined): string => (address === undefined ? "" : ` from ${address}`)
 
+const to = (address: string | undefined): string => (address === undefined ? "" : ` to ${address}`)
+
 const on = (address: string | undefined): string => (address === undefined ? "" : ` on ${address}`)
 
 /**
@@ -101,7 +103,8 @@ export class TimeoutError extends Schema.TaggedError<TimeoutError>("effect-wire/
   address: Schema.optional(Schema.String)
 }) {
   override get message(): string {
-    return `${this.operation}: timed out after ${Duration.format(this.duration)}${on(this.address)}`
+    const where = this.operation === "connect" ? to(this.address) : on(this.address)
+    return `${this.operation}${where}: timed out after ${Duration.format(this.duration)}`
   }
 }
 
@@ -413,7 +416,8 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>("effect
       this.attempts === undefined || this.attempts.length < 2
         ? ""
         : `; tried ${this.attempts.map((_) => `${_.address} (${_.reason.message})`).join(", ")}`
-    return `${this.operation}${on(this.address)}: ${describeReason(this.reason)}${attempts}`
+    const where = this.operation === "connect" ? to(this.address) : on(this.address)
+    return `${this.operation}${where}: ${describeReason(this.reason)}${attempts}`
   }
 }
 
