@@ -12,12 +12,10 @@ import { AddressResolver, Dns, NetAddress } from "effect/net"
 import {
   formatListen,
   formatTarget,
-  type HostDestination,
-  type InetDestination,
-  type ListenDestination,
   parseListen,
   parseLocalAddress,
-  parseTarget
+  parseTarget,
+  type TargetDestination
 } from "../internal/target.ts"
 import * as MemoryTransport from "../MemoryTransport.ts"
 import {
@@ -152,7 +150,6 @@ class Bound {
   private readonly queue: Array<Transport> = []
   private readonly connecting = new Set<Waiting>()
   private readonly accepting = new Set<(server: Transport) => void>()
-  private closed = false
 
   constructor(
     address: NetAddress.SocketAddress,
@@ -166,23 +163,24 @@ class Bound {
     this.dispatcher = dispatcher
   }
 
-  /** Queues the server's end of a connection, once there is room. */
-  readonly connect = (server: Transport): Effect.Effect<void, ConnectionRefused> =>
-    Effect.callback((resume) => {
-      const waiting: Waiting = {
-        admit: () => {
-          this.offer(server)
-          resume(Effect.void)
-        },
-        refuse: () => resume(Effect.fail(refused))
-      }
-      if (this.closed) return waiting.refuse()
-      if (this.connecting.size === 0 && this.hasRoom()) return waiting.admit()
-      this.connecting.add(waiting)
-      return Effect.sync(() => {
-        this.connecting.delete(waiting)
-      })
+  /** Queues the server's end of a connection once there is room. */
+  connect(
+    server: Transport,
+    resume: (connected: Effect.Effect<void, ConnectionRefused>) => void
+  ): Effect.Effect<void> {
+    const waiting: Waiting = {
+      admit: () => {
+        this.offer(server)
+        resume(Effect.void)
+      },
+      refuse: () => resume(Effect.fail(refused))
+    }
+    if (this.connecting.size === 0 && this.hasRoom()) waiting.admit()
+    else this.connecting.add(waiting)
+    return Effect.sync(() => {
+      this.connecting.delete(waiting)
     })
+  }
 
   readonly accept: Effect.Effect<Transport> = Effect.callback((resume) => {
     const server = this.queue.shift()
@@ -199,7 +197,6 @@ class Bound {
   })
 
   close(): void {
-    this.closed = true
     for (const server of this.queue.splice(0)) server.abort()
     for (const waiting of [...this.connecting]) {
       this.connecting.delete(waiting)
@@ -230,12 +227,11 @@ class Bound {
   }
 }
 
-/** Whether a listener on `bound` is reached through `address`. */
+/** Whether a listener on `bound` is reached through `address`, which has the same port. */
 const covers = (bound: NetAddress.SocketAddress, address: NetAddress.SocketAddress): boolean =>
   Equal.equals(bound, address) ||
   (NetAddress.isInetAddress(bound) &&
     NetAddress.isInetAddress(address) &&
-    bound.port === address.port &&
     NetAddress.isUnspecified(bound.address) &&
     (NetAddress.isInetAddressV6(bound) || NetAddress.isInetAddressV4(address)))
 
@@ -244,12 +240,18 @@ const withPort = (address: NetAddress.InetAddress, port: number): NetAddress.Ine
     ? NetAddress.inetAddressUnsafe(address.address, port)
     : NetAddress.inetAddressFromInputUnsafe({ address: address.address, port, scopeId: address.scopeId })
 
-/** The address that is meant: a wildcard stands for the loopback, an IPv4 address may be dressed as IPv6. */
-const concrete = (address: NetAddress.InetAddress): NetAddress.InetAddress => {
-  const canonical = NetAddress.toCanonical(address)
-  if (!NetAddress.isUnspecified(canonical.address)) return canonical
-  return NetAddress.inetAddressUnsafe(loopback(canonical), canonical.port)
-}
+const anyAddress = (port: number): NetAddress.InetAddress =>
+  NetAddress.inetAddressUnsafe(NetAddress.ipv6Unspecified, port)
+
+/** An IPv4 address may be dressed as IPv6. */
+const canonical = <A extends NetAddress.SocketAddress>(address: A): A | NetAddress.InetAddress =>
+  NetAddress.isInetAddress(address) ? NetAddress.toCanonical(address) : address
+
+/** The address that a wildcard stands for on the connecting side. */
+const concrete = <A extends NetAddress.SocketAddress>(address: A): A | NetAddress.InetAddress =>
+  NetAddress.isInetAddress(address) && NetAddress.isUnspecified(address.address)
+    ? NetAddress.inetAddressUnsafe(loopback(address), address.port)
+    : address
 
 const loopback = (address: NetAddress.InetAddress): NetAddress.IpAddress =>
   NetAddress.isInetAddressV4(address) ? NetAddress.ipv4Loopback : NetAddress.ipv6Loopback
@@ -262,6 +264,9 @@ const nobodyAt = (address: NetAddress.SocketAddress): ConnectionErrorReason =>
   NetAddress.isUnixPathAddress(address) && !address.path.startsWith("\0")
     ? new NotFound({ code: "ENOENT" })
     : refused
+
+/** The address of a Unix socket that is bound to no path. */
+const unnamed = NetAddress.unixPathAddress("")
 
 const inUse = new AddressInUse({ code: "EADDRINUSE" })
 const notAvailable = new AddressNotAvailable({ code: "EADDRNOTAVAIL" })
@@ -304,23 +309,30 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
   }
 
   const resolve = (
-    destination: InetDestination | HostDestination
-  ): Effect.Effect<Arr.NonEmptyReadonlyArray<NetAddress.InetAddress>, InvalidAddress | NameNotResolved> =>
-    destination._tag === "Inet"
-      ? Effect.succeed(Arr.of(destination.address))
-      : Effect.mapError(resolver.resolve({ host: destination.host, port: destination.port }), (cause) =>
+    destination: TargetDestination
+  ): Effect.Effect<Arr.NonEmptyReadonlyArray<NetAddress.SocketAddress>, InvalidAddress | NameNotResolved> =>
+    destination._tag === "Host"
+      ? Effect.mapError(resolver.resolve(destination), (cause) =>
           cause._tag === "DnsError"
             ? new NameNotResolved({ code: "ENOTFOUND", cause })
             : new InvalidAddress({ detail: cause.message, cause })
         )
+      : Effect.succeed(Arr.of(canonical(destination.address)))
 
   /** The address that a connection to `remote` comes from. */
   const source = (
-    remote: NetAddress.InetAddress,
+    remote: NetAddress.SocketAddress,
     wanted: NetAddress.InetAddress | undefined
   ): Result.Result<NetAddress.SocketAddress, ConnectionErrorReason> => {
-    const local = wanted ?? NetAddress.inetAddressUnsafe(loopback(remote), 0)
-    if (local._tag !== remote._tag) return Result.fail(new AddressNotAvailable({ code: "EAFNOSUPPORT" }))
+    if (NetAddress.isUnixPathAddress(remote)) return Result.succeed(unnamed)
+    const local =
+      wanted === undefined ? NetAddress.inetAddressUnsafe(loopback(remote), 0) : concrete(canonical(wanted))
+    if (local._tag !== remote._tag) {
+      const cause = new Error(
+        `the local address ${NetAddress.formatSocketAddress(local)} is of another family`
+      )
+      return Result.fail(new AddressNotAvailable({ cause }))
+    }
     return local.port !== 0 && overlapping(local).length > 0 ? Result.fail(inUse) : withFreePort(local)
   }
 
@@ -335,18 +347,19 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
 
       const reachOne = Effect.fnUntraced(function* (
         remote: NetAddress.SocketAddress,
-        local: NetAddress.SocketAddress | undefined
+        local: NetAddress.SocketAddress
       ): Effect.fn.Return<Transport, ConnectionErrorReason> {
-        const bound = reach(remote)
-        if (bound === undefined) return yield* Effect.fail(nobodyAt(remote))
         const [near, far] = yield* MemoryTransport.makePair({ localAddress: local, remoteAddress: remote })
         client = near
-        yield* bound.connect(far)
+        yield* Effect.callback<void, ConnectionErrorReason>((resume) => {
+          const bound = reach(remote)
+          return bound === undefined ? resume(Effect.fail(nobodyAt(remote))) : bound.connect(far, resume)
+        })
         return near
       })
 
       const reachAny = Effect.fnUntraced(function* (
-        addresses: ReadonlyArray<NetAddress.InetAddress>,
+        addresses: ReadonlyArray<NetAddress.SocketAddress>,
         local: NetAddress.InetAddress | undefined
       ): Effect.fn.Return<Transport, ConnectFailure> {
         const attempts: Array<ConnectAttempt> = []
@@ -358,22 +371,19 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
           )
           if (Result.isSuccess(result)) return result.success
           reason = result.failure
-          attempts.push({ address: NetAddress.formatInet(remote), reason })
+          attempts.push({ address: NetAddress.formatSocketAddress(remote), reason })
         }
-        return yield* Effect.fail({ reason, attempts: attempts.length > 1 ? attempts : undefined })
+        return yield* Effect.fail({ reason, attempts })
       })
 
       const dial = Effect.gen(function* () {
         const destination = yield* Effect.mapError(Effect.fromResult(parseTarget(target)), because)
-        if (destination._tag === "Unix") {
-          return yield* Effect.mapError(reachOne(destination.address, undefined), because)
-        }
         const local =
           options?.localAddress === undefined
             ? undefined
             : yield* Effect.mapError(Effect.fromResult(parseLocalAddress(options.localAddress)), because)
         const addresses = yield* Effect.mapError(resolve(destination), because)
-        return yield* reachAny(addresses, local && concrete(local))
+        return yield* reachAny(addresses, local)
       })
 
       return dial.pipe(
@@ -398,7 +408,9 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
       }
       const dispatcher = (yield* Scheduler.Scheduler).makeDispatcher()
       const destination = yield* Effect.fromResult(parseListen(address))
-      const wanted = yield* bindable(destination)
+      // A name stands for the first of its addresses.
+      const wanted =
+        destination._tag === "Any" ? anyAddress(destination.port) : (yield* resolve(destination))[0]
 
       const bind = Effect.suspend((): Effect.Effect<Bound, AddressInUse | AddressNotAvailable> => {
         const free = withFreePort(wanted)
@@ -422,20 +434,6 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
       const bound = yield* Effect.acquireRelease(bind, close)
       return { address: bound.address, accept: bound.accept, close: close(bound) }
     }).pipe(Effect.mapError((reason) => new ListenError({ address: formatListen(address), reason })))
-
-  const bindable = (
-    destination: ListenDestination
-  ): Effect.Effect<NetAddress.SocketAddress, InvalidAddress | NameNotResolved> => {
-    switch (destination._tag) {
-      case "Any":
-        return Effect.succeed(NetAddress.inetAddressUnsafe(NetAddress.ipv6Unspecified, destination.port))
-      case "Unix":
-        return Effect.succeed(destination.address)
-      default:
-        // A name stands for the first of its addresses.
-        return Effect.map(resolve(destination), (addresses) => NetAddress.toCanonical(addresses[0]))
-    }
-  }
 
   return Network.of({ connect, listen })
 }
