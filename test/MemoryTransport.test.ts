@@ -4,7 +4,7 @@ import { Cause, Effect, Exit, Fiber, Scheduler } from "effect"
 import { NetAddress } from "effect/net"
 import fc from "fast-check"
 import { describe, it } from "vitest"
-import * as MemoryTransport from "../src/MemoryTransport.ts"
+import * as MemoryTransport from "effect-wire/MemoryTransport"
 import { manualScheduler, record, type Recorder } from "./support/transports.ts"
 
 const setup = (options?: MemoryTransport.PairOptions) => {

@@ -26,26 +26,21 @@ export type PairOptions = Pick<MemoryTransport.PairOptions, "localAddress" | "re
  *
  * ```ts
  * import { Effect } from "effect"
- * import { Connection, StreamError } from "effect-wire"
+ * import { Connection } from "effect-wire"
  * import { Lockstep } from "effect-wire/testing"
  *
  * const program = Effect.gen(function* () {
  *   const [left, right] = yield* Lockstep.makePair()
- *   const a = yield* Connection.make(left)
- *   const b = yield* Connection.make(right)
+ *   const connections = [yield* Connection.make(left), yield* Connection.make(right)]
  *   // Both sides write first: nobody reads.
- *   const hello = (connection: Connection.Connection) =>
- *     Effect.andThen(connection.writer.write("hello\n"), connection.reader.readLine)
- *   return yield* Effect.all([hello(a), hello(b)], { concurrency: "unbounded" })
- * }).pipe(
- *   Effect.scoped,
- *   Effect.timeoutOrElse({
- *     duration: "1 second",
- *     orElse: () => Effect.fail(new StreamError.TimeoutError({ operation: "hello", duration: "1 second" }))
- *   })
- * )
+ *   return yield* Effect.forEach(
+ *     connections,
+ *     ({ reader, writer }) => Effect.andThen(writer.write("hello\n"), reader.readLineString),
+ *     { concurrency: "unbounded" }
+ *   )
+ * }).pipe(Effect.scoped, Effect.timeoutOption("1 second"))
  *
- * console.log((await Effect.runPromiseExit(program))._tag) // Failure
+ * console.log((await Effect.runPromise(program))._tag) // None
  * ```
  *
  * @category constructors

@@ -1,6 +1,6 @@
 import { Scheduler } from "effect"
-import type { ConnectionError } from "../../src/StreamError.ts"
-import type { Transport } from "../../src/Transport.ts"
+import type { ConnectionError } from "effect-wire/StreamError"
+import type { Transport } from "effect-wire/Transport"
 
 /** Writes down what a transport tells its handler, and holds it to the rules that hold whatever happens. */
 export interface Recorder {

@@ -4,19 +4,22 @@ import { Effect, Fiber, Option, type Scope } from "effect"
 import { NetAddress } from "effect/net"
 import { TestClock } from "effect/testing"
 import { describe } from "vitest"
-import * as Connection from "../../src/Connection.ts"
-import * as MemoryTransport from "../../src/MemoryTransport.ts"
-import { Lockstep } from "../../src/testing/index.ts"
-import type { Transport } from "../../src/Transport.ts"
+import * as Connection from "effect-wire/Connection"
+import * as MemoryTransport from "effect-wire/MemoryTransport"
+import { Lockstep } from "effect-wire/testing"
+import type { Transport } from "effect-wire/Transport"
 import { record } from "../support/transports.ts"
 
 /** Lets every task that is scheduled run, and what it schedules, a few times over. */
 const settle = Effect.yieldNow.pipe(Effect.repeat({ times: 20 }))
 
+// Ended together, and at once: closed one after the other, each would wait for the other's end.
 const connections = (
   transports: Effect.Effect<[left: Transport, right: Transport]>
 ): Effect.Effect<[Connection.Connection, Connection.Connection], never, Scope.Scope> =>
-  Effect.flatMap(transports, ([left, right]) => Effect.all([Connection.make(left), Connection.make(right)]))
+  Effect.flatMap(transports, ([left, right]) =>
+    Effect.all([Connection.make(left), Connection.make(right)])
+  ).pipe(Effect.tap(([left, right]) => Effect.addFinalizer(() => Effect.andThen(left.abort, right.abort))))
 
 describe("a lockstep pair", () => {
   it.effect("holds nothing between its ends", () =>

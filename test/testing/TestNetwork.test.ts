@@ -4,9 +4,9 @@ import { Cause, Duration, Effect, Exit, Fiber, Layer, Result, Scope } from "effe
 import { NetAddress } from "effect/net"
 import { TestClock } from "effect/testing"
 import { describe } from "vitest"
-import { type ListenAddress, type ListenOptions, Network, type Target } from "../../src/Network.ts"
-import { ConnectionError, ListenError, TimeoutError } from "../../src/StreamError.ts"
-import { TestNetwork } from "../../src/testing/index.ts"
+import { type ListenAddress, type ListenOptions, Network, type Target } from "effect-wire/Network"
+import { ConnectionError, ListenError, TimeoutError } from "effect-wire/StreamError"
+import { TestNetwork } from "effect-wire/testing"
 import { record } from "../support/transports.ts"
 
 const listen = (address: ListenAddress, options?: ListenOptions) =>
