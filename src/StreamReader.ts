@@ -43,6 +43,7 @@ import { type Attempt, Input } from "./internal/Input.ts"
 import * as Limits from "./internal/limits.ts"
 import * as Separators from "./internal/Separator.ts"
 import {
+  ConnectionClosed,
   ConnectionError,
   type IncompleteReadError,
   isStreamError,
@@ -344,8 +345,12 @@ export const fromStream = <E, R>(
   })
 
 const toReadError = (cause: Cause.Cause<unknown>): ReadError => {
+  // The scope was closed: an end on this side.
+  if (Cause.hasInterruptsOnly(cause))
+    return new ConnectionError({ operation: "read", reason: new ConnectionClosed({}) })
   const error = Cause.squash(cause)
-  if (isStreamError(error) && (error._tag === "ConnectionError" || error._tag === "TimeoutError")) return error
+  if (isStreamError(error) && (error._tag === "ConnectionError" || error._tag === "TimeoutError"))
+    return error
   return new ConnectionError({ operation: "read", reason: new UnknownReason({ cause: error }) })
 }
 
@@ -441,7 +446,12 @@ export const fromInput = (input: Input, timeouts: TimeLimits): StreamReader => {
         return run(() => input.tryReadUntil(compiled, limit))
       }),
     readLine,
-    readLineString: Effect.map(readLine, (bytes) => (bytes.length === 0 ? Option.none() : Option.some(toLine(bytes)))),
+    readLineString: run(() => {
+      const line = input.tryReadLine()
+      return (
+        line && Exit.map(line, (bytes) => (bytes.length === 0 ? Option.none() : Option.some(toLine(bytes))))
+      )
+    }),
     peek: (n) =>
       Effect.suspend(() => {
         count("peek: n", n)
@@ -461,6 +471,13 @@ export const fromInput = (input: Input, timeouts: TimeLimits): StreamReader => {
     atEof: Effect.sync(() => input.eof && input.buffer.size === 0),
     bufferedBytes: Effect.sync(() => input.buffer.size),
     stream: Stream.fromPull(Effect.succeed(pullOf(() => input.tryChunks()))),
-    lines: Stream.fromPull(Effect.succeed(Effect.map(pullOf(() => input.tryLines()), toLines)))
+    lines: Stream.fromPull(
+      Effect.succeed(
+        Effect.map(
+          pullOf(() => input.tryLines()),
+          toLines
+        )
+      )
+    )
   }
 }

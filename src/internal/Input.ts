@@ -1,4 +1,4 @@
-import { Array as Arr, Effect, Exit } from "effect"
+import { Array as Arr, Effect, Exit, type Fiber } from "effect"
 import { IncompleteReadError, LimitOverrunError, type ReadError } from "../StreamError.ts"
 import { empty } from "./bytes.ts"
 import type { Deadline, Deadlines, TimeLimits } from "./Deadlines.ts"
@@ -23,6 +23,12 @@ interface Waiter {
 export type Attempt<A, E> = () => Exit.Exit<A, E> | undefined
 
 const NEWLINE = 0x0a
+
+// Enough operations to hand a result on through the combinators around a read.
+const OPERATIONS_TO_DELIVER = 16
+
+const isAboutToYield = ({ cache, currentOpCount }: Fiber.Fiber<unknown, unknown>): boolean =>
+  currentOpCount + OPERATIONS_TO_DELIVER > cache.maxOpsBeforeYield && !cache.preventYield
 
 const exitEmpty = Exit.succeed(empty)
 
@@ -62,12 +68,7 @@ export class Input {
     this.buffer.push(chunk)
     this.deadlines?.touch()
     this.serve()
-    const source = this.source
-    if (source === undefined || this.paused || this.waiters.length > 0) return
-    if (!source.readAhead || this.buffer.size > 2 * this.limit) {
-      this.paused = true
-      source.pause()
-    }
+    this.holdBack()
   }
 
   feedEof(): void {
@@ -85,13 +86,28 @@ export class Input {
 
   /** Runs an operation now if it can end now, in its turn otherwise. */
   run<A, E>(limits: TimeLimits, attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
-    return Effect.suspend(
-      () => (this.waiters.length === 0 ? attempt() : undefined) ?? this.wait(limits, attempt)
+    // Between taking bytes and handing them on the fiber must not yield: interrupted there, it would lose them. So a fiber
+    // that is about to yield does so first.
+    return Effect.withFiber((fiber) =>
+      isAboutToYield(fiber)
+        ? Effect.flatMap(Effect.yieldNow, () => this.begin(limits, attempt))
+        : this.begin(limits, attempt)
     )
+  }
+
+  private begin<A, E>(limits: TimeLimits, attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
+    return this.attemptFirst(attempt) ?? this.wait(limits, attempt)
+  }
+
+  private attemptFirst<A, E>(attempt: Attempt<A, E>): Exit.Exit<A, E> | undefined {
+    return this.waiters.length === 0 ? attempt() : undefined
   }
 
   private wait<A, E>(limits: TimeLimits, attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
     return Effect.callback<A, E | ReadError>((resume) => {
+      // Bytes may have come since the first attempt, if the fiber yielded in between.
+      const exit = this.attemptFirst(attempt)
+      if (exit !== undefined) return resume(exit)
       const waiter = {
         attempt,
         // The attempt of this waiter gives what this operation's callback takes.
@@ -118,7 +134,7 @@ export class Input {
     this.waiters.splice(index, 1)
     // What the removed one waited for may be more than the next one needs.
     if (index === 0) this.serve()
-    if (this.waiters.length === 0 && this.source?.readAhead === false) this.pauseSource()
+    this.holdBack()
   }
 
   private serve(): void {
@@ -135,8 +151,10 @@ export class Input {
     this.deadlines?.settle()
   }
 
-  private pauseSource(): void {
-    if (this.source === undefined || this.paused) return
+  // Stops the source when nobody waits and there is enough; with a lockstep source, anything is enough.
+  private holdBack(): void {
+    if (this.source === undefined || this.paused || this.waiters.length > 0) return
+    if (this.source.readAhead && this.buffer.size <= 2 * this.limit) return
     this.paused = true
     this.source.pause()
   }
@@ -171,7 +189,9 @@ export class Input {
 
   tryPeek(n: number): Exit.Exit<Uint8Array, IncompleteReadError | ReadError> | undefined {
     if (this.buffer.size >= n) return Exit.succeed(this.buffer.peek(n))
-    return this.failure ?? (this.eof ? this.incomplete("peek", this.buffer.peek(this.buffer.size), n) : undefined)
+    return (
+      this.failure ?? (this.eof ? this.incomplete("peek", this.buffer.peek(this.buffer.size), n) : undefined)
+    )
   }
 
   trySkip(n: number): Exit.Exit<void, IncompleteReadError | ReadError> | undefined {
@@ -224,17 +244,21 @@ export class Input {
 
   /** The bytes of as many lines as are buffered, or of the unterminated last one; `undefined` at the end of input. */
   tryLines(): Exit.Exit<Uint8Array | undefined, LimitOverrunError | ReadError> | undefined {
+    // The first line is sought as every line is: what was searched in vain is not searched again.
+    const first = this.trySeek("readLine", newline, this.limit)
     // No line that ends within the first limit + 1 bytes can be too long.
-    const end = this.buffer.lastEndOf(NEWLINE, this.limit + 1)
-    if (end > 0) return Exit.succeed(this.take(end))
-    const line = this.tryReadLine()
-    if (line === undefined || line._tag === "Failure") return line
-    return Exit.succeed(line.value.length === 0 ? undefined : line.value)
+    if (typeof first === "number")
+      return Exit.succeed(this.take(this.buffer.lastEndOf(NEWLINE, this.limit + 1)))
+    if (first !== undefined) return first
+    if (this.failure !== undefined) return this.failure
+    if (!this.eof) return undefined
+    return Exit.succeed(this.buffer.size === 0 ? undefined : this.take(this.buffer.size))
   }
 
   tryChunks(): Exit.Exit<Arr.NonEmptyReadonlyArray<Uint8Array> | undefined, ReadError> | undefined {
     const chunks = this.buffer.takeChunks()
-    if (!Arr.isReadonlyArrayNonEmpty(chunks)) return this.failure ?? (this.eof ? Exit.succeed(undefined) : undefined)
+    if (!Arr.isReadonlyArrayNonEmpty(chunks))
+      return this.failure ?? (this.eof ? Exit.succeed(undefined) : undefined)
     this.consumed()
     return Exit.succeed(chunks)
   }

@@ -1,5 +1,5 @@
 import { empty, indexOf } from "./bytes.ts"
-import type { Separator } from "./Separator.ts"
+import { equals, type Separator } from "./Separator.ts"
 
 /** Where a separator was found: `end` is the offset just past it, `length` its own length. */
 export interface Match {
@@ -66,9 +66,14 @@ export class ReadBuffer {
     }
     let rest = n + this.offset
     let head = this.head
-    for (let chunk = this.chunks[head]; chunk !== undefined && rest >= chunk.length; chunk = this.chunks[head]) {
+    for (
+      let chunk = this.chunks[head];
+      chunk !== undefined && rest >= chunk.length;
+      chunk = this.chunks[head]
+    ) {
       rest -= chunk.length
-      head++
+      // Not held any longer, though its place in the list is kept for a while.
+      this.chunks[head++] = empty
     }
     this.head = head
     this.offset = rest
@@ -91,29 +96,38 @@ export class ReadBuffer {
 
   /** The offset just past the last `byte` of the first `within` bytes, or 0. */
   lastEndOf(byte: number, within: number): number {
-    let end = this.size
-    for (let i = this.chunks.length - 1; i >= this.head; i--) {
-      const chunk = this.chunks[i]
+    let index = this.head
+    let start = -this.offset
+    for (
+      let chunk = this.chunks[index];
+      chunk !== undefined && start < within;
+      chunk = this.chunks[++index]
+    ) {
+      start += chunk.length
+    }
+    while (index > this.head) {
+      const chunk = this.chunks[--index]
       if (chunk === undefined) break
-      const start = end - chunk.length
-      if (start < within) {
-        const at = chunk.lastIndexOf(byte, within - start - 1)
-        if (at !== -1) return Math.max(0, start + at + 1)
-      }
-      end = start
+      start -= chunk.length
+      const at = chunk.lastIndexOf(byte, within - start - 1)
+      if (at !== -1) return Math.max(0, start + at + 1)
     }
     return 0
   }
 
   /** The match that ends first; of two that end together, the shorter one. */
   find(separator: Separator): Match | undefined {
-    if (this.sought !== separator) {
+    if (this.sought === undefined || !equals(this.sought, separator)) {
       this.sought = separator
       this.scanned = 0
       this.scanIndex = this.head
       this.scanStart = -this.offset
     }
-    for (let chunk = this.chunks[this.scanIndex]; chunk !== undefined; chunk = this.chunks[++this.scanIndex]) {
+    for (
+      let chunk = this.chunks[this.scanIndex];
+      chunk !== undefined;
+      chunk = this.chunks[++this.scanIndex]
+    ) {
       const match = this.findIn(chunk, separator)
       if (match !== undefined) return match
       this.scanStart += chunk.length
@@ -130,7 +144,8 @@ export class ReadBuffer {
       const at = byte === undefined ? -1 : chunk.indexOf(byte, from)
       return at === -1 ? undefined : { end: start + at + 1, length: 1 }
     }
-    const across = from === 0 && start > 0 && separator.longest > 1 ? this.findAcross(chunk, separator) : undefined
+    const across =
+      from === 0 && start > 0 && separator.longest > 1 ? this.findAcross(chunk, separator) : undefined
     const within = findFirst(chunk, from, separator)
     if (within === undefined) return across
     const shifted = { end: start + within.end, length: within.length }

@@ -30,11 +30,23 @@ const fromString = (text: string): Separator => {
   return separator
 }
 
+// A copy: the caller's array may change while a search goes on.
+const toPattern = (input: Uint8Array | string): Uint8Array =>
+  typeof input === "string" ? encode(input) : Uint8Array.from(input)
+
 /** Throws a `RangeError` for an empty separator, an empty list, or a list with an empty member. */
 export const make = (input: Input): Separator => {
   if (typeof input === "string") return fromString(input)
-  if (input instanceof Uint8Array) return compile([input])
-  return compile(input.map(encode))
+  return compile(input instanceof Uint8Array ? [toPattern(input)] : input.map(toPattern))
 }
+
+/** Whether a search for one can go on as a search for the other. */
+export const equals = (a: Separator, b: Separator): boolean =>
+  a === b ||
+  (a.patterns.length === b.patterns.length &&
+    a.patterns.every((pattern, i) => isSame(pattern, b.patterns[i])))
+
+const isSame = (a: Uint8Array, b: Uint8Array | undefined): boolean =>
+  a.length === b?.length && a.every((byte, i) => byte === b[i])
 
 export const newline: Separator = fromString("\n")
