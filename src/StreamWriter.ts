@@ -104,8 +104,12 @@ export const isStreamWriter = (u: unknown): u is StreamWriter => Predicate.hasPr
 
 /**
  * A queue for many producers, whose messages a fiber writes in batches. Offers wait while `capacity` messages (16 unless
- * set) are queued; once the writer failed, the queue has its failure and refuses offers (`offer` gives `false`). When the
- * scope ends well, what is queued is still written; otherwise it is dropped.
+ * set) are queued; once the writer failed, the queue has its failure and refuses offers (`offer` gives `false`), those
+ * that wait too.
+ *
+ * When the scope ends well, what is queued is still written; that takes as long as the writer's time limits let it. When
+ * the scope fails or is interrupted, what is queued is dropped. A capacity that is not a positive integer is a defect
+ * (`RangeError`).
  *
  * @category combinators
  * @since 0.1.0
@@ -115,11 +119,18 @@ export const toQueue = (
   options?: { readonly capacity?: number | undefined }
 ): Effect.Effect<Queue.Enqueue<Uint8Array | string, WriteError | Cause.Done>, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const queue = yield* Queue.bounded<Uint8Array | string, WriteError | Cause.Done>(options?.capacity ?? 16)
+    const capacity = options?.capacity ?? 16
+    if (!Number.isSafeInteger(capacity) || capacity < 1) {
+      return yield* Effect.die(
+        new RangeError(`capacity must be a positive integer (messages), received ${capacity}`)
+      )
+    }
+    const queue = yield* Queue.bounded<Uint8Array | string, WriteError | Cause.Done>(capacity)
     const pump = yield* Queue.takeAll(queue).pipe(
       Effect.flatMap(self.writeAll),
       Effect.forever({ disableYield: true }),
-      Effect.catchCause((cause) => Queue.failCause(queue, cause)),
+      // A failed queue keeps those waiting that wait to offer, until it is shut down.
+      Effect.onError((cause) => Effect.andThen(Queue.failCause(queue, cause), Queue.shutdown(queue))),
       Effect.forkDetach({ startImmediately: true })
     )
     // Detached, so that a scope that ends well lets it write what is queued instead of interrupting it.

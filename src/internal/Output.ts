@@ -1,4 +1,4 @@
-import { Effect, Exit, Queue } from "effect"
+import { Effect, Exit, Queue, Scheduler } from "effect"
 import { BrokenPipe, ConnectionError, Unsupported, type WriteError } from "../StreamError.ts"
 import type { Transport } from "../Transport.ts"
 import type { Deadline, Deadlines, TimeLimits } from "./Deadlines.ts"
@@ -37,9 +37,16 @@ export class Output {
   private outbound: Queue.Queue<Chunks> | undefined = undefined
   private offers = 0
   private readonly waiters = new Set<Waiter>()
+  // A writer whose chunks were taken from the queue goes on before the transport has them.
+  private admitting = false
   private advancing: "no" | "yes" | "again" = "no"
 
-  constructor(transport: Transport, marks: Watermarks, address: () => string | undefined, deadlines: Deadlines) {
+  constructor(
+    transport: Transport,
+    marks: Watermarks,
+    address: () => string | undefined,
+    deadlines: Deadlines
+  ) {
     this.transport = transport
     this.marks = marks
     this.address = address
@@ -85,9 +92,12 @@ export class Output {
     })
   }
 
-  /** Waits until the transport is not congested. */
+  /** Waits until the transport is not congested, or has drained in between. */
   drain(limits: TimeLimits): Effect.Effect<void, WriteError> {
-    return this.until(limits, () => !this.congested)
+    return this.until(
+      limits,
+      () => !this.congested || (this.transport.bufferedBytes <= this.marks.low && !this.admitting)
+    )
   }
 
   /** Waits until everything written has left the process. */
@@ -106,7 +116,9 @@ export class Output {
         this.refusal = Exit.fail(this.error("write", new BrokenPipe({})))
         this.advance()
       }
-      return this.half === "requested" ? this.until(limits, () => this.half === "sent") : (this.failure ?? Exit.void)
+      return this.half === "requested"
+        ? this.until(limits, () => this.half === "sent")
+        : (this.failure ?? Exit.void)
     })
   }
 
@@ -128,6 +140,15 @@ export class Output {
     this.deadlines.settle()
   }
 
+  /**
+   * The transport has let go in order, without a local close. After an end of this direction that means that all was
+   * sent: there is nothing left to wait for, and nothing to fail with.
+   */
+  finish(error: WriteError): void {
+    if (this.half === "sent" && this.transport.bufferedBytes === 0) this.advance()
+    else this.fail(error)
+  }
+
   /** The transport holds fewer bytes than before. */
   drained(): void {
     this.deadlines.touch()
@@ -142,7 +163,19 @@ export class Output {
     return this.drain(limits)
   }
 
+  // A fiber may yield between any two steps, and what it found may have changed by the time it goes on. So it looks again
+  // once it cannot yield any more before its offer is in the queue: nobody would take it otherwise.
   private enqueue(limits: TimeLimits, chunks: Chunks): Effect.Effect<void, WriteError> {
+    const enter = Effect.suspend(() => {
+      if (this.refusal !== undefined) return this.refusal
+      if (this.congested) return this.offer(limits, chunks)
+      this.transport.writeAll(chunks)
+      return this.written(limits)
+    })
+    return Effect.provideService(enter, Scheduler.PreventSchedulerYield, true)
+  }
+
+  private offer(limits: TimeLimits, chunks: Chunks): Effect.Effect<void, WriteError> {
     const offer = Effect.flatMap(
       this.outbound === undefined ? Queue.bounded<Chunks>(0) : Effect.succeed(this.outbound),
       (queue) => {
@@ -157,26 +190,25 @@ export class Output {
           this.advance()
         })
       ),
-      Effect.flatMap((taken) => (taken ? this.drain(noLimits) : (this.refusal ?? Exit.void)))
+      Effect.flatMap((taken) => (taken ? this.drain(noLimits) : (this.failure ?? this.refusal ?? Exit.void)))
     )
     return limits.timeout === Infinity && limits.idle === Infinity
       ? offer
       : Effect.raceFirst(offer, this.deadlines.expiry(limits))
   }
 
+  // Looks and waits in one step, between which the fiber cannot yield.
   private until(limits: TimeLimits, isReady: () => boolean): Effect.Effect<void, WriteError> {
-    return Effect.suspend(() => {
-      if (this.failure !== undefined) return this.failure
-      if (isReady()) return Exit.void
-      return Effect.callback<void, WriteError>((resume) => {
-        const waiter: Waiter = { isReady, resume, deadline: undefined }
-        this.waiters.add(waiter)
-        waiter.deadline = this.deadlines.arm(limits, (error) => this.settle(waiter, Exit.fail(error)))
-        return Effect.sync(() => {
-          this.waiters.delete(waiter)
-          this.deadlines.disarm(waiter.deadline)
-          this.deadlines.settle()
-        })
+    return Effect.callback((resume) => {
+      if (this.failure !== undefined) return resume(this.failure)
+      if (isReady()) return resume(Exit.void)
+      const waiter: Waiter = { isReady, resume, deadline: undefined }
+      this.waiters.add(waiter)
+      waiter.deadline = this.deadlines.arm(limits, (error) => this.settle(waiter, Exit.fail(error)))
+      return Effect.sync(() => {
+        this.waiters.delete(waiter)
+        this.deadlines.disarm(waiter.deadline)
+        this.deadlines.settle()
       })
     })
   }
@@ -196,22 +228,40 @@ export class Output {
     }
     do {
       this.advancing = "yes"
-      if (this.failure !== undefined) break
-      if (this.congested && this.transport.bufferedBytes <= this.marks.low) this.admit()
-      if (this.half === "requested" && this.offers === 0) {
+      if (this.congested && this.transport.bufferedBytes <= this.marks.low) this.relieve()
+      if (this.half === "requested" && this.offers === 0 && !this.hasFailed()) {
         this.half = "sent"
         this.transport.end()
       }
-      for (const waiter of [...this.waiters]) {
-        if (this.waiters.has(waiter) && waiter.isReady()) this.settle(waiter, Exit.void)
-      }
+      this.settleReady()
     } while (this.isAdvancingAgain())
     this.advancing = "no"
     this.deadlines.settle()
   }
 
   private isAdvancingAgain(): boolean {
-    return this.advancing === "again"
+    return this.advancing === "again" && !this.hasFailed()
+  }
+
+  private hasFailed(): boolean {
+    return this.failure !== undefined
+  }
+
+  private settleReady(): void {
+    for (const waiter of [...this.waiters]) {
+      // A fiber that was resumed may have aborted the connection.
+      if (this.hasFailed()) return
+      if (this.waiters.has(waiter) && waiter.isReady()) this.settle(waiter, Exit.void)
+    }
+  }
+
+  // The transport has drained to the low watermark. Who waited for that goes on now, before the writers in the queue
+  // congest the transport again; what it writes comes after theirs.
+  private relieve(): void {
+    if (this.offers > 0) this.settleReady()
+    this.admitting = true
+    this.admit()
+    this.admitting = false
   }
 
   // Lets waiting writers through, in their order, until the transport is congested again.
@@ -221,7 +271,7 @@ export class Output {
       if (offer === undefined || Exit.isFailure(offer)) break
       this.transport.writeAll(offer.value)
     }
-    this.congested = this.transport.bufferedBytes > this.marks.high || (this.offers > 0 && this.refusal === undefined)
+    this.congested = this.transport.bufferedBytes > this.marks.high
   }
 
   private error(operation: string, reason: ConnectionError["reason"]): ConnectionError {

@@ -1,0 +1,92 @@
+import { Cause, Clock, Effect, Exit, Fiber, Option, Predicate } from "effect"
+import * as Connection from "../../src/Connection.ts"
+import { type FakeOptions, makeFake } from "./FakeTransport.ts"
+
+/** A fiber that began at once; `exit` is what it has come to so far. */
+export interface Started<A, E> {
+  readonly fiber: Fiber.Fiber<A, E>
+  readonly exit: () => Exit.Exit<A, E> | undefined
+  readonly interrupt: Effect.Effect<void>
+}
+
+export const start = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Started<A, E>, never, R> =>
+  Effect.map(Effect.forkChild(effect, { startImmediately: true }), (fiber) => ({
+    fiber,
+    exit: () => fiber.pollUnsafe(),
+    interrupt: Fiber.interrupt(fiber)
+  }))
+
+/** Lets every fiber and every transport in memory do what it can. */
+export const turns: Effect.Effect<void> = Effect.forEach(Array.from({ length: 50 }), () => Effect.yieldNow, {
+  discard: true
+})
+
+const tagOf = (u: unknown): string => {
+  if (Predicate.hasProperty(u, "reason") && Predicate.hasProperty(u.reason, "_tag"))
+    return String(u.reason._tag)
+  const tag = Predicate.hasProperty(u, "_tag") ? String(u._tag) : String(u)
+  return tag === "TimeoutError" && Predicate.hasProperty(u, "operation")
+    ? `${tag} ${String(u.operation)}`
+    : tag
+}
+
+/** What something came to, in a word or two: a failure's tag, or its reason's. */
+export const outcome = (
+  from: Exit.Exit<unknown, unknown> | Started<unknown, unknown> | undefined
+): string => {
+  const exit = from !== undefined && "fiber" in from ? from.exit() : from
+  if (exit === undefined) return "waiting"
+  if (Exit.isSuccess(exit)) return "success"
+  if (Cause.hasInterrupts(exit.cause)) return "interrupted"
+  return Option.match(Cause.findErrorOption(exit.cause), {
+    onNone: () => `defect ${String(Cause.squash(exit.cause))}`,
+    onSome: tagOf
+  })
+}
+
+/** Runs an effect and says what it came to. */
+export const outcomeOf = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<string, never, R> =>
+  Effect.map(Effect.exit(effect), outcome)
+
+/** A connection over a transport that does what the test says. The transport lets go before the test's scope ends. */
+export const connect = Effect.fnUntraced(function* (options?: Connection.Options, fake?: FakeOptions) {
+  const transport = makeFake(fake)
+  const connection = yield* Connection.make(transport, options)
+  yield* Effect.addFinalizer(() => Effect.sync(transport.finish))
+  return { transport, connection, reader: connection.reader, writer: connection.writer }
+})
+
+/** A pair that is aborted before the test's scope ends. */
+export const pair = Effect.fnUntraced(function* (options?: Parameters<typeof Connection.pair>[0]) {
+  const [left, right] = yield* Connection.pair(options)
+  yield* Effect.addFinalizer(() =>
+    Effect.all([left.abort, right.abort], { concurrency: "unbounded", discard: true })
+  )
+  return [left, right] as const
+})
+
+/** Runs an effect with a clock that counts who sleeps. */
+export const withSleepers = <A, E, R>(
+  f: (sleepers: () => number) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.clockWith((clock) => {
+    let sleeping = 0
+    const counting: Clock.Clock = {
+      ...clock,
+      sleep: (duration) =>
+        Effect.suspend(() => {
+          sleeping++
+          return Effect.ensuring(
+            clock.sleep(duration),
+            Effect.sync(() => {
+              sleeping--
+            })
+          )
+        })
+    }
+    return Effect.provideService(
+      f(() => sleeping),
+      Clock.Clock,
+      counting
+    )
+  })
