@@ -9,6 +9,7 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
+    reporters: ["default", ["json", { outputFile: ".cache/test-results.json" }]],
     testTimeout: 30_000,
     hookTimeout: 30_000
   }

@@ -1,0 +1,41 @@
+import tseslint from "typescript-eslint"
+
+// What each part may import; the tests hold the rest (test/architecture.test.ts).
+const core = {
+  files: ["src/*.ts", "src/internal/**/*.ts"],
+  rules: {
+    "no-restricted-imports": [
+      "error",
+      {
+        patterns: [
+          { group: ["node:*"], message: "Core modules run everywhere: Node code lives in src/node." },
+          { group: ["@effect/*"], message: "Core modules import effect only." },
+          { group: ["**/node/**", "**/testing/**"], message: "Imports point downwards only." }
+        ]
+      }
+    ]
+  }
+}
+
+export default tseslint.config(
+  { ignores: ["dist", "coverage", ".cache", "node_modules"] },
+  ...tseslint.configs.recommendedTypeChecked,
+  {
+    languageOptions: { parserOptions: { projectService: { allowDefaultProject: ["*.js"] } } },
+    rules: {
+      "@typescript-eslint/consistent-type-imports": ["error", { fixStyle: "inline-type-imports" }],
+      "@typescript-eslint/no-explicit-any": "error",
+      "@typescript-eslint/no-unused-vars": ["error", { argsIgnorePattern: "^_", varsIgnorePattern: "^_" }],
+      // Effect generators are written with `function*` whether or not they yield, and effects are values to compare.
+      "require-yield": "off",
+      "@typescript-eslint/unbound-method": "off",
+      // Errors of the error channel are values of any class.
+      "@typescript-eslint/only-throw-error": "off",
+      "@typescript-eslint/prefer-promise-reject-errors": "off",
+      eqeqeq: "error",
+      "no-console": "off"
+    }
+  },
+  core,
+  { files: ["*.js"], ...tseslint.configs.disableTypeChecked }
+)
