@@ -47,14 +47,16 @@ const encoder = new TextEncoder()
 const invalid = (detail: string, cause?: unknown): Result.Result<never, InvalidAddress> =>
   Result.fail(new InvalidAddress({ detail, cause }))
 
-const parsePort = (port: unknown, min: 0 | 1): Result.Result<number, InvalidAddress> =>
-  typeof port === "number" && Number.isInteger(port) && port >= min && port <= 65_535
-    ? Result.succeed(port)
-    : port === undefined
-      ? invalid(`the port is missing, expected an integer from ${min} to 65535`)
-      : invalid(
-          `the port must be an integer from ${min} to 65535, not ${typeof port === "string" ? `"${port}"` : String(port)}`
-        )
+const parsePort = (port: unknown, min: 0 | 1): Result.Result<number, InvalidAddress> => {
+  if (typeof port === "number") {
+    return Number.isInteger(port) && port >= min && port <= 65_535
+      ? Result.succeed(port)
+      : invalid(`the port must be an integer from ${min} to 65535, not ${port}`)
+  }
+  if (port === undefined) return invalid(`the port is missing, expected an integer from ${min} to 65535`)
+  const given = typeof port === "string" ? `"${port}"` : `a value of type ${typeof port}`
+  return invalid(`the port must be an integer from ${min} to 65535, not ${given}`)
+}
 
 const parseHost = (
   host: unknown,
@@ -157,9 +159,9 @@ export const parseLocalAddress = (
         : invalid(`the local address must be numeric, not "${local.host}"`)
   )
 
-const hostAndPort = (host: string, port: unknown): string => {
+const hostAndPort = (host: string, port: number | undefined): string => {
   const text = NetAddress.formatUrlHostString(host)
-  return port === undefined ? text : `${text}:${String(port)}`
+  return port === undefined ? text : `${text}:${port}`
 }
 
 /** A target as error messages show it, also one that cannot be parsed. */

@@ -29,7 +29,7 @@ const show = (result: Result.Result<ListenDestination, InvalidAddress>): string 
 }
 
 // Targets come from configurations, so what the types forbid is tested as well.
-const untyped = (input: unknown): Target => JSON.parse(JSON.stringify(input))
+const untyped = (input: unknown): Target => input as Target
 
 const ipv6 = NetAddress.inetAddressFromStringUnsafe("[fe80::1%3]:80")
 
@@ -67,6 +67,7 @@ describe("parseTarget", () => {
     [{ host: "localhost", port: 1.5 }, port("1.5")],
     [untyped({ host: "localhost", port: "http" }), port('"http"')],
     [NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"), port("0")],
+    [untyped({ host: "localhost", port: null }), port("a value of type object")],
     [untyped({ host: "localhost" }), "failure: the port is missing, expected an integer from 1 to 65535"],
     ["localhost", 'failure: the port is missing, expected "host:port"'],
     ["localhost:", 'failure: the port is missing, expected "host:port"'],

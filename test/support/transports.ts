@@ -1,4 +1,4 @@
-import { Scheduler } from "effect"
+import { type Scheduler } from "effect"
 import type { ConnectionError } from "effect-wire/StreamError"
 import type { Transport } from "effect-wire/Transport"
 
