@@ -1,7 +1,7 @@
 import { deepStrictEqual } from "@effect/vitest/utils"
 import { Cause, Effect, Exit, type Fiber, Scheduler } from "effect"
 import { describe, it } from "vitest"
-import type { StreamReader } from "../../src/StreamReader.ts"
+import type { StreamReader } from "effect-wire"
 import { given } from "../support/reader.ts"
 
 // A fiber yields when it has done so many operations in a row, wherever that may be: also between an attempt of a read to
@@ -32,7 +32,7 @@ const steppedFiber = <A, E>(effect: Effect.Effect<A, E>, before: number, maxOps:
   return { fiber, step: () => tasks.shift()?.() }
 }
 
-const reads: Record<string, (reader: StreamReader) => Effect.Effect<unknown, unknown>> = {
+const reads: Record<string, (reader: StreamReader.StreamReader) => Effect.Effect<unknown, unknown>> = {
   read: (reader) => reader.read(),
   "read(5)": (reader) => reader.read(5),
   readExactly: (reader) => reader.readExactly(5),

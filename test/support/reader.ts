@@ -1,8 +1,5 @@
-import { Cause, Effect, Exit, Fiber, Option, type Scope } from "effect"
-import type { ConnectionErrorReason, ReadError } from "../../src/StreamError.ts"
-import { ConnectionError, ConnectionReset } from "../../src/StreamError.ts"
-import * as StreamReader from "../../src/StreamReader.ts"
-import type { Handler, Transport } from "../../src/Transport.ts"
+import { Cause, Effect, Exit, Fiber, Option } from "effect"
+import { StreamError, StreamReader, type Transport } from "effect-wire"
 
 const encoder = new TextEncoder()
 
@@ -12,8 +9,8 @@ export const text = (chunk: Uint8Array): string => Buffer.from(chunk).toString()
 
 export const DATA = "line1\nline2\nline3\n"
 
-export const reset = (): ReadError =>
-  new ConnectionError({ operation: "read", reason: new ConnectionReset({}) })
+export const reset = (): StreamError.ReadError =>
+  new StreamError.ConnectionError({ operation: "read", reason: new StreamError.ConnectionReset({}) })
 
 export interface Given extends Omit<StreamReader.Feedable, "feed"> {
   readonly feed: (...chunks: ReadonlyArray<string>) => void
@@ -88,14 +85,14 @@ export const rangeError = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effe
 export const turns: Effect.Effect<void> = Effect.yieldNow.pipe(Effect.repeat({ times: 50 }), Effect.asVoid)
 
 /** A transport whose peer is the test. */
-export interface HandDriven extends Transport {
-  readonly handler: () => Handler
+export interface HandDriven extends Transport.Transport {
+  readonly handler: () => Transport.Handler
   readonly calls: ReadonlyArray<string>
 }
 
 export const handDriven = (options?: { readonly readAhead?: boolean }): HandDriven => {
   const calls: Array<string> = []
-  let handler: Handler | undefined
+  let handler: Transport.Handler | undefined
   const note = (call: string) => () => {
     calls.push(call)
   }
@@ -131,10 +128,8 @@ export const handDriven = (options?: { readonly readAhead?: boolean }): HandDriv
 }
 
 /** The reason of a `ConnectionError`. */
-export const reasonOf = (error: unknown): ConnectionErrorReason["_tag"] => {
-  if (!(error instanceof ConnectionError))
+export const reasonOf = (error: unknown): StreamError.ConnectionErrorReason["_tag"] => {
+  if (!(error instanceof StreamError.ConnectionError))
     throw new Error(`expected a ConnectionError, received ${String(error)}`)
   return error.reason._tag
 }
-
-export type InScope<A, E = never> = Effect.Effect<A, E, Scope.Scope>
