@@ -3,14 +3,14 @@
  *
  * @since 0.1.0
  */
-import { NodeAddressResolver, NodeDns } from "@effect/platform-node";
-import { Duration, Effect, Exit, Layer, Result, type Scope } from "effect";
-import { AddressResolver, NetAddress } from "effect/net";
-import { randomUUID } from "node:crypto";
-import * as fs from "node:fs";
-import * as net from "node:net";
-import { devNull } from "node:os";
-import * as path from "node:path";
+import { NodeAddressResolver, NodeDns } from "@effect/platform-node"
+import { Duration, Effect, Exit, Layer, Result, type Scope } from "effect"
+import { AddressResolver, NetAddress } from "effect/net"
+import { randomUUID } from "node:crypto"
+import * as fs from "node:fs"
+import * as net from "node:net"
+import { devNull } from "node:os"
+import * as path from "node:path"
 import {
   type AnyDestination,
   formatListen,
@@ -21,8 +21,8 @@ import {
   parseLocalAddress,
   parseTarget,
   type TargetDestination,
-  type UnixDestination,
-} from "../internal/target.ts";
+  type UnixDestination
+} from "../internal/target.ts"
 import {
   type ConnectOptions,
   type ListenAddress,
@@ -30,8 +30,8 @@ import {
   type ListenOptions,
   Network,
   type SocketOptions,
-  type Target,
-} from "../Network.ts";
+  type Target
+} from "../Network.ts"
 import {
   AddressNotAvailable,
   type ConnectAttempt,
@@ -44,137 +44,106 @@ import {
   NameNotResolved,
   NotFound,
   reasonFromCause,
-  TimeoutError,
-} from "../StreamError.ts";
-import type { Transport } from "../Transport.ts";
-import { interfaceScopeIds } from "./internal/interfaces.ts";
-import * as NodeTransport from "./NodeTransport.ts";
+  TimeoutError
+} from "../StreamError.ts"
+import type { Transport } from "../Transport.ts"
+import { interfaceScopeIds } from "./internal/interfaces.ts"
+import * as NodeTransport from "./NodeTransport.ts"
 
-const DEFAULT_CONNECT_TIMEOUT = Duration.seconds(10);
+const DEFAULT_CONNECT_TIMEOUT = Duration.seconds(10)
 
-const DEFAULT_BACKLOG = 511;
+const DEFAULT_BACKLOG = 511
 
 /** More failures to accept than these are not kept for `accept`: they tell nothing new. */
-const MAX_ACCEPT_FAILURES = 8;
+const MAX_ACCEPT_FAILURES = 8
 
 const nativeHost = (address: NetAddress.InetAddress): string =>
   NetAddress.isInetAddressV6(address) && address.scopeId !== 0
-    ? NetAddress.formatNativeHost(
-        address,
-        interfaceScopeIds(),
-        process.platform,
-      )
-    : NetAddress.formatHost(address);
+    ? NetAddress.formatNativeHost(address, interfaceScopeIds(), process.platform)
+    : NetAddress.formatHost(address)
 
 const nativeOptions = ({ keepAlive, noDelay }: SocketOptions) => {
   if (keepAlive === undefined || typeof keepAlive === "boolean") {
-    return { noDelay: noDelay ?? true, keepAlive: keepAlive ?? false };
+    return { noDelay: noDelay ?? true, keepAlive: keepAlive ?? false }
   }
-  const idle = Duration.toMillis(Duration.fromInputUnsafe(keepAlive));
+  const idle = Duration.toMillis(Duration.fromInputUnsafe(keepAlive))
   if (!(idle > 0 && idle < Infinity)) {
-    throw new RangeError(
-      `keepAlive has to be a positive, finite duration, not ${idle} ms`,
-    );
+    throw new RangeError(`keepAlive has to be a positive, finite duration, not ${idle} ms`)
   }
   // The system counts whole seconds, and takes 0 for its own default.
   return {
     noDelay: noDelay ?? true,
     keepAlive: true,
-    keepAliveInitialDelay: Math.ceil(idle / 1000) * 1000,
-  };
-};
+    keepAliveInitialDelay: Math.ceil(idle / 1000) * 1000
+  }
+}
 
 const codeOf = (cause: unknown): string | undefined =>
-  typeof cause === "object" &&
-  cause !== null &&
-  "code" in cause &&
-  typeof cause.code === "string"
+  typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string"
     ? cause.code
-    : undefined;
+    : undefined
 
 const resolve = (
   resolver: AddressResolver.AddressResolver["Service"],
-  destination: HostDestination,
-): Effect.Effect<
-  ReadonlyArray<NetAddress.InetAddress>,
-  NameNotResolved | InvalidAddress
-> =>
+  destination: HostDestination
+): Effect.Effect<ReadonlyArray<NetAddress.InetAddress>, NameNotResolved | InvalidAddress> =>
   Effect.mapError(resolver.resolve(destination), (error) =>
     error._tag === "DnsError"
       ? new NameNotResolved({ code: codeOf(error.cause), cause: error })
-      : new InvalidAddress({ detail: error.message, cause: error }),
-  );
+      : new InvalidAddress({ detail: error.message, cause: error })
+  )
 
 const addressesOf = (
   resolver: AddressResolver.AddressResolver["Service"],
-  destination: TargetDestination,
-): Effect.Effect<
-  ReadonlyArray<NetAddress.SocketAddress>,
-  NameNotResolved | InvalidAddress
-> =>
-  destination._tag === "Host"
-    ? resolve(resolver, destination)
-    : Effect.succeed([destination.address]);
+  destination: TargetDestination
+): Effect.Effect<ReadonlyArray<NetAddress.SocketAddress>, NameNotResolved | InvalidAddress> =>
+  destination._tag === "Host" ? resolve(resolver, destination) : Effect.succeed([destination.address])
 
 /** Connects to one address. Whatever the strategy does with several, this is one attempt. */
-type ConnectOne = (
-  address: NetAddress.SocketAddress,
-) => Effect.Effect<Transport, ConnectionErrorReason>;
+type ConnectOne = (address: NetAddress.SocketAddress) => Effect.Effect<Transport, ConnectionErrorReason>
 
 const openSocket = (
   options: net.NetConnectOpts,
   addresses: NodeTransport.Options,
-  onConnected: (transport: Transport) => void,
+  onConnected: (transport: Transport) => void
 ): Effect.Effect<Transport, ConnectionErrorReason> =>
   Effect.callback((resume) => {
-    const socket = net.connect(options);
-    const onError = (cause: Error): void =>
-      resume(Effect.fail(reasonFromCause(cause)));
-    socket.on("error", onError);
+    const socket = net.connect(options)
+    const onError = (cause: Error): void => resume(Effect.fail(reasonFromCause(cause)))
+    socket.on("error", onError)
     socket.once("connect", () => {
-      const transport = NodeTransport.fromDuplex(socket, addresses);
-      socket.off("error", onError);
-      onConnected(transport);
-      resume(Effect.succeed(transport));
-    });
+      const transport = NodeTransport.fromDuplex(socket, addresses)
+      socket.off("error", onError)
+      onConnected(transport)
+      resume(Effect.succeed(transport))
+    })
     return Effect.sync(() => {
-      socket.destroy();
-    });
-  });
+      socket.destroy()
+    })
+  })
 
 const makeConnectOne = (
   options: ConnectOptions,
   local: NetAddress.InetAddress | undefined,
-  onConnected: (transport: Transport) => void,
+  onConnected: (transport: Transport) => void
 ): ConnectOne => {
-  const socketOptions = nativeOptions(options);
+  const socketOptions = nativeOptions(options)
   const localOptions =
-    local === undefined
-      ? undefined
-      : { localAddress: nativeHost(local), localPort: local.port };
+    local === undefined ? undefined : { localAddress: nativeHost(local), localPort: local.port }
   return (address) => {
     if (NetAddress.isUnixPathAddress(address)) {
       const addresses = {
         kind: "unix",
         localAddress: unnamed,
-        remoteAddress: address,
-      };
-      return openSocket(
-        { path: address.path, allowHalfOpen: true },
-        addresses,
-        onConnected,
-      );
+        remoteAddress: address
+      }
+      return openSocket({ path: address.path, allowHalfOpen: true }, addresses, onConnected)
     }
-    if (
-      local !== undefined &&
-      NetAddress.familyOf(local) !== NetAddress.familyOf(address)
-    ) {
-      const cause = new Error(
-        `the local address ${NetAddress.formatHost(local)} is of another family`,
-      );
-      return Effect.fail(new AddressNotAvailable({ cause }));
+    if (local !== undefined && NetAddress.familyOf(local) !== NetAddress.familyOf(address)) {
+      const cause = new Error(`the local address ${NetAddress.formatHost(local)} is of another family`)
+      return Effect.fail(new AddressNotAvailable({ cause }))
     }
-    const { port } = address;
+    const { port } = address
     return openSocket(
       {
         host: nativeHost(address),
@@ -182,426 +151,350 @@ const makeConnectOne = (
         allowHalfOpen: true,
         autoSelectFamily: false,
         ...socketOptions,
-        ...localOptions,
+        ...localOptions
       },
       { kind: "tcp" },
-      onConnected,
-    );
-  };
-};
+      onConnected
+    )
+  }
+}
 
 /** The address of a Unix socket that is bound to no path. */
-const unnamed = NetAddress.unixPathAddress("");
+const unnamed = NetAddress.unixPathAddress("")
 
 interface ConnectFailure {
-  readonly reason: ConnectionErrorReason;
-  readonly attempts?: ReadonlyArray<ConnectAttempt> | undefined;
+  readonly reason: ConnectionErrorReason
+  readonly attempts?: ReadonlyArray<ConnectAttempt> | undefined
 }
 
 /** Tries one address after another, in the given order. */
 const connectInOrder = Effect.fnUntraced(function* (
   addresses: ReadonlyArray<NetAddress.SocketAddress>,
-  connectOne: ConnectOne,
+  connectOne: ConnectOne
 ): Effect.fn.Return<Transport, ConnectFailure> {
-  const attempts: Array<ConnectAttempt> = [];
-  let reason: ConnectionErrorReason = new NameNotResolved({});
+  const attempts: Array<ConnectAttempt> = []
+  let reason: ConnectionErrorReason = new NameNotResolved({})
   for (const address of addresses) {
-    const result = yield* Effect.result(connectOne(address));
-    if (Result.isSuccess(result)) return result.success;
-    reason = result.failure;
-    attempts.push({ address: NetAddress.formatSocketAddress(address), reason });
+    const result = yield* Effect.result(connectOne(address))
+    if (Result.isSuccess(result)) return result.success
+    reason = result.failure
+    attempts.push({ address: NetAddress.formatSocketAddress(address), reason })
   }
-  return yield* Effect.fail({ reason, attempts });
-});
+  return yield* Effect.fail({ reason, attempts })
+})
 
 const makeConnect =
   (resolver: AddressResolver.AddressResolver["Service"]) =>
-  (
-    target: Target,
-    options: ConnectOptions = {},
-  ): Effect.Effect<Transport, ConnectionError | TimeoutError> =>
+  (target: Target, options: ConnectOptions = {}): Effect.Effect<Transport, ConnectionError | TimeoutError> =>
     Effect.suspend(() => {
-      const operation = "connect";
-      const address = formatTarget(target);
-      const duration = Duration.fromInputUnsafe(
-        options.connectTimeout ?? DEFAULT_CONNECT_TIMEOUT,
-      );
-      const destination = parseTarget(target);
-      const local =
-        options.localAddress === undefined
-          ? undefined
-          : parseLocalAddress(options.localAddress);
+      const operation = "connect"
+      const address = formatTarget(target)
+      const duration = Duration.fromInputUnsafe(options.connectTimeout ?? DEFAULT_CONNECT_TIMEOUT)
+      const destination = parseTarget(target)
+      const local = options.localAddress === undefined ? undefined : parseLocalAddress(options.localAddress)
       // What was connected and is not handed out, because the fiber is interrupted at that very moment or the time is over.
-      const connected = new Set<Transport>();
+      const connected = new Set<Transport>()
       const connectOne = makeConnectOne(
         options,
         local === undefined ? undefined : Result.getOrUndefined(local),
-        (transport) => connected.add(transport),
-      );
+        (transport) => connected.add(transport)
+      )
       if (Result.isFailure(destination)) {
         return Effect.fail(
           new ConnectionError({
             operation,
             address,
-            reason: destination.failure,
-          }),
-        );
+            reason: destination.failure
+          })
+        )
       }
       if (local !== undefined && Result.isFailure(local)) {
-        return Effect.fail(
-          new ConnectionError({ operation, address, reason: local.failure }),
-        );
+        return Effect.fail(new ConnectionError({ operation, address, reason: local.failure }))
       }
       const attempt = addressesOf(resolver, destination.success).pipe(
         Effect.mapError((reason): ConnectFailure => ({ reason })),
         Effect.flatMap((addresses) => connectInOrder(addresses, connectOne)),
         Effect.mapError(
-          ({ attempts, reason }) =>
-            new ConnectionError({ operation, address, reason, attempts }),
-        ),
-      );
-      const timed: Effect.Effect<Transport, ConnectionError | TimeoutError> =
-        Duration.isFinite(duration)
-          ? Effect.timeoutOrElse(attempt, {
-              duration,
-              orElse: () =>
-                Effect.fail(new TimeoutError({ operation, duration, address })),
-            })
-          : attempt;
+          ({ attempts, reason }) => new ConnectionError({ operation, address, reason, attempts })
+        )
+      )
+      const timed: Effect.Effect<Transport, ConnectionError | TimeoutError> = Duration.isFinite(duration)
+        ? Effect.timeoutOrElse(attempt, {
+            duration,
+            orElse: () => Effect.fail(new TimeoutError({ operation, duration, address }))
+          })
+        : attempt
       return Effect.onExit(timed, (exit) =>
         Effect.sync(() => {
           for (const transport of connected) {
-            if (Exit.isFailure(exit) || exit.value !== transport)
-              transport.abort();
+            if (Exit.isFailure(exit) || exit.value !== transport) transport.abort()
           }
-        }),
-      );
-    });
+        })
+      )
+    })
 
 /** The accepted connections that nobody has asked for yet, and the fibers that ask while there are none. */
 class AcceptQueue {
-  private readonly address: string;
-  private readonly backlog: number;
-  private readonly transports: Array<Accepted> = [];
-  private readonly failures: Array<ListenError> = [];
-  private readonly acceptors: Array<() => void> = [];
-  private probe: NodeJS.Immediate | undefined = undefined;
-  private exhausted = false;
-  private closed = false;
+  private readonly address: string
+  private readonly backlog: number
+  private readonly transports: Array<Transport> = []
+  private readonly failures: Array<ListenError> = []
+  private readonly acceptors: Array<() => void> = []
+  private probe: NodeJS.Immediate | undefined = undefined
+  private exhausted = false
+  private closed = false
 
   constructor(address: string, backlog: number) {
-    this.address = address;
-    this.backlog = backlog;
+    this.address = address
+    this.backlog = backlog
   }
 
-  readonly accept: Effect.Effect<Transport, ListenError> = Effect.suspend(
-    () => this.take() ?? this.wait,
-  );
+  readonly accept: Effect.Effect<Transport, ListenError> = Effect.suspend(() => this.take() ?? this.wait)
 
-  private readonly wait: Effect.Effect<Transport, ListenError> =
-    Effect.callback((resume) => {
-      const acceptor = (): void => resume(this.accept);
-      this.acceptors.push(acceptor);
-      return Effect.sync(() => {
-        const index = this.acceptors.indexOf(acceptor);
-        if (index !== -1) this.acceptors.splice(index, 1);
-        this.wake();
-      });
-    });
+  // A connection is taken from the queue by the fiber itself, so that an interrupted one leaves it there.
+  private readonly wait: Effect.Effect<Transport, ListenError> = Effect.callback((resume) => {
+    const acceptor = (): void => resume(this.accept)
+    this.acceptors.push(acceptor)
+    return Effect.sync(() => {
+      const index = this.acceptors.indexOf(acceptor)
+      if (index !== -1) this.acceptors.splice(index, 1)
+      this.wake()
+    })
+  })
 
-  add(socket: net.Socket, addresses: NodeTransport.Options): void {
-    const transport = NodeTransport.fromDuplex(socket, addresses);
+  add(transport: Transport): void {
     // Node accepts on its own and cannot be told to stop: the surplus is turned away.
     if (this.closed || this.transports.length >= this.backlog) {
-      transport.abort();
-      return;
+      transport.abort()
+      return
     }
-    const accepted: Accepted = {
-      transport,
-      socket,
-      onClose: () => this.remove(accepted),
-    };
-    socket.once("close", accepted.onClose);
-    this.transports.push(accepted);
-    this.wake();
-    if (this.probe === undefined) this.probe = setImmediate(this.onProbe);
+    this.transports.push(transport)
+    this.wake()
+    if (this.probe === undefined) this.probe = setImmediate(this.onProbe)
   }
 
   fail(cause: unknown): void {
-    if (this.closed || this.failures.length >= MAX_ACCEPT_FAILURES) return;
-    this.failures.push(listenErrorFromCause({ cause, address: this.address }));
-    this.wake();
+    if (this.closed || this.failures.length >= MAX_ACCEPT_FAILURES) return
+    this.failures.push(listenErrorFromCause({ cause, address: this.address }))
+    this.wake()
   }
 
   close(): void {
-    this.closed = true;
-    clearImmediate(this.probe);
-    this.failures.length = 0;
-    for (const { transport } of this.transports.splice(0)) transport.abort();
+    this.closed = true
+    clearImmediate(this.probe)
+    this.failures.length = 0
+    for (const transport of this.transports.splice(0)) transport.abort()
   }
 
   // Out of descriptors, libuv accepts connections and closes them at once, and says so to nobody. All that can be seen
   // is that the table is full, so that is looked at in every turn of the event loop that has accepted something.
   private readonly onProbe = (): void => {
-    this.probe = undefined;
-    const cause = descriptorFailure();
-    if (cause !== undefined && !this.exhausted) this.fail(cause);
-    this.exhausted = cause !== undefined;
-  };
-
-  private remove(accepted: Accepted): void {
-    const index = this.transports.indexOf(accepted);
-    if (index !== -1) this.transports.splice(index, 1);
+    this.probe = undefined
+    const cause = descriptorFailure()
+    if (cause !== undefined && !this.exhausted) this.fail(cause)
+    this.exhausted = cause !== undefined
   }
 
   private take(): Exit.Exit<Transport, ListenError> | undefined {
-    const accepted = this.transports.shift();
-    if (accepted !== undefined) {
-      accepted.socket.off("close", accepted.onClose);
-      return Exit.succeed(accepted.transport);
-    }
-    const failure = this.failures.shift();
-    return failure === undefined ? undefined : Exit.fail(failure);
+    const transport = this.transports.shift()
+    if (transport !== undefined) return Exit.succeed(transport)
+    const failure = this.failures.shift()
+    return failure === undefined ? undefined : Exit.fail(failure)
   }
 
   private wake(): void {
     while (this.failures.length + this.transports.length > 0) {
-      const acceptor = this.acceptors.shift();
-      if (acceptor === undefined) return;
-      acceptor();
+      const acceptor = this.acceptors.shift()
+      if (acceptor === undefined) return
+      acceptor()
     }
   }
-}
-
-interface Accepted {
-  readonly transport: Transport;
-  readonly socket: net.Socket;
-  readonly onClose: () => void;
 }
 
 /** Why no descriptor can be had, if so. */
 const descriptorFailure = (): unknown => {
   try {
-    fs.closeSync(fs.openSync(devNull, "r"));
-    return undefined;
+    fs.closeSync(fs.openSync(devNull, "r"))
+    return undefined
   } catch (cause) {
-    return reasonFromCause(cause)._tag === "ResourcesExhausted"
-      ? cause
-      : undefined;
+    return reasonFromCause(cause)._tag === "ResourcesExhausted" ? cause : undefined
   }
-};
+}
 
 /** Binds and listens. A server whose attempt failed can be told to listen again. */
-const bind = (
-  server: net.Server,
-  options: net.ListenOptions,
-): Effect.Effect<void, Error> =>
+const bind = (server: net.Server, options: net.ListenOptions): Effect.Effect<void, Error> =>
   Effect.callback((resume) => {
     const onListening = (): void => {
-      server.off("error", onError);
-      resume(Effect.void);
-    };
+      server.off("error", onError)
+      resume(Effect.void)
+    }
     const onError = (error: Error): void => {
-      server.off("listening", onListening);
-      resume(Effect.fail(error));
-    };
-    server.once("error", onError);
-    server.once("listening", onListening);
-    server.listen(options);
-  });
+      server.off("listening", onListening)
+      resume(Effect.fail(error))
+    }
+    server.once("error", onError)
+    server.once("listening", onListening)
+    server.listen(options)
+  })
 
 /** A file's identity, to tell whether a path still names the same one. */
 const identify = (path: string): string | undefined => {
-  const stats = fs.lstatSync(path, { bigint: true, throwIfNoEntry: false });
-  return stats === undefined
-    ? undefined
-    : `${stats.dev}:${stats.ino}:${stats.birthtimeNs}`;
-};
+  const stats = fs.lstatSync(path, { bigint: true, throwIfNoEntry: false })
+  return stats === undefined ? undefined : `${stats.dev}:${stats.ino}:${stats.birthtimeNs}`
+}
 
 const isSocketFile = (path: string): boolean =>
-  fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true;
+  fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true
 
 /** Whether nobody listens on the socket file any more: only a refusal proves it. */
 const isStale = (path: string): Effect.Effect<boolean> =>
   Effect.callback((resume) => {
-    const probe = net.connect({ path });
+    const probe = net.connect({ path })
     const settle = (stale: boolean): void => {
-      probe.destroy();
-      resume(Effect.succeed(stale));
-    };
-    probe.once("connect", () => settle(false));
-    probe.on("error", (error) => settle(codeOf(error) === "ECONNREFUSED"));
+      probe.destroy()
+      resume(Effect.succeed(stale))
+    }
+    probe.once("connect", () => settle(false))
+    probe.on("error", (error) => settle(codeOf(error) === "ECONNREFUSED"))
     return Effect.sync(() => {
-      probe.destroy();
-    });
-  });
+      probe.destroy()
+    })
+  })
 
 /** Listens on a path; the socket file of a server that is gone is replaced. */
 const bindPath = (
   server: net.Server,
-  options: net.ListenOptions & { readonly path: string },
+  options: net.ListenOptions & { readonly path: string }
 ): Effect.Effect<void, Error> =>
   Effect.catchIf(
     bind(server, options),
     (error) => codeOf(error) === "EADDRINUSE",
     Effect.fnUntraced(function* (error) {
-      const found = identify(options.path);
-      if (!isSocketFile(options.path) || !(yield* isStale(options.path)))
-        return yield* Effect.fail(error);
+      const found = identify(options.path)
+      if (!isSocketFile(options.path) || !(yield* isStale(options.path))) return yield* Effect.fail(error)
       // Nothing else of this process runs between the check and the new file.
-      if (identify(options.path) === found) fs.unlinkSync(options.path);
-      return yield* bind(server, options);
-    }),
-  );
+      if (identify(options.path) === found) fs.unlinkSync(options.path)
+      return yield* bind(server, options)
+    })
+  )
 
 /**
  * Closes a server on a path. libuv removes whatever is at the path by then, so what took the place of the server's own
  * file is moved aside meanwhile.
  */
-const closePath = (
-  server: net.Server,
-  file: string,
-  identity: string | undefined,
-): void => {
-  const found = identify(file);
+const closePath = (server: net.Server, file: string, identity: string | undefined): void => {
+  const found = identify(file)
   if (found === undefined || found === identity) {
-    server.close();
-    return;
+    server.close()
+    return
   }
-  const aside = path.join(path.dirname(file), `.${randomUUID()}`);
-  fs.renameSync(file, aside);
-  server.close();
-  fs.renameSync(aside, file);
-};
+  const aside = path.join(path.dirname(file), `.${randomUUID()}`)
+  fs.renameSync(file, aside)
+  server.close()
+  fs.renameSync(aside, file)
+}
 
 interface Binding {
-  readonly destination: InetDestination | AnyDestination | UnixDestination;
-  readonly address: string;
-  readonly backlog: number;
-  readonly options: ListenOptions;
+  readonly destination: InetDestination | AnyDestination | UnixDestination
+  readonly address: string
+  readonly backlog: number
+  readonly options: ListenOptions
 }
 
 const bindTo = (
   server: net.Server,
-  { backlog, destination, options }: Binding,
+  { backlog, destination, options }: Binding
 ): Effect.Effect<void, Error> => {
-  if (destination._tag === "Unix")
-    return bindPath(server, { path: destination.path, backlog });
-  const reusePort = options.reusePort ?? false;
+  if (destination._tag === "Unix") return bindPath(server, { path: destination.path, backlog })
+  const reusePort = options.reusePort ?? false
   return destination._tag === "Any"
     ? bind(server, { port: destination.port, backlog, reusePort })
     : bind(server, {
         host: nativeHost(destination.address),
         port: destination.address.port,
         backlog,
-        reusePort,
-      });
-};
+        reusePort
+      })
+}
 
-const bindError = (
-  { address, destination }: Binding,
-  cause: Error,
-): ListenError => {
+const bindError = ({ address, destination }: Binding, cause: Error): ListenError => {
   // libuv reports a directory that is missing as one that may not be entered.
   const isMissing =
     destination._tag === "Unix" &&
     codeOf(cause) === "EACCES" &&
-    !fs.existsSync(path.dirname(destination.path));
+    !fs.existsSync(path.dirname(destination.path))
   return isMissing
     ? new ListenError({
         address,
-        reason: new NotFound({ code: "ENOENT", cause }),
+        reason: new NotFound({ code: "ENOENT", cause })
       })
-    : listenErrorFromCause({ address, cause });
-};
+    : listenErrorFromCause({ address, cause })
+}
 
 const boundAddress = (server: net.Server): NetAddress.InetAddress => {
-  const address = server.address();
+  const address = server.address()
   if (address === null || typeof address === "string")
-    throw new Error("the server is not bound to an IP address");
-  return NetAddress.inetAddressFromNativeUnsafe(
-    address.address,
-    address.port,
-    interfaceScopeIds(),
-  );
-};
+    throw new Error("the server is not bound to an IP address")
+  return NetAddress.inetAddressFromNativeUnsafe(address.address, address.port, interfaceScopeIds())
+}
 
-const open = Effect.fnUntraced(function* (
-  binding: Binding,
-): Effect.fn.Return<Listener, ListenError> {
-  const { destination } = binding;
+const open = Effect.fnUntraced(function* (binding: Binding): Effect.fn.Return<Listener, ListenError> {
+  const { destination } = binding
   const server = net.createServer({
     allowHalfOpen: true,
     pauseOnConnect: true,
-    ...nativeOptions(binding.options),
-  });
-  yield* Effect.mapError(bindTo(server, binding), (cause) =>
-    bindError(binding, cause),
-  );
-  const isUnix = destination._tag === "Unix";
-  const address = isUnix ? destination.address : boundAddress(server);
-  const queue = new AcceptQueue(
-    NetAddress.formatSocketAddress(address),
-    binding.backlog,
-  );
+    ...nativeOptions(binding.options)
+  })
+  yield* Effect.mapError(bindTo(server, binding), (cause) => bindError(binding, cause))
+  const isUnix = destination._tag === "Unix"
+  const address = isUnix ? destination.address : boundAddress(server)
+  const queue = new AcceptQueue(NetAddress.formatSocketAddress(address), binding.backlog)
   const addresses: NodeTransport.Options = isUnix
     ? { kind: "unix", localAddress: address, remoteAddress: unnamed }
-    : { kind: "tcp" };
-  server.on("connection", (socket) => queue.add(socket, addresses));
-  server.on("error", (cause) => queue.fail(cause));
-  const identity = isUnix ? identify(destination.path) : undefined;
+    : { kind: "tcp" }
+  server.on("connection", (socket) => queue.add(NodeTransport.fromDuplex(socket, addresses)))
+  server.on("error", (cause) => queue.fail(cause))
+  const identity = isUnix ? identify(destination.path) : undefined
   return {
     address,
     accept: queue.accept,
     close: Effect.sync(() => {
-      if (!server.listening) return;
-      queue.close();
-      if (isUnix) closePath(server, destination.path, identity);
-      else server.close();
-    }),
-  };
-});
+      if (!server.listening) return
+      queue.close()
+      if (isUnix) closePath(server, destination.path, identity)
+      else server.close()
+    })
+  }
+})
 
 const makeListen =
   (resolver: AddressResolver.AddressResolver["Service"]) =>
-  (
-    address: ListenAddress,
-    options: ListenOptions = {},
-  ): Effect.Effect<Listener, ListenError, Scope.Scope> =>
+  (address: ListenAddress, options: ListenOptions = {}): Effect.Effect<Listener, ListenError, Scope.Scope> =>
     Effect.gen(function* () {
-      const text = formatListen(address);
-      const backlog = options.backlog ?? DEFAULT_BACKLOG;
+      const text = formatListen(address)
+      const backlog = options.backlog ?? DEFAULT_BACKLOG
       if (!Number.isSafeInteger(backlog) || backlog < 1) {
-        throw new RangeError(
-          `backlog has to be a positive integer, not ${backlog}`,
-        );
+        throw new RangeError(`backlog has to be a positive integer, not ${backlog}`)
       }
-      const failWith = (reason: ListenErrorReason) =>
-        new ListenError({ address: text, reason });
-      const destination = yield* Effect.mapError(
-        Effect.fromResult(parseListen(address)),
-        failWith,
-      );
+      const failWith = (reason: ListenErrorReason) => new ListenError({ address: text, reason })
+      const destination = yield* Effect.mapError(Effect.fromResult(parseListen(address)), failWith)
       const listen = (destination: Binding["destination"]) =>
         Effect.acquireRelease(
           open({ destination, address: text, backlog, options }),
-          (listener) => listener.close,
-        );
-      if (destination._tag !== "Host") return yield* listen(destination);
-      const addresses = yield* Effect.mapError(
-        resolve(resolver, destination),
-        failWith,
-      );
+          (listener) => listener.close
+        )
+      if (destination._tag !== "Host") return yield* listen(destination)
+      const addresses = yield* Effect.mapError(resolve(resolver, destination), failWith)
       // The first address of the host's that is one of this machine's.
-      let error = failWith(new AddressNotAvailable({}));
+      let error = failWith(new AddressNotAvailable({}))
       for (const address of addresses) {
-        const result = yield* Effect.result(listen({ _tag: "Inet", address }));
-        if (Result.isSuccess(result)) return result.success;
-        error = result.failure;
-        if (error.reason._tag !== "AddressNotAvailable") break;
+        const result = yield* Effect.result(listen({ _tag: "Inet", address }))
+        if (Result.isSuccess(result)) return result.success
+        error = result.failure
+        if (error.reason._tag !== "AddressNotAvailable") break
       }
-      return yield* Effect.fail(error);
-    });
+      return yield* Effect.fail(error)
+    })
 
 /**
  * The operating system's network, with names resolved by the `AddressResolver` that is provided, such as one with
@@ -624,19 +517,15 @@ const makeListen =
  * @category layers
  * @since 0.1.0
  */
-export const layerWithResolver: Layer.Layer<
-  Network,
-  never,
-  AddressResolver.AddressResolver
-> = Layer.effect(
+export const layerWithResolver: Layer.Layer<Network, never, AddressResolver.AddressResolver> = Layer.effect(
   Network,
   Effect.map(Effect.service(AddressResolver.AddressResolver), (resolver) =>
     Network.of({
       connect: makeConnect(resolver),
-      listen: makeListen(resolver),
-    }),
-  ),
-);
+      listen: makeListen(resolver)
+    })
+  )
+)
 
 /**
  * The operating system's network: TCP and Unix sockets, names resolved by the system.
@@ -649,7 +538,8 @@ export const layerWithResolver: Layer.Layer<
  * - The socket file that a server left behind is replaced, and only that: a live server's, a plain file or a directory
  *   at the path is `AddressInUse`. Closing removes the file if it is still the listener's own.
  * - Node accepts connections as soon as they come. Those that nobody has asked for with `accept` wait, unread, in a queue
- *   of `backlog` connections (on top of the kernel's queue); more are reset.
+ *   of `backlog` connections (on top of the kernel's queue); more are reset. As in the kernel's queue, one whose peer has
+ *   gone meanwhile is handed out all the same, and ends when it is read.
  * - Out of file descriptors, libuv accepts what comes and closes it at once, without a word; peers see a connection that
  *   ends. `accept` fails once with `ResourcesExhausted` when accepting has used up the last descriptor, and goes on
  *   accepting when there are descriptors again.
@@ -674,5 +564,5 @@ export const layerWithResolver: Layer.Layer<
  */
 export const layer: Layer.Layer<Network> = layerWithResolver.pipe(
   Layer.provide(NodeAddressResolver.layer),
-  Layer.provide(NodeDns.layer),
-);
+  Layer.provide(NodeDns.layer)
+)

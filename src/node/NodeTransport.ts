@@ -3,16 +3,12 @@
  *
  * @since 0.1.0
  */
-import { NetAddress } from "effect/net";
-import * as net from "node:net";
-import type { Duplex } from "node:stream";
-import {
-  ConnectionAborted,
-  ConnectionError,
-  connectionErrorFromCause,
-} from "../StreamError.ts";
-import { interfaceScopeIds } from "./internal/interfaces.ts";
-import type { Handler, Kind, Transport } from "../Transport.ts";
+import { NetAddress } from "effect/net"
+import * as net from "node:net"
+import type { Duplex } from "node:stream"
+import { ConnectionAborted, ConnectionError, connectionErrorFromCause } from "../StreamError.ts"
+import { interfaceScopeIds } from "./internal/interfaces.ts"
+import type { Handler, Kind, Transport } from "../Transport.ts"
 
 /**
  * What the stream itself does not tell.
@@ -22,11 +18,11 @@ import type { Handler, Kind, Transport } from "../Transport.ts";
  */
 export interface Options {
   /** Default: `"tcp"`, `"unix"` or `"tls"` for a socket, `"duplex"` for another stream. */
-  readonly kind?: Kind | undefined;
+  readonly kind?: Kind | undefined
   /** Default: the socket's own address. A Unix socket of Node does not know its path. */
-  readonly localAddress?: NetAddress.SocketAddress | undefined;
+  readonly localAddress?: NetAddress.SocketAddress | undefined
   /** Default: the socket's peer address. */
-  readonly remoteAddress?: NetAddress.SocketAddress | undefined;
+  readonly remoteAddress?: NetAddress.SocketAddress | undefined
 }
 
 /**
@@ -68,51 +64,42 @@ export interface Options {
  * @since 0.1.0
  */
 export const fromDuplex = (duplex: Duplex, options?: Options): Transport =>
-  new DuplexTransport(duplex, options);
+  new DuplexTransport(duplex, options)
 
 /** So many pending bytes are sent without waiting for the turn's end. */
-const FLUSH_BYTES = 65_536;
+const FLUSH_BYTES = 65_536
 
 /** At most so many bytes are handed to the stream at a time: while it is congested, `bufferedBytes` falls in such steps. */
-const BATCH_BYTES = 262_144;
+const BATCH_BYTES = 262_144
 
 /** Chunks that are smaller than this on average are copied together, which is cheaper than gathering them. */
-const COPY_BYTES = 4096;
+const COPY_BYTES = 4096
 
-type Chunk = Uint8Array | string;
+type Chunk = Uint8Array | string
 
 const byteLength = (chunk: Chunk): number =>
-  typeof chunk === "string" ? Buffer.byteLength(chunk) : chunk.byteLength;
+  typeof chunk === "string" ? Buffer.byteLength(chunk) : chunk.byteLength
 
 interface NativeAddress {
-  readonly host: string;
-  readonly port: number;
+  readonly host: string
+  readonly port: number
 }
 
-const nativeAddress = (
-  host: string | undefined,
-  port: number | undefined,
-): NativeAddress | undefined =>
-  host === undefined || port === undefined ? undefined : { host, port };
+const nativeAddress = (host: string | undefined, port: number | undefined): NativeAddress | undefined =>
+  host === undefined || port === undefined ? undefined : { host, port }
 
-const parseAddress = ({
-  host,
-  port,
-}: NativeAddress): NetAddress.InetAddress => {
-  const scopeIds = host.includes("%") ? interfaceScopeIds() : undefined;
+const parseAddress = ({ host, port }: NativeAddress): NetAddress.InetAddress => {
+  const scopeIds = host.includes("%") ? interfaceScopeIds() : undefined
   // A dual-stack listener sees its IPv4 peers as mapped IPv6 addresses.
-  return NetAddress.toCanonical(
-    NetAddress.inetAddressFromNativeUnsafe(host, port, scopeIds),
-  );
-};
+  return NetAddress.toCanonical(NetAddress.inetAddressFromNativeUnsafe(host, port, scopeIds))
+}
 
 const toBytes = (chunk: Uint8Array | string): Uint8Array =>
   typeof chunk === "string"
     ? new TextEncoder().encode(chunk)
-    : new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    : new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength)
 
-const isEncrypted = (socket: net.Socket): boolean =>
-  "encrypted" in socket && socket.encrypted === true;
+const isEncrypted = (socket: net.Socket): boolean => "encrypted" in socket && socket.encrypted === true
 
 const operationOf = (cause: unknown): "read" | "write" =>
   typeof cause === "object" &&
@@ -120,341 +107,322 @@ const operationOf = (cause: unknown): "read" | "write" =>
   "syscall" in cause &&
   (cause.syscall === "write" || cause.syscall === "shutdown")
     ? "write"
-    : "read";
+    : "read"
 
 class DuplexTransport implements Transport {
-  readonly kind: Kind;
-  readonly canEnd = true;
-  readonly readAhead = true;
-  private readonly duplex: Duplex;
+  readonly kind: Kind
+  readonly canEnd = true
+  readonly readAhead = true
+  private readonly duplex: Duplex
   // A TCP socket, which can be closed with a reset.
-  private readonly tcp: net.Socket | undefined = undefined;
+  private readonly tcp: net.Socket | undefined = undefined
   // The addresses are gone with the socket: they are kept from the beginning, and parsed when somebody asks.
-  private local: NetAddress.SocketAddress | NativeAddress | undefined;
-  private remote: NetAddress.SocketAddress | NativeAddress | undefined;
-  private handler: Handler | undefined = undefined;
+  private local: NetAddress.SocketAddress | NativeAddress | undefined
+  private remote: NetAddress.SocketAddress | NativeAddress | undefined
+  private handler: Handler | undefined = undefined
   // What was written and not yet handed to the stream.
-  private pending: Array<Chunk> = [];
-  private pendingBytes = 0;
+  private pending: Array<Chunk> = []
+  private pendingBytes = 0
   // Bytes of the one write that the stream has not finished.
-  private inFlight = 0;
+  private inFlight = 0
   // Writes that were finished at once; the stream still calls back for each.
-  private finishedAtOnce = 0;
-  private ticking = false;
+  private finishedAtOnce = 0
+  private ticking = false
   // `bufferedBytes` has fallen and the handler was not told.
-  private drained = false;
+  private drained = false
   // The outgoing direction: `ending` once it is to be closed, `ended` once the stream was told.
-  private output: "open" | "ending" | "ended" = "open";
-  private inputEnded = false;
-  private closing: "no" | "close" | "abort" = "no";
-  private failure: { readonly cause: unknown } | undefined = undefined;
-  private gone: boolean;
-  private finished = false;
+  private output: "open" | "ending" | "ended" = "open"
+  private inputEnded = false
+  private closing: "no" | "close" | "abort" = "no"
+  private failure: { readonly cause: unknown } | undefined = undefined
+  private gone: boolean
+  private finished = false
 
   constructor(duplex: Duplex, options: Options | undefined) {
-    this.duplex = duplex;
-    this.gone = duplex.destroyed;
-    if (duplex.errored !== null) this.failure = { cause: duplex.errored };
-    duplex.on("error", this.onError);
-    duplex.on("close", this.onClose);
-    duplex.allowHalfOpen = true;
-    this.local = options?.localAddress;
-    this.remote = options?.remoteAddress;
+    this.duplex = duplex
+    this.gone = duplex.destroyed
+    if (duplex.errored !== null) this.failure = { cause: duplex.errored }
+    duplex.on("error", this.onError)
+    duplex.on("close", this.onClose)
+    duplex.allowHalfOpen = true
+    this.local = options?.localAddress
+    this.remote = options?.remoteAddress
     if (duplex instanceof net.Socket) {
-      const local = nativeAddress(duplex.localAddress, duplex.localPort);
-      this.local ??= local;
-      this.remote ??= nativeAddress(duplex.remoteAddress, duplex.remotePort);
-      const encrypted = isEncrypted(duplex);
-      if (local !== undefined && !encrypted) this.tcp = duplex;
-      this.kind =
-        options?.kind ??
-        (encrypted ? "tls" : local === undefined ? "unix" : "tcp");
+      const local = nativeAddress(duplex.localAddress, duplex.localPort)
+      this.local ??= local
+      this.remote ??= nativeAddress(duplex.remoteAddress, duplex.remotePort)
+      const encrypted = isEncrypted(duplex)
+      if (local !== undefined && !encrypted) this.tcp = duplex
+      this.kind = options?.kind ?? (encrypted ? "tls" : local === undefined ? "unix" : "tcp")
     } else {
-      this.kind = options?.kind ?? "duplex";
+      this.kind = options?.kind ?? "duplex"
     }
   }
 
   get localAddress(): NetAddress.SocketAddress | undefined {
-    if (this.local !== undefined && "host" in this.local)
-      this.local = parseAddress(this.local);
-    return this.local;
+    if (this.local !== undefined && "host" in this.local) this.local = parseAddress(this.local)
+    return this.local
   }
 
   get remoteAddress(): NetAddress.SocketAddress | undefined {
-    if (this.remote !== undefined && "host" in this.remote)
-      this.remote = parseAddress(this.remote);
-    return this.remote;
+    if (this.remote !== undefined && "host" in this.remote) this.remote = parseAddress(this.remote)
+    return this.remote
   }
 
   get bufferedBytes(): number {
-    return this.pendingBytes + this.inFlight;
+    return this.pendingBytes + this.inFlight
   }
 
   start(handler: Handler): void {
-    this.handler = handler;
+    this.handler = handler
     // Without this, a listener for data would make the stream flow.
-    this.duplex.pause();
-    this.duplex.on("data", this.onData);
-    this.duplex.on("end", this.onEnd);
-    if (this.gone) process.nextTick(this.finish);
-    else if (this.duplex.readableEnded) process.nextTick(this.onEnd);
+    this.duplex.pause()
+    this.duplex.on("data", this.onData)
+    this.duplex.on("end", this.onEnd)
+    if (this.gone) process.nextTick(this.finish)
+    else if (this.duplex.readableEnded) process.nextTick(this.onEnd)
   }
 
   pause(): void {
-    this.duplex.pause();
+    this.duplex.pause()
   }
 
   resume(): void {
-    this.duplex.resume();
+    this.duplex.resume()
   }
 
   write(chunk: Chunk): void {
-    this.pending.push(chunk);
-    this.pendingBytes += byteLength(chunk);
-    this.scheduleSend();
+    this.pending.push(chunk)
+    this.pendingBytes += byteLength(chunk)
+    this.scheduleSend()
   }
 
   writeAll(chunks: ReadonlyArray<Chunk>): void {
     for (const chunk of chunks) {
-      this.pending.push(chunk);
-      this.pendingBytes += byteLength(chunk);
+      this.pending.push(chunk)
+      this.pendingBytes += byteLength(chunk)
     }
-    this.scheduleSend();
+    this.scheduleSend()
   }
 
   end(): void {
-    if (this.output !== "open") return;
-    this.output = "ending";
-    this.send();
-    this.scheduleDrained();
+    if (this.output !== "open") return
+    this.output = "ending"
+    this.send()
+    this.scheduleDrained()
   }
 
   close(): void {
-    if (this.closing !== "no") return;
-    this.closing = "close";
-    if (this.duplex.destroyed) return;
+    if (this.closing !== "no") return
+    this.closing = "close"
+    if (this.duplex.destroyed) return
     if (this.duplex.writableFinished) {
-      this.duplex.destroy();
-      return;
+      this.duplex.destroy()
+      return
     }
     // A peer that reads only after it has written could not finish otherwise.
-    this.duplex.resume();
-    this.end();
+    this.duplex.resume()
+    this.end()
   }
 
   abort(): void {
-    if (this.closing === "abort") return;
-    this.closing = "abort";
-    this.pending = [];
-    this.pendingBytes = 0;
-    this.inFlight = 0;
+    if (this.closing === "abort") return
+    this.closing = "abort"
+    this.pending = []
+    this.pendingBytes = 0
+    this.inFlight = 0
     // A reset is impossible while the end is being sent: it follows then.
-    if (
-      this.tcp === undefined ||
-      this.output !== "ended" ||
-      this.duplex.writableFinished
-    )
-      this.reset();
+    if (this.tcp === undefined || this.output !== "ended" || this.duplex.writableFinished) this.reset()
   }
 
   private reset(): void {
-    if (this.duplex.destroyed) return;
-    if (this.tcp === undefined) this.duplex.destroy();
-    else this.tcp.resetAndDestroy();
+    if (this.duplex.destroyed) return
+    if (this.tcp === undefined) this.duplex.destroy()
+    else this.tcp.resetAndDestroy()
   }
 
   // One write at a time is on its way; what is written meanwhile is collected, and sent when that one is done.
   private scheduleSend(): void {
-    if (this.inFlight > 0) return;
+    if (this.inFlight > 0) return
     if (this.pendingBytes < FLUSH_BYTES) {
-      if (!this.ticking) this.scheduleTick();
-      return;
+      if (!this.ticking) this.scheduleTick()
+      return
     }
-    this.send();
+    this.send()
     // Nobody has seen the bytes that were added and sent in this call.
-    if (!this.ticking) this.drained = false;
+    if (!this.ticking) this.drained = false
   }
 
   private scheduleTick(): void {
-    this.ticking = true;
-    process.nextTick(this.onTick);
+    this.ticking = true
+    process.nextTick(this.onTick)
   }
 
   private scheduleDrained(): void {
-    if (this.drained && !this.ticking) this.scheduleTick();
+    if (this.drained && !this.ticking) this.scheduleTick()
   }
 
   private readonly onTick = (): void => {
-    this.ticking = false;
-    this.send();
-    this.reportDrained();
-  };
+    this.ticking = false
+    this.send()
+    this.reportDrained()
+  }
 
   private reportDrained(): void {
-    if (!this.drained) return;
-    this.drained = false;
-    if (!this.finished) this.handler?.onDrain();
+    if (!this.drained) return
+    this.drained = false
+    if (!this.finished) this.handler?.onDrain()
   }
 
   private send(): void {
-    if (this.closing === "abort") return;
+    if (this.closing === "abort") return
     while (this.inFlight === 0 && this.pending.length > 0) {
-      if (!this.isWritable()) return;
-      const batch = this.takeBatch();
-      this.inFlight = batch.bytes;
-      this.pendingBytes -= batch.bytes;
-      this.writeBatch(batch);
+      if (!this.isWritable()) return
+      const batch = this.takeBatch()
+      this.inFlight = batch.bytes
+      this.pendingBytes -= batch.bytes
+      this.writeBatch(batch)
       if (this.duplex.writableLength === 0 && this.isWritable()) {
-        this.finishedAtOnce++;
-        this.inFlight = 0;
-        this.drained = true;
+        this.finishedAtOnce++
+        this.inFlight = 0
+        this.drained = true
       }
     }
     if (this.output === "ending" && this.inFlight === 0 && this.isWritable()) {
-      this.output = "ended";
-      this.duplex.end(this.onOutputEnded);
+      this.output = "ended"
+      this.duplex.end(this.onOutputEnded)
     }
   }
 
   // A stream that failed has dropped what it was given: those bytes never count as sent.
   private isWritable(): boolean {
-    return !this.duplex.destroyed && this.duplex.errored === null;
+    return !this.duplex.destroyed && this.duplex.errored === null
   }
 
   private takeBatch(): {
-    readonly chunks: Array<Chunk>;
-    readonly bytes: number;
+    readonly chunks: Array<Chunk>
+    readonly bytes: number
   } {
     if (this.pendingBytes <= BATCH_BYTES) {
-      const chunks = this.pending;
-      this.pending = [];
-      return { chunks, bytes: this.pendingBytes };
+      const chunks = this.pending
+      this.pending = []
+      return { chunks, bytes: this.pendingBytes }
     }
-    let bytes = 0;
-    let count = 0;
+    let bytes = 0
+    let count = 0
     for (const chunk of this.pending) {
-      const length = byteLength(chunk);
-      if (bytes + length > BATCH_BYTES) break;
-      bytes += length;
-      count++;
+      const length = byteLength(chunk)
+      if (bytes + length > BATCH_BYTES) break
+      bytes += length
+      count++
     }
-    if (count > 0) return { chunks: this.pending.splice(0, count), bytes };
-    const [first = ""] = this.pending;
-    const large = typeof first === "string" ? Buffer.from(first) : first;
-    this.pending[0] = large.subarray(BATCH_BYTES);
-    return { chunks: [large.subarray(0, BATCH_BYTES)], bytes: BATCH_BYTES };
+    if (count > 0) return { chunks: this.pending.splice(0, count), bytes }
+    const [first = ""] = this.pending
+    const large = typeof first === "string" ? Buffer.from(first) : first
+    this.pending[0] = large.subarray(BATCH_BYTES)
+    return { chunks: [large.subarray(0, BATCH_BYTES)], bytes: BATCH_BYTES }
   }
 
-  private writeBatch({
-    bytes,
-    chunks,
-  }: {
-    readonly chunks: Array<Chunk>;
-    readonly bytes: number;
-  }): void {
-    const { duplex } = this;
-    const [first] = chunks;
+  private writeBatch({ bytes, chunks }: { readonly chunks: Array<Chunk>; readonly bytes: number }): void {
+    const { duplex } = this
+    const [first] = chunks
     if (chunks.length === 1) {
-      duplex.write(first, this.onWritten);
+      duplex.write(first, this.onWritten)
     } else if (bytes < chunks.length * COPY_BYTES) {
-      const joined = Buffer.allocUnsafe(bytes);
-      let offset = 0;
+      const joined = Buffer.allocUnsafe(bytes)
+      let offset = 0
       for (const chunk of chunks) {
         if (typeof chunk === "string") {
-          offset += joined.write(chunk, offset);
+          offset += joined.write(chunk, offset)
         } else {
-          joined.set(chunk, offset);
-          offset += chunk.byteLength;
+          joined.set(chunk, offset)
+          offset += chunk.byteLength
         }
       }
-      duplex.write(joined, this.onWritten);
+      duplex.write(joined, this.onWritten)
     } else {
-      const last = chunks.length - 1;
-      duplex.cork();
-      for (let i = 0; i < last; i++) duplex.write(chunks[i]);
-      duplex.write(chunks[last], this.onWritten);
-      duplex.uncork();
+      const last = chunks.length - 1
+      duplex.cork()
+      for (let i = 0; i < last; i++) duplex.write(chunks[i])
+      duplex.write(chunks[last], this.onWritten)
+      duplex.uncork()
     }
   }
 
   private readonly onWritten = (error?: Error | null): void => {
-    if (error) return;
+    if (error) return
     if (this.finishedAtOnce > 0) {
-      this.finishedAtOnce--;
-      return;
+      this.finishedAtOnce--
+      return
     }
-    if (this.inFlight === 0) return;
-    this.inFlight = 0;
-    this.drained = true;
-    this.send();
-    this.reportDrained();
-  };
+    if (this.inFlight === 0) return
+    this.inFlight = 0
+    this.drained = true
+    this.send()
+    this.reportDrained()
+  }
 
   private readonly onOutputEnded = (): void => {
-    if (this.closing === "abort") this.reset();
-    else if (this.closing === "close") this.duplex.destroy();
-    else this.letGo();
-  };
+    if (this.closing === "abort") this.reset()
+    else if (this.closing === "close") this.duplex.destroy()
+    else this.letGo()
+  }
 
   private readonly onData = (chunk: Uint8Array | string): void => {
-    if (this.closing === "no" && !this.finished)
-      this.handler?.onData(toBytes(chunk));
-  };
+    if (this.closing === "no" && !this.finished) this.handler?.onData(toBytes(chunk))
+  }
 
   private readonly onEnd = (): void => {
-    if (this.inputEnded) return;
-    this.inputEnded = true;
-    if (this.closing === "no" && !this.finished) this.handler?.onEnd();
-    this.letGo();
-  };
+    if (this.inputEnded) return
+    this.inputEnded = true
+    if (this.closing === "no" && !this.finished) this.handler?.onEnd()
+    this.letGo()
+  }
 
   // A stream with `autoDestroy` does this by itself.
   private letGo(): void {
-    if (this.inputEnded && this.duplex.writableFinished) this.duplex.destroy();
+    if (this.inputEnded && this.duplex.writableFinished) this.duplex.destroy()
   }
 
   private readonly onError = (cause: unknown): void => {
-    this.failure ??= { cause };
-    this.duplex.destroy();
-  };
+    this.failure ??= { cause }
+    this.duplex.destroy()
+  }
 
   private readonly onClose = (): void => {
-    this.gone = true;
-    if (this.handler !== undefined) this.finish();
-  };
+    this.gone = true
+    if (this.handler !== undefined) this.finish()
+  }
 
   private readonly finish = (): void => {
-    if (this.finished) return;
+    if (this.finished) return
     if (this.closing === "no") {
-      this.duplex.off("data", this.onData);
-      const unread: unknown = this.duplex.read();
-      if (unread instanceof Uint8Array || typeof unread === "string")
-        this.handler?.onData(toBytes(unread));
+      this.duplex.off("data", this.onData)
+      const unread: unknown = this.duplex.read()
+      if (unread instanceof Uint8Array || typeof unread === "string") this.handler?.onData(toBytes(unread))
     }
-    this.finished = true;
-    this.handler?.onClosed(this.error());
-  };
+    this.finished = true
+    this.handler?.onClosed(this.error())
+  }
 
   private error(): ConnectionError | undefined {
-    if (this.closing !== "no") return undefined;
+    if (this.closing !== "no") return undefined
     const address =
-      this.remoteAddress === undefined
-        ? undefined
-        : NetAddress.formatSocketAddress(this.remoteAddress);
+      this.remoteAddress === undefined ? undefined : NetAddress.formatSocketAddress(this.remoteAddress)
     if (this.failure !== undefined) {
-      const { cause } = this.failure;
+      const { cause } = this.failure
       return connectionErrorFromCause({
         operation: operationOf(cause),
         cause,
-        address,
-      });
+        address
+      })
     }
     return this.inputEnded && this.duplex.writableFinished
       ? undefined
       : new ConnectionError({
           operation: "read",
           reason: new ConnectionAborted({}),
-          address,
-        });
+          address
+        })
   }
 }

@@ -7,9 +7,9 @@
 /**
  * @since 0.1.0
  */
-export * as NodeNetwork from "./NodeNetwork.ts";
+export * as NodeNetwork from "./NodeNetwork.ts"
 
 /**
  * @since 0.1.0
  */
-export * as NodeTransport from "./NodeTransport.ts";
+export * as NodeTransport from "./NodeTransport.ts"
