@@ -369,7 +369,7 @@ const bindPath = (
   Effect.catchIf(
     bind(server, options),
     (error) => codeOf(error) === "EADDRINUSE",
-    Effect.fnUntraced(function* (error) {
+    Effect.fnUntraced(function* (error): Effect.fn.Return<void, Error> {
       const found = identify(options.path)
       if (!isSocketFile(options.path) || !(yield* isStale(options.path))) return yield* Effect.fail(error)
       // Nothing else of this process runs between the check and the new file.

@@ -58,7 +58,7 @@ const accepted = (listener: Listener) =>
 const freePort = Effect.map(Effect.scoped(rawServer()), ({ port }) => port)
 
 // Targets and options come from configurations, so what the types forbid is tested as well.
-const untyped = <A>(input: unknown): A => Object(input)
+const untyped = (input: unknown) => input as Target
 
 const hasIpv6 = Effect.promise(
   () =>
