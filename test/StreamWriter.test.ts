@@ -3,9 +3,7 @@ import { assertInclude, assertTrue, deepStrictEqual, strictEqual } from "@effect
 import { Cause, Duration, Effect, Exit, Fiber, Queue, Scheduler, Scope, type Sink, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { describe, expectTypeOf } from "vitest"
-import * as Connection from "../src/Connection.ts"
-import type { WriteError } from "../src/StreamError.ts"
-import * as StreamWriter from "../src/StreamWriter.ts"
+import { Connection, type StreamError, StreamWriter } from "effect-wire"
 import { connect, outcome, outcomeOf, pair, start, turns, withSleepers } from "./support/effects.ts"
 
 const kilobytes = (n: number) => "x".repeat(n * 1024)
@@ -1221,21 +1219,27 @@ describe("types", () => {
       const { writer } = yield* connect()
       expectTypeOf(writer).toEqualTypeOf<StreamWriter.StreamWriter>()
       expectTypeOf(writer.write).toEqualTypeOf<
-        (chunk: Uint8Array | string) => Effect.Effect<void, WriteError>
+        (chunk: Uint8Array | string) => Effect.Effect<void, StreamError.WriteError>
       >()
       expectTypeOf(writer.writeAll).toEqualTypeOf<
-        (chunks: Iterable<Uint8Array | string>) => Effect.Effect<void, WriteError>
+        (chunks: Iterable<Uint8Array | string>) => Effect.Effect<void, StreamError.WriteError>
       >()
-      expectTypeOf(writer.drain).toEqualTypeOf<Effect.Effect<void, WriteError>>()
-      expectTypeOf(writer.flush).toEqualTypeOf<Effect.Effect<void, WriteError>>()
-      expectTypeOf(writer.end).toEqualTypeOf<Effect.Effect<void, WriteError>>()
+      expectTypeOf(writer.drain).toEqualTypeOf<Effect.Effect<void, StreamError.WriteError>>()
+      expectTypeOf(writer.flush).toEqualTypeOf<Effect.Effect<void, StreamError.WriteError>>()
+      expectTypeOf(writer.end).toEqualTypeOf<Effect.Effect<void, StreamError.WriteError>>()
       expectTypeOf(writer.canEnd).toEqualTypeOf<boolean>()
       expectTypeOf(writer.isClosing).toEqualTypeOf<Effect.Effect<boolean>>()
       expectTypeOf(writer.bufferedBytes).toEqualTypeOf<Effect.Effect<number>>()
       expectTypeOf(writer.watermarks).toEqualTypeOf<StreamWriter.Watermarks>()
-      expectTypeOf(writer.sink).toEqualTypeOf<Sink.Sink<void, Uint8Array | string, never, WriteError>>()
+      expectTypeOf(writer.sink).toEqualTypeOf<
+        Sink.Sink<void, Uint8Array | string, never, StreamError.WriteError>
+      >()
       expectTypeOf(StreamWriter.toQueue(writer)).toEqualTypeOf<
-        Effect.Effect<Queue.Enqueue<Uint8Array | string, WriteError | Cause.Done>, never, Scope.Scope>
+        Effect.Effect<
+          Queue.Enqueue<Uint8Array | string, StreamError.WriteError | Cause.Done>,
+          never,
+          Scope.Scope
+        >
       >()
       strictEqual(StreamWriter.isStreamWriter(writer), true)
       strictEqual(StreamWriter.isStreamWriter({}), false)

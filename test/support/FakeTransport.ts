@@ -1,6 +1,5 @@
 import type { NetAddress } from "effect/net"
-import { ConnectionError, type ConnectionErrorReason, ConnectionReset } from "../../src/StreamError.ts"
-import type { Handler, Transport } from "../../src/Transport.ts"
+import { StreamError, type Transport } from "effect-wire"
 
 export interface FakeOptions {
   /** Default `true`. */
@@ -16,7 +15,7 @@ export interface FakeOptions {
 }
 
 /** A transport that writes down what it is told and does what the test says. It throws when it is misused. */
-export interface FakeTransport extends Transport {
+export interface FakeTransport extends Transport.Transport {
   /** What the connection called, in order; a write with its text (`"write abc"`, `"writeAll a|b"`). */
   readonly calls: ReadonlyArray<string>
   /** The calls so far; the next ones begin a new list. */
@@ -34,15 +33,17 @@ export interface FakeTransport extends Transport {
   /** The peer's FIN. */
   readonly receiveEnd: () => void
   /** The transport lets go. */
-  readonly letGo: (error?: ConnectionError) => void
+  readonly letGo: (error?: StreamError.ConnectionError) => void
   /** The transport lets go because the peer reset it. */
-  readonly reset: () => ConnectionError
+  readonly reset: () => StreamError.ConnectionError
   /** The transport lets go, unless it has. */
   readonly finish: () => void
 }
 
-export const connectionError = (reason: ConnectionErrorReason, operation = "read"): ConnectionError =>
-  new ConnectionError({ operation, reason })
+export const connectionError = (
+  reason: StreamError.ConnectionErrorReason,
+  operation = "read"
+): StreamError.ConnectionError => new StreamError.ConnectionError({ operation, reason })
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
@@ -50,7 +51,7 @@ const decoder = new TextDecoder()
 const encode = (chunk: Uint8Array | string) => (typeof chunk === "string" ? encoder.encode(chunk) : chunk)
 
 export const makeFake = (options: FakeOptions = {}): FakeTransport => {
-  let handler: Handler | undefined
+  let handler: Transport.Handler | undefined
   let calls: Array<string> = []
   const chunks: Array<Uint8Array> = []
   let room = options.room ?? 0
@@ -63,7 +64,7 @@ export const makeFake = (options: FakeOptions = {}): FakeTransport => {
   const note = (call: string) => {
     calls.push(call)
   }
-  const live = (): Handler => {
+  const live = (): Transport.Handler => {
     if (handler === undefined) throw new Error("the transport was not started")
     if (closed) throw new Error("the transport has let go")
     return handler
@@ -83,7 +84,7 @@ export const makeFake = (options: FakeOptions = {}): FakeTransport => {
     buffered -= now
     note(`${call} ${batch.map((chunk) => decoder.decode(encode(chunk))).join("|")}`)
   }
-  const letGo = (error?: ConnectionError) => {
+  const letGo = (error?: StreamError.ConnectionError) => {
     const { onClosed } = live()
     closed = true
     onClosed(error)
@@ -157,7 +158,7 @@ export const makeFake = (options: FakeOptions = {}): FakeTransport => {
     receiveEnd: () => live().onEnd(),
     letGo,
     reset() {
-      const error = connectionError(new ConnectionReset({ code: "ECONNRESET" }))
+      const error = connectionError(new StreamError.ConnectionReset({ code: "ECONNRESET" }))
       letGo(error)
       return error
     },

@@ -1,5 +1,5 @@
 import { Cause, Clock, Effect, Exit, Fiber, Option, Predicate } from "effect"
-import * as Connection from "../../src/Connection.ts"
+import { Connection } from "effect-wire"
 import { type FakeOptions, makeFake } from "./FakeTransport.ts"
 
 /** A fiber that began at once; `exit` is what it has come to so far. */
