@@ -135,6 +135,13 @@ const lastPort = 65_535
 
 const refused = new ConnectionRefused({ code: "ECONNREFUSED" })
 
+/**
+ * Has the fiber yield before the effect rather than, as it happens, behind it: interrupted there, it would lose the
+ * connection that the effect has given it.
+ */
+const yieldingFirst = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.andThen(Effect.yieldNow, effect)
+
 /** A connect that waits until the listener has room, or is closed. */
 interface Waiting {
   readonly admit: () => void
@@ -182,7 +189,7 @@ class Bound {
     })
   }
 
-  readonly accept: Effect.Effect<Transport> = Effect.callback((resume) => {
+  private readonly next: Effect.Effect<Transport> = Effect.callback((resume) => {
     const server = this.queue.shift()
     if (server !== undefined) {
       // Not now: what a client does next might interrupt this very fiber, and the connection would be lost.
@@ -195,6 +202,8 @@ class Bound {
       this.accepting.delete(take)
     })
   })
+
+  readonly accept = yieldingFirst(this.next)
 
   close(): void {
     for (const server of this.queue.splice(0)) server.abort()
@@ -393,7 +402,8 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
           orElse: () => Effect.fail(new TimeoutError({ operation: "connect", duration, address }))
         }),
         // The server may have its end already, and has to see that nobody is there.
-        Effect.onExit((exit) => (Exit.isFailure(exit) ? Effect.sync(() => client?.abort()) : Effect.void))
+        Effect.onExit((exit) => (Exit.isFailure(exit) ? Effect.sync(() => client?.abort()) : Effect.void)),
+        yieldingFirst
       )
     })
 

@@ -1,6 +1,6 @@
 import { it } from "@effect/vitest"
 import { assertInstanceOf, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Cause, Duration, Effect, Exit, Fiber, Layer, Result, Scope } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Layer, Result, Scheduler, Scope } from "effect"
 import { NetAddress } from "effect/net"
 import { TestClock } from "effect/testing"
 import { describe } from "vitest"
@@ -478,8 +478,8 @@ describe("backlog", () => {
         yield* listener.accept
         yield* settle
         deepStrictEqual(order, [0, 1, 2])
-        // A room that is free already belongs to those who wait.
-        yield* listener.accept
+        // A room that is free again belongs to those who wait, not to a connect that comes just then.
+        yield* Effect.forkChild(listener.accept, { startImmediately: true })
         fibers.push(
           yield* Effect.forkChild(
             Effect.tap(
@@ -588,6 +588,66 @@ describe("an interrupted connect", () => {
         deepStrictEqual(accepted, [first.localAddress])
       })
     )
+  )
+})
+
+describe("interrupted as it yields", () => {
+  // The fiber has so many operations left before it has to yield, and is interrupted so many turns later.
+  const runs = Array.from({ length: 60 }, (_, operations) =>
+    [0, 1, 2].map((turns) => ({ operations, turns }))
+  ).flat()
+
+  const interrupted = <A, E>(effect: Effect.Effect<A, E>, { operations, turns }: (typeof runs)[number]) =>
+    Effect.gen(function* () {
+      let value: A | undefined
+      const fiber = yield* Effect.withFiber((fiber) => {
+        Object.assign(fiber, { currentOpCount: fiber.cache.maxOpsBeforeYield - operations })
+        return effect
+      }).pipe(
+        Effect.map((result) => {
+          value = result
+        }),
+        Effect.forkChild({ startImmediately: true })
+      )
+      for (let turn = 0; turn < turns; turn++) yield* Effect.yieldNow
+      yield* Fiber.interrupt(fiber)
+      return value
+    })
+
+  it.effect("accept loses no connection", () =>
+    Effect.gen(function* () {
+      let lost = 0
+      for (const run of runs) {
+        const network = yield* TestNetwork.make()
+        const listener = yield* network.listen({ port: 7000 })
+        yield* network.connect("localhost:7000")
+        const accepted = yield* interrupted(listener.accept, run)
+        const next = yield* Effect.forkChild(listener.accept)
+        yield* settle
+        if (accepted === undefined && next.pollUnsafe() === undefined) lost++
+      }
+      strictEqual(lost, 0)
+    })
+  )
+
+  it.effect("connect leaves nobody at the server", () =>
+    Effect.gen(function* () {
+      let left = 0
+      for (const run of runs) {
+        const network = yield* TestNetwork.make()
+        const listener = yield* network.listen({ port: 7000 })
+        const connected = yield* interrupted(network.connect("localhost:7000"), run)
+        const accepting = yield* Effect.forkChild(listener.accept)
+        yield* settle
+        const exit = accepting.pollUnsafe()
+        if (connected === undefined && exit !== undefined && Exit.isSuccess(exit)) {
+          const server = record(exit.value)
+          yield* settle
+          if (!server.events.includes("closed")) left++
+        }
+      }
+      strictEqual(left, 0)
+    })
   )
 })
 
