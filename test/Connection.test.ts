@@ -436,18 +436,23 @@ describe("C: closing", () => {
     })
   )
 
-  it.effect("abort overtakes close", () =>
-    Effect.gen(function* () {
-      const { connection, transport, writer } = yield* connect()
-      yield* writer.write("x")
-      const flush = yield* start(writer.flush)
-      const close = yield* start(connection.close)
-      const abort = yield* start(connection.abort)
-      deepStrictEqual([transport.calls.at(-1), outcome(flush)], ["abort", "ConnectionAborted"])
-      transport.letGo()
-      deepStrictEqual([close, abort].map(outcome), ["success", "success"])
-      yield* connection.closed
-    })
+  it.effect("abort overtakes close, and its time limit", () =>
+    withSleepers((sleepers) =>
+      Effect.gen(function* () {
+        const { connection, transport, writer } = yield* connect()
+        yield* writer.write("x")
+        const flush = yield* start(writer.flush)
+        const close = yield* start(connection.close)
+        const abort = yield* start(connection.abort)
+        deepStrictEqual(
+          [transport.calls.at(-1), outcome(flush), sleepers()],
+          ["abort", "ConnectionAborted", 0]
+        )
+        transport.letGo()
+        deepStrictEqual([close, abort].map(outcome), ["success", "success"])
+        yield* connection.closed
+      })
+    )
   )
 
   it.effect("close during an abort waits for it and does nothing else", () =>
@@ -1115,6 +1120,19 @@ describe("toSocket", () => {
       strictEqual(outcome(waiting), "SocketCloseError")
       transport.receive("kept")
       strictEqual(yield* readText(reader), "kept")
+    })
+  )
+
+  it.effect("a round trip: a connection over a socket over a connection", () =>
+    Effect.gen(function* () {
+      const [left, right] = yield* pair()
+      const over = yield* Connection.fromSocket(Connection.toSocket(left))
+      yield* over.writer.write("ping\n")
+      strictEqual(text(yield* right.reader.readLine), "ping\n")
+      yield* right.writer.write("pong\n")
+      strictEqual(text(yield* over.reader.readLine), "pong\n")
+      yield* right.writer.end
+      strictEqual(text(yield* over.reader.readAll()), "")
     })
   )
 })

@@ -713,6 +713,16 @@ describe("W: congestion", () => {
     })
   )
 
+  it.effect("once the connection has failed no waiter succeeds any more, whatever the others do", () =>
+    Effect.gen(function* () {
+      const { transport, writer } = yield* congested()
+      yield* start(Effect.ensuring(writer.drain, writer.setWatermarks({ high: 100, low: 100 })))
+      const drain = yield* start(writer.drain)
+      const error = transport.reset()
+      deepStrictEqual(drain.exit(), Exit.fail(error))
+    })
+  )
+
   it.effect("a reader that a close or an abort wakes can write no more", () =>
     Effect.gen(function* () {
       for (const how of ["close", "abort"] as const) {
