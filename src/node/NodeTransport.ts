@@ -40,6 +40,8 @@ export interface Options {
  *   write, or when reading goes on.
  * - Bytes that the stream had read before it failed are delivered before `onClosed`, also while paused.
  * - Bytes that arrive after the own `close` are discarded.
+ * - On a Node with libuv before 1.52 (Node 22, for one), a reset that follows bytes closely looks like an end of input.
+ *   It is told apart here, over TCP, as long as the own direction is open.
  * - A stream that is destroyed by others, without an error, before both directions have ended, is reported as
  *   `ConnectionAborted`.
  *
@@ -74,6 +76,18 @@ const BATCH_BYTES = 262_144
 
 /** Chunks that are smaller than this on average are copied together, which is cheaper than gathering them. */
 const COPY_BYTES = 4096
+
+/**
+ * Whether a reset can pass for an end of input: before 1.52, libuv does so if bytes came just before the reset.
+ *
+ * @see https://github.com/libuv/libuv/pull/4997
+ */
+const hidesResets = ((): boolean => {
+  const [major = 0, minor = 0] = process.versions.uv.split(".").map(Number)
+  return major === 1 && minor < 52
+})()
+
+const nothing = new Uint8Array(0)
 
 type Chunk = Uint8Array | string
 
@@ -133,6 +147,7 @@ class DuplexTransport implements Transport {
   // The outgoing direction: `ending` once it is to be closed, `ended` once the stream was told.
   private output: "open" | "ending" | "ended" = "open"
   private inputEnded = false
+  private endReported = false
   private closing: "no" | "close" | "abort" = "no"
   private failure: { readonly cause: unknown } | undefined = undefined
   private gone: boolean
@@ -192,16 +207,12 @@ class DuplexTransport implements Transport {
   }
 
   write(chunk: Chunk): void {
-    this.pending.push(chunk)
-    this.pendingBytes += byteLength(chunk)
+    this.add(chunk)
     this.scheduleSend()
   }
 
   writeAll(chunks: ReadonlyArray<Chunk>): void {
-    for (const chunk of chunks) {
-      this.pending.push(chunk)
-      this.pendingBytes += byteLength(chunk)
-    }
+    for (const chunk of chunks) this.add(chunk)
     this.scheduleSend()
   }
 
@@ -241,9 +252,15 @@ class DuplexTransport implements Transport {
     else this.tcp.resetAndDestroy()
   }
 
+  private add(chunk: Chunk): void {
+    if (chunk.length === 0) return
+    this.pending.push(chunk)
+    this.pendingBytes += byteLength(chunk)
+  }
+
   // One write at a time is on its way; what is written meanwhile is collected, and sent when that one is done.
   private scheduleSend(): void {
-    if (this.inFlight > 0) return
+    if (this.inFlight > 0 || this.pending.length === 0) return
     if (this.pendingBytes < FLUSH_BYTES) {
       if (!this.ticking) this.scheduleTick()
       return
@@ -375,7 +392,22 @@ class DuplexTransport implements Transport {
   private readonly onEnd = (): void => {
     if (this.inputEnded) return
     this.inputEnded = true
-    if (this.closing === "no" && !this.finished) this.handler?.onEnd()
+    if (!hidesResets || this.tcp === undefined || this.tcp.writableEnded || this.tcp.destroyed) {
+      this.reportEnd()
+    } else if (this.inFlight > 0) {
+      // After a reset, the write on its way fails in this turn of the event loop.
+      setImmediate(this.reportEnd)
+    } else {
+      // An empty write sends nothing, and fails if the connection was reset.
+      this.tcp.write(nothing)
+      this.reportEnd()
+    }
+  }
+
+  private readonly reportEnd = (): void => {
+    if (this.endReported || this.finished || this.duplex.errored !== null) return
+    this.endReported = true
+    if (this.closing === "no") this.handler?.onEnd()
     this.letGo()
   }
 
@@ -401,6 +433,7 @@ class DuplexTransport implements Transport {
       const unread: unknown = this.duplex.read()
       if (unread instanceof Uint8Array || typeof unread === "string") this.handler?.onData(toBytes(unread))
     }
+    if (this.inputEnded) this.reportEnd()
     this.finished = true
     this.handler?.onClosed(this.error())
   }
