@@ -1,6 +1,6 @@
 import { it } from "@effect/vitest"
 import { assertInstanceOf, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Cause, Duration, Effect, Exit, Fiber, Layer, Result, Scheduler, Scope } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Layer, Result, Scope } from "effect"
 import { NetAddress } from "effect/net"
 import { TestClock } from "effect/testing"
 import { describe } from "vitest"
