@@ -74,10 +74,15 @@ const demo = Effect.gen(function* () {
   yield* Connection.use(keyValueServer.addresses[0], askKeyValue)
 
   yield* Console.log("--- a timeout")
-  const silentServer = yield* Server.serve(({ reader }: Connection.Connection) => reader.readAll(), onLoopback)
+  const silentServer = yield* Server.serve(
+    ({ reader }: Connection.Connection) => reader.readAll(),
+    onLoopback
+  )
   yield* Connection.use(silentServer.addresses[0], { readTimeout: "300 millis" }, ({ reader }) =>
     reader.readLine.pipe(
-      Effect.catchTag("TimeoutError", (error) => Console.log(`client: caught ${error._tag}: ${error.message}`))
+      Effect.catchTag("TimeoutError", (error) =>
+        Console.log(`client: caught ${error._tag}: ${error.message}`)
+      )
     )
   )
 

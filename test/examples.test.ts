@@ -1,0 +1,160 @@
+import { assert, describe, it } from "@effect/vitest"
+import { spawn } from "node:child_process"
+import * as net from "node:net"
+import { root } from "./support/codeBlocks.ts"
+
+interface Program {
+  readonly ended: Promise<{ readonly code: number | null; readonly output: string }>
+  /** The first line that matches, once it was printed. */
+  readonly line: (pattern: RegExp) => Promise<RegExpMatchArray>
+  readonly signal: (name: NodeJS.Signals) => void
+}
+
+const start = (args: ReadonlyArray<string>): Program => {
+  const child = spawn(process.execPath, ["--conditions=source", ...args], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "pipe"]
+  })
+  let output = ""
+  const listeners = new Set<() => void>()
+  const add = (chunk: Buffer) => {
+    output += chunk.toString()
+    for (const listener of listeners) listener()
+  }
+  child.stdout.on("data", add)
+  child.stderr.on("data", add)
+  const ended = new Promise<{ code: number | null; output: string }>((resolve) => {
+    child.on("close", (code) => resolve({ code, output }))
+  })
+  const line = (pattern: RegExp) =>
+    new Promise<RegExpMatchArray>((resolve, reject) => {
+      const look = () => {
+        const match = output.match(pattern)
+        if (match === null) return
+        listeners.delete(look)
+        resolve(match)
+      }
+      listeners.add(look)
+      void ended.then(() => reject(new Error(`no line matches ${pattern}:\n${output}`)))
+      look()
+    })
+  return { ended, line, signal: (name) => child.kill(name) }
+}
+
+const run = async (args: ReadonlyArray<string>): Promise<string> => {
+  const { code, output } = await start(args).ended
+  assert.strictEqual(code, 0, output)
+  return output
+}
+
+const assertLines = (output: string, patterns: ReadonlyArray<RegExp>): void => {
+  for (const pattern of patterns) assert.match(output, pattern)
+}
+
+const examples: Record<string, ReadonlyArray<RegExp>> = {
+  "echo-client": [/^> hello\n< .*'hello'/m, /^> world\n< .*'world'/m],
+  "echo-server": [/^listening on 127\.0\.0\.1:\d+$/m, /connected/, /'hello'/],
+  "read-lines": [
+    /^line: "first line\\n"$/m,
+    /^too long \(limit 64\): skipped 1001 bytes$/m,
+    /^line: "third line\\n"$/m,
+    /^the peer closed within a line: "no end"$/m
+  ],
+  resource: [/^server: 9 bytes, then the end$/m, /^server: read .*reset/m, /^client: failed$/m],
+  "request-retry": [
+    /^client: are you there\?$/m,
+    /^server: down$[\s\S]*connection refused[\s\S]*^server: back$[\s\S]*^client: and now\?$/m
+  ],
+  chat: [
+    /^bert reads: anna: hello bert$/m,
+    /^server: carl is too slow$/m,
+    /^bert has heard all 4000 lines$/m,
+    /^carl was dropped$/m,
+    /^anna reads: \* bert left$/m
+  ],
+  layers: [/^--- over TCP\n1 \+ 2 = 3\n20 \+ 22 = 42$/m, /^--- in memory.*\n1 \+ 2 = 3\n20 \+ 22 = 42$/m]
+}
+
+describe("examples", { timeout: 60_000 }, () => {
+  for (const [name, patterns] of Object.entries(examples)) {
+    it(name, async () => {
+      assertLines(await run(["examples/run.ts", name]), patterns)
+    })
+  }
+
+  it("bulk-send keeps at most the high watermark and one chunk", async () => {
+    const output = await run(["examples/run.ts", "bulk-send"])
+    assert.match(output, /'104857600'/)
+    const peak = Number(output.match(/^peak of buffered bytes: (\d+)/m)?.[1])
+    assert.isAbove(peak, 0)
+    assert.isAtMost(peak, 65_536 + 1024)
+  })
+
+  it("an unknown name gets the list, and exit code 1", async () => {
+    const { code, output } = await start(["examples/run.ts", "nonsense"]).ended
+    assert.strictEqual(code, 1)
+    assertLines(output, [/no example "nonsense"/, /echo-client/, /chat/])
+  })
+})
+
+describe("npm start", { timeout: 60_000 }, () => {
+  it("runs an echo, a line protocol, a timeout and a graceful shutdown", async () => {
+    const output = await run(["examples/main.ts"])
+    assertLines(output, [
+      /^server: listening on 127\.0\.0\.1:\d+$/m,
+      /^client: 127\.0\.0\.1:\d+ -> 127\.0\.0\.1:\d+$/m,
+      /^client: > hello$/m,
+      /^client: < hello$/m,
+      /^client: GET colour +-> VALUE deep blue$/m,
+      /^client: caught TimeoutError: read on 127\.0\.0\.1:\d+: timed out after 300ms$/m,
+      /^server: shut down: 1 finished, 0 interrupted, 0 aborted$/m
+    ])
+  })
+
+  it("--serve echoes to any client, and drains at Ctrl-C with exit code 0", async () => {
+    const server = start(["examples/main.ts", "--serve", "--port", "0"])
+    const [, port] = await server.line(/listening on 127\.0\.0\.1:(\d+)/)
+    const client = net.connect(Number(port), "127.0.0.1")
+    const echoed = new Promise<string>((resolve) => {
+      let text = ""
+      client.on("data", (chunk: Buffer) => (text += chunk.toString()))
+      client.on("end", () => resolve(text))
+    })
+    client.write("from another program\n")
+    await server.line(/21 bytes from 127/)
+    server.signal("SIGINT")
+    await server.line(/draining/)
+    client.end()
+    assert.strictEqual(await echoed, "from another program\n")
+    const { code, output } = await server.ended
+    assert.strictEqual(code, 0, output)
+    assert.match(output, /shut down: 1 finished, 0 interrupted, 0 aborted/)
+  })
+
+  it("a second Ctrl-C does not wait for the clients", async () => {
+    const server = start(["examples/main.ts", "--serve", "--port", "0"])
+    const [, port] = await server.line(/listening on 127\.0\.0\.1:(\d+)/)
+    const client = net.connect(Number(port), "127.0.0.1")
+    const reset = new Promise((resolve) => client.on("error", resolve))
+    client.write("x")
+    await server.line(/1 bytes from 127/)
+    server.signal("SIGINT")
+    await server.line(/draining/)
+    server.signal("SIGINT")
+    const { code, output } = await server.ended
+    assert.strictEqual(code, 0, output)
+    assert.match(output, /shut down: 0 finished, 1 interrupted, 0 aborted/)
+    await reset
+  })
+
+  it("a busy port is one line that names the address, and exit code 1", async () => {
+    const holder = net.createServer()
+    await new Promise<void>((resolve) => holder.listen(0, "127.0.0.1", resolve))
+    const address = holder.address()
+    const port = typeof address === "object" && address !== null ? address.port : 0
+    const { code, output } = await start(["examples/main.ts", "--serve", "--port", String(port)]).ended
+    holder.close()
+    assert.strictEqual(code, 1)
+    assert.strictEqual(output, `listen on 127.0.0.1:${port}: address already in use (EADDRINUSE)\n`)
+  })
+})
