@@ -4,7 +4,7 @@
  * @since 0.1.0
  */
 import { NodeAddressResolver, NodeDns } from "@effect/platform-node"
-import { Duration, Effect, Exit, Layer, Result, type Scope } from "effect"
+import { type Context, Duration, Effect, Exit, Fiber, Layer, Result, type Scope } from "effect"
 import { AddressResolver, NetAddress } from "effect/net"
 import { randomUUID } from "node:crypto"
 import * as fs from "node:fs"
@@ -186,13 +186,13 @@ const connectInOrder = Effect.fnUntraced(function* (
 const makeConnect =
   (resolver: AddressResolver.AddressResolver["Service"]) =>
   (target: Target, options: ConnectOptions = {}): Effect.Effect<Transport, ConnectionError | TimeoutError> =>
-    Effect.suspend(() => {
+    Effect.contextWith((context: Context.Context<never>) => {
       const operation = "connect"
       const address = formatTarget(target)
       const duration = Duration.fromInputUnsafe(options.connectTimeout ?? DEFAULT_CONNECT_TIMEOUT)
       const destination = parseTarget(target)
       const local = options.localAddress === undefined ? undefined : parseLocalAddress(options.localAddress)
-      // What was connected and is not handed out, because the fiber is interrupted at that very moment or the time is over.
+      // What is connected and was not handed out.
       const connected = new Set<Transport>()
       const connectOne = makeConnectOne(
         options,
@@ -200,13 +200,7 @@ const makeConnect =
         (transport) => connected.add(transport)
       )
       if (Result.isFailure(destination)) {
-        return Effect.fail(
-          new ConnectionError({
-            operation,
-            address,
-            reason: destination.failure
-          })
-        )
+        return Effect.fail(new ConnectionError({ operation, address, reason: destination.failure }))
       }
       if (local !== undefined && Result.isFailure(local)) {
         return Effect.fail(new ConnectionError({ operation, address, reason: local.failure }))
@@ -224,14 +218,34 @@ const makeConnect =
             orElse: () => Effect.fail(new TimeoutError({ operation, duration, address }))
           })
         : attempt
-      return Effect.onExit(timed, (exit) =>
-        Effect.sync(() => {
-          for (const transport of connected) {
-            if (Exit.isFailure(exit) || exit.value !== transport) transport.abort()
-          }
+      const abortConnected = Effect.sync(() => {
+        for (const transport of connected) transport.abort()
+      })
+      // A fiber of its own, so that nothing lies between the handing out and the caller: there, an interruption would
+      // lose the transport.
+      return Effect.callback((resume) => {
+        const fiber = Effect.runForkWith(context)(timed)
+        fiber.addObserver((exit) => {
+          resume(Exit.isSuccess(exit) ? handOut(connected, exit.value) : Effect.andThen(abortConnected, exit))
         })
-      )
+        return Effect.andThen(Fiber.interrupt(fiber), abortConnected)
+      })
     })
+
+// An interruption comes either before this is evaluated, and then the transport is still in the set, or after the caller
+// has it.
+const handOut = (connected: Set<Transport>, transport: Transport): Effect.Effect<Transport> =>
+  Effect.sync(() => {
+    connected.delete(transport)
+    return transport
+  })
+
+/** A fiber that waits for a connection. */
+interface Acceptor {
+  readonly resume: (effect: Effect.Effect<Transport, ListenError>) => void
+  /** What it was given and has not taken. */
+  offered: Transport | undefined
+}
 
 /** The accepted connections that nobody has asked for yet, and the fibers that ask while there are none. */
 class AcceptQueue {
@@ -239,7 +253,7 @@ class AcceptQueue {
   private readonly backlog: number
   private readonly transports: Array<Transport> = []
   private readonly failures: Array<ListenError> = []
-  private readonly acceptors: Array<() => void> = []
+  private readonly acceptors: Array<Acceptor> = []
   private probe: NodeJS.Immediate | undefined = undefined
   private exhausted = false
   private closed = false
@@ -249,17 +263,12 @@ class AcceptQueue {
     this.backlog = backlog
   }
 
-  readonly accept: Effect.Effect<Transport, ListenError> = Effect.suspend(() => this.take() ?? this.wait)
-
-  // A connection is taken from the queue by the fiber itself, so that an interrupted one leaves it there.
-  private readonly wait: Effect.Effect<Transport, ListenError> = Effect.callback((resume) => {
-    const acceptor = (): void => resume(this.accept)
+  readonly accept: Effect.Effect<Transport, ListenError> = Effect.callback((resume) => {
+    const acceptor: Acceptor = { resume, offered: undefined }
     this.acceptors.push(acceptor)
-    return Effect.sync(() => {
-      const index = this.acceptors.indexOf(acceptor)
-      if (index !== -1) this.acceptors.splice(index, 1)
-      this.wake()
-    })
+    // Later: only a fiber that was suspended gives back what it was offered.
+    if (this.transports.length + this.failures.length > 0) queueMicrotask(this.serve)
+    return Effect.sync(() => this.withdraw(acceptor))
   })
 
   add(transport: Transport): void {
@@ -269,14 +278,14 @@ class AcceptQueue {
       return
     }
     this.transports.push(transport)
-    this.wake()
+    this.serve()
     if (this.probe === undefined) this.probe = setImmediate(this.onProbe)
   }
 
   fail(cause: unknown): void {
     if (this.closed || this.failures.length >= MAX_ACCEPT_FAILURES) return
     this.failures.push(listenErrorFromCause({ cause, address: this.address }))
-    this.wake()
+    this.serve()
   }
 
   close(): void {
@@ -295,18 +304,39 @@ class AcceptQueue {
     this.exhausted = cause !== undefined
   }
 
-  private take(): Exit.Exit<Transport, ListenError> | undefined {
-    const transport = this.transports.shift()
-    if (transport !== undefined) return Exit.succeed(transport)
-    const failure = this.failures.shift()
-    return failure === undefined ? undefined : Exit.fail(failure)
+  private readonly serve = (): void => {
+    for (let acceptor = this.acceptors[0]; acceptor !== undefined; acceptor = this.acceptors[0]) {
+      const effect = this.offer(acceptor)
+      if (effect === undefined) return
+      this.acceptors.shift()
+      acceptor.resume(effect)
+    }
   }
 
-  private wake(): void {
-    while (this.failures.length + this.transports.length > 0) {
-      const acceptor = this.acceptors.shift()
-      if (acceptor === undefined) return
-      acceptor()
+  private offer(acceptor: Acceptor): Effect.Effect<Transport, ListenError> | undefined {
+    const transport = this.transports.shift()
+    if (transport === undefined) {
+      const failure = this.failures.shift()
+      return failure === undefined ? undefined : Effect.fail(failure)
+    }
+    acceptor.offered = transport
+    return Effect.sync(() => {
+      acceptor.offered = undefined
+      return transport
+    })
+  }
+
+  // The fiber is interrupted. What it was offered and has not taken is the next one's.
+  private withdraw(acceptor: Acceptor): void {
+    const index = this.acceptors.indexOf(acceptor)
+    if (index !== -1) this.acceptors.splice(index, 1)
+    const { offered } = acceptor
+    if (offered === undefined) return
+    if (this.closed) {
+      offered.abort()
+    } else {
+      this.transports.unshift(offered)
+      this.serve()
     }
   }
 }

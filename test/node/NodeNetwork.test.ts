@@ -1,6 +1,6 @@
 import { it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Cause, Duration, Effect, Exit, Fiber, Layer, Result, Scope } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Layer, References, Result, Scope } from "effect"
 import { AddressResolver, Dns } from "effect/net"
 import { TestClock } from "effect/testing"
 import { spawn } from "node:child_process"
@@ -53,6 +53,16 @@ const owned = <R>(transport: Effect.Effect<Transport, ConnectionError | TimeoutE
 
 const accepted = (listener: Listener) =>
   Effect.acquireRelease(listener.accept, (transport) => Effect.sync(() => transport.abort()))
+
+/** Says what an interruptible effect has given, unless that was interrupted. */
+const handedTo = <A, E, R>(effect: Effect.Effect<A, E, R>, take: (value: A) => void) =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(restore(effect), (value) =>
+      Effect.sync(() => {
+        take(value)
+      })
+    )
+  )
 
 /** A port that nobody listens on. */
 const freePort = Effect.map(Effect.scoped(rawServer()), ({ port }) => port)
@@ -360,33 +370,38 @@ describe("connect", () => {
   live("interrupted at any moment, leaves nothing behind", () =>
     Effect.gen(function* () {
       const server = yield* rawServer(undefined, { pauseOnConnect: false })
-      const waits = [
-        Effect.void,
-        Effect.yieldNow,
-        Effect.promise(() => Promise.resolve()),
-        Effect.callback<void>((resume) => process.nextTick(() => resume(Effect.void))),
-        ...[1, 2, 3, 4, 5].map(loops)
-      ]
+      const before = openHandles().length
       const outcomes = new Set<string>()
-      for (const host of ["127.0.0.1", "localhost"]) {
-        for (const wait of waits) {
-          const before = openHandles().filter((name) => name.startsWith("TCP")).length
-          const fiber = yield* Effect.forkChild(connect({ host, port: server.port }), {
-            startImmediately: true
-          })
-          yield* wait
+      // Few operations between yields, so that the fiber is suspended, and interrupted, at every step.
+      for (const [host, operations] of [
+        ["127.0.0.1", 2048],
+        ["localhost", 2048],
+        ["127.0.0.1", 4],
+        ["127.0.0.1", 3]
+      ] as const) {
+        for (let turns = 0; turns < 40; turns++) {
+          let connected: Transport | undefined
+          const fiber = yield* handedTo(connect({ host, port: server.port }), (transport) => {
+            connected = transport
+          }).pipe(
+            Effect.provideService(References.MaxOpsBeforeYield, operations),
+            Effect.forkChild({ startImmediately: true })
+          )
+          yield* loops(turns)
           yield* Fiber.interrupt(fiber)
-          const exit = yield* Fiber.await(fiber)
-          outcomes.add(exit._tag)
-          if (Exit.isSuccess(exit)) exit.value.abort()
+          outcomes.add(`${operations} ${connected === undefined ? "interrupted" : "connected"}`)
+          connected?.abort()
           yield* loops(10)
           for (const socket of server.all) socket.destroy()
           yield* loops(10)
-          strictEqual(openHandles().filter((name) => name.startsWith("TCP")).length, before)
+          strictEqual(openHandles().length, before, `${operations} operations, ${turns} turns`)
         }
       }
       // Some were in time and some were not, or the test has missed the moment.
-      deepStrictEqual([...outcomes].sort(), ["Failure", "Success"])
+      deepStrictEqual(
+        [...outcomes].sort(),
+        ["2048", "3", "4"].flatMap((n) => [`${n} connected`, `${n} interrupted`])
+      )
     })
   )
 })
@@ -494,22 +509,35 @@ describe("listen", () => {
     Effect.gen(function* () {
       const listener = yield* listen({ host: "127.0.0.1" })
       const outcomes = new Set<string>()
-      for (let turns = 0; turns < 6; turns++) {
-        const first = yield* Effect.forkChild(listener.accept, { startImmediately: true })
-        const second = yield* Effect.forkChild(listener.accept, { startImmediately: true })
-        const client = yield* Effect.forkChild(connect(listener.address), { startImmediately: true })
-        yield* loops(turns)
-        yield* Fiber.interrupt(first)
-        const exit = yield* Fiber.await(first)
-        outcomes.add(exit._tag)
-        if (Exit.isSuccess(exit)) yield* Fiber.interrupt(second)
-        const server = Exit.isSuccess(exit) ? exit.value : yield* Fiber.join(second)
-        const transport = yield* Fiber.join(client)
-        strictEqual(String(server.remoteAddress), String(transport.localAddress))
-        server.abort()
-        transport.abort()
+      for (const operations of [2048, 4, 3]) {
+        for (const isWaiting of [true, false]) {
+          for (let turns = 0; turns < 20; turns++) {
+            let taken: Transport | undefined
+            const client = isWaiting ? undefined : yield* owned(connect(listener.address))
+            yield* loops(5)
+            const first = yield* handedTo(listener.accept, (transport) => {
+              taken = transport
+            }).pipe(
+              Effect.provideService(References.MaxOpsBeforeYield, operations),
+              Effect.forkChild({ startImmediately: true })
+            )
+            const peer = client ?? (yield* owned(connect(listener.address)))
+            yield* loops(turns)
+            const second = yield* Effect.forkChild(listener.accept, { startImmediately: true })
+            yield* Fiber.interrupt(first)
+            outcomes.add(`${operations} ${taken === undefined ? "interrupted" : "accepted"}`)
+            if (taken !== undefined) yield* Fiber.interrupt(second)
+            const server = taken ?? (yield* Fiber.join(second))
+            strictEqual(String(server.remoteAddress), String(peer.localAddress))
+            server.abort()
+            peer.abort()
+          }
+        }
       }
-      deepStrictEqual([...outcomes].sort(), ["Failure", "Success"])
+      deepStrictEqual(
+        [...outcomes].sort(),
+        ["2048", "3", "4"].flatMap((n) => [`${n} accepted`, `${n} interrupted`])
+      )
     })
   )
 
