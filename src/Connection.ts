@@ -31,6 +31,7 @@ import {
   Clock,
   Context,
   DateTime,
+  Deferred,
   type Duration,
   Effect,
   Exit,
@@ -110,7 +111,8 @@ export interface Connection {
  * @category services
  * @since 0.1.0
  */
-export const Connection: Context.Service<Connection, Connection> = Context.Service<Connection>("effect-wire/Connection")
+export const Connection: Context.Service<Connection, Connection> =
+  Context.Service<Connection>("effect-wire/Connection")
 
 /**
  * Tells whether a value is a connection.
@@ -167,7 +169,11 @@ class ConnectionImpl implements Connection {
     this.core = core
     this.timeouts = timeouts
     const { idleTimeout, readTimeout, writeTimeout } = timeouts
-    this.reader = StreamReader.fromInput(core.input, { operation: "read", timeout: readTimeout, idle: idleTimeout })
+    this.reader = StreamReader.fromInput(core.input, {
+      operation: "read",
+      timeout: readTimeout,
+      idle: idleTimeout
+    })
     this.writer = StreamWriter.fromOutput(
       core.output,
       { operation: "write", timeout: writeTimeout, idle: idleTimeout },
@@ -320,7 +326,8 @@ export const use: {
 export const layer = (
   target: Target,
   options?: ConnectionOptions
-): Layer.Layer<Connection, ConnectionError | TimeoutError, Network> => Layer.effect(Connection, connect(target, options))
+): Layer.Layer<Connection, ConnectionError | TimeoutError, Network> =>
+  Layer.effect(Connection, connect(target, options))
 
 /**
  * Two connections in memory, each the other's peer, with the semantics of a network connection. What one writes, the
@@ -399,17 +406,23 @@ export const toSocket = (self: Connection): Socket.Socket => {
     new Socket.SocketError({ reason: new Socket.SocketReadError({ cause }) })
   const toWriteError = (cause: ConnectionError | TimeoutError): Socket.SocketError =>
     new Socket.SocketError({ reason: new Socket.SocketWriteError({ cause }) })
-  const ended = new Socket.SocketError({ reason: new Socket.SocketCloseError({ code: 1000 }) })
+  const closed = (code: number): Socket.SocketError =>
+    new Socket.SocketError({ reason: new Socket.SocketCloseError({ code }) })
+  const read = reader.read().pipe(
+    Effect.mapError(toReadError),
+    Effect.flatMap((bytes): Effect.Effect<Arr.NonEmptyReadonlyArray<Uint8Array>, Socket.SocketError> =>
+      bytes.length === 0 ? Effect.fail(closed(1000)) : Effect.succeed([bytes])
+    )
+  )
   return Socket.make({
-    reader: Effect.succeed({
-      pull: reader.read().pipe(
-        Effect.mapError(toReadError),
-        Effect.flatMap(
-          (bytes): Effect.Effect<Arr.NonEmptyReadonlyArray<Uint8Array>, Socket.SocketError> =>
-            bytes.length === 0 ? Effect.fail(ended) : Effect.succeed([bytes])
-        )
-      ),
-      upgrade: Socket.SocketUpgradeError.unsupported
+    reader: Effect.gen(function* () {
+      // The scope's end fails the pulls that wait, as a `Socket` promises.
+      const scopeEnd = Deferred.makeUnsafe<never, Socket.SocketError>()
+      yield* Effect.addFinalizer(() => Deferred.fail(scopeEnd, closed(1006)))
+      return {
+        pull: Effect.raceFirst(read, Deferred.await(scopeEnd)),
+        upgrade: Socket.SocketUpgradeError.unsupported
+      }
     }),
     writer: Effect.succeed({
       write: (chunk) =>

@@ -1109,7 +1109,7 @@ describe("toSocket", () => {
     })
   )
 
-  it.effect.fails("a pull that waits fails when the reader's scope ends, and the connection lives on", () =>
+  it.effect("a pull that waits fails when the reader's scope ends, and the connection lives on", () =>
     Effect.gen(function* () {
       const { connection, reader, transport } = yield* connect()
       const scope = yield* Scope.make()
