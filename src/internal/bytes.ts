@@ -25,11 +25,13 @@ const indexOfScalar = (haystack: Uint8Array, needle: Uint8Array, from: number): 
   return -1
 }
 
+type IndexOf = (this: Uint8Array, needle: Uint8Array, from: number) => number
+
 // Node's native search compares many bytes at a time; elsewhere the search is by the first byte.
-const indexOfMany: (haystack: Uint8Array, needle: Uint8Array, from: number) => number =
-  "Buffer" in globalThis
-    ? (haystack, needle, from) => Buffer.prototype.indexOf.call(haystack, needle, from)
-    : indexOfScalar
+const native: IndexOf | undefined = "Buffer" in globalThis ? Buffer.prototype.indexOf : undefined
+
+const indexOfMany = (haystack: Uint8Array, needle: Uint8Array, from: number): number =>
+  native === undefined ? indexOfScalar(haystack, needle, from) : native.call(haystack, needle, from)
 
 /** The first place of `needle` at or after `from`, or -1. */
 export const indexOf = (haystack: Uint8Array, needle: Uint8Array, from: number): number => {
