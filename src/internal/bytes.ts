@@ -25,13 +25,11 @@ const indexOfScalar = (haystack: Uint8Array, needle: Uint8Array, from: number): 
   return -1
 }
 
-type IndexOf = (this: Uint8Array, needle: Uint8Array, from: number) => number
-
 // Node's native search compares many bytes at a time; elsewhere the search is by the first byte.
-const native: IndexOf | undefined = "Buffer" in globalThis ? Buffer.prototype.indexOf : undefined
+const native = "Buffer" in globalThis ? Buffer.alloc(0) : undefined
 
 const indexOfMany = (haystack: Uint8Array, needle: Uint8Array, from: number): number =>
-  native === undefined ? indexOfScalar(haystack, needle, from) : native.call(haystack, needle, from)
+  native === undefined ? indexOfScalar(haystack, needle, from) : native.indexOf.call(haystack, needle, from)
 
 /** The first place of `needle` at or after `from`, or -1. */
 export const indexOf = (haystack: Uint8Array, needle: Uint8Array, from: number): number => {
