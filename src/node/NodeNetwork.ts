@@ -192,7 +192,7 @@ const makeConnect =
       const duration = Duration.fromInputUnsafe(options.connectTimeout ?? DEFAULT_CONNECT_TIMEOUT)
       const destination = parseTarget(target)
       const local = options.localAddress === undefined ? undefined : parseLocalAddress(options.localAddress)
-      // What is connected and was not handed out.
+      // What would be lost if the fiber was interrupted, or out of time, before the transport is handed out.
       const connected = new Set<Transport>()
       const connectOne = makeConnectOne(
         options,
@@ -226,24 +226,16 @@ const makeConnect =
       return Effect.callback((resume) => {
         const fiber = Effect.runForkWith(context)(timed)
         fiber.addObserver((exit) => {
-          resume(Exit.isSuccess(exit) ? handOut(connected, exit.value) : Effect.andThen(abortConnected, exit))
+          resume(Exit.isSuccess(exit) ? exit : Effect.andThen(abortConnected, exit))
         })
         return Effect.andThen(Fiber.interrupt(fiber), abortConnected)
       })
     })
 
-// An interruption comes either before this is evaluated, and then the transport is still in the set, or after the caller
-// has it.
-const handOut = (connected: Set<Transport>, transport: Transport): Effect.Effect<Transport> =>
-  Effect.sync(() => {
-    connected.delete(transport)
-    return transport
-  })
-
 /** A fiber that waits for a connection. */
 interface Acceptor {
   readonly resume: (effect: Effect.Effect<Transport, ListenError>) => void
-  /** What it was given and has not taken. */
+  /** What it was given, and gives back if it is interrupted before it has taken it. */
   offered: Transport | undefined
 }
 
@@ -320,10 +312,7 @@ class AcceptQueue {
       return failure === undefined ? undefined : Effect.fail(failure)
     }
     acceptor.offered = transport
-    return Effect.sync(() => {
-      acceptor.offered = undefined
-      return transport
-    })
+    return Effect.succeed(transport)
   }
 
   // The fiber is interrupted. What it was offered and has not taken is the next one's.

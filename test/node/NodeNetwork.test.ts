@@ -64,6 +64,10 @@ const handedTo = <A, E, R>(effect: Effect.Effect<A, E, R>, take: (value: A) => v
     )
   )
 
+const nextTick = Effect.callback<void>((resume) => {
+  process.nextTick(() => resume(Effect.void))
+})
+
 /** A port that nobody listens on. */
 const freePort = Effect.map(Effect.scoped(rawServer()), ({ port }) => port)
 
@@ -436,13 +440,19 @@ describe("listen", () => {
       strictEqual(String(listener.address), `127.0.0.5:${portOf(listener.address)}`)
       const nowhere = yield* Effect.flip(listen({ host: "away.test", port: 80 }))
       strictEqual(nowhere.message, "listen on away.test:80: address not available (EADDRNOTAVAIL)")
+      const { port } = yield* rawServer({ host: "127.0.0.5", port: 0 })
+      const inUse = yield* Effect.flip(listen({ host: "here.test", port }))
+      strictEqual(inUse.reason._tag, "AddressInUse")
       const unknown = yield* Effect.flip(listen({ host: "unknown.test", port: 80 }))
       strictEqual(unknown.reason._tag, "NameNotResolved")
     }).pipe(
       Effect.scoped,
       leavingNothing,
       Effect.provide(
-        withNames({ "here.test": ["203.0.113.1", "127.0.0.5"], "away.test": ["203.0.113.1", "203.0.113.2"] })
+        withNames({
+          "here.test": ["203.0.113.1", "127.0.0.5", "127.0.0.6"],
+          "away.test": ["203.0.113.1", "203.0.113.2"]
+        })
       )
     )
   )
@@ -538,6 +548,29 @@ describe("listen", () => {
         [...outcomes].sort(),
         ["2048", "3", "4"].flatMap((n) => [`${n} accepted`, `${n} interrupted`])
       )
+    })
+  )
+
+  live("loses no connection that comes while a waiting accept is interrupted", () =>
+    Effect.gen(function* () {
+      const listener = yield* listen({ host: "127.0.0.1" })
+      const options = { host: "127.0.0.1", port: portOf(listener.address) }
+      for (const operations of [2048, 5, 4, 3]) {
+        const waiting = yield* listener.accept.pipe(
+          Effect.provideService(References.MaxOpsBeforeYield, operations),
+          Effect.forkChild({ startImmediately: true })
+        )
+        yield* loops(20)
+        const second = yield* Effect.forkChild(listener.accept, { startImmediately: true })
+        const peer = net.connect(options)
+        waiting.interruptUnsafe()
+        strictEqual((yield* Fiber.await(waiting))._tag, "Failure")
+        const transport = yield* Fiber.join(second)
+        strictEqual(String(transport.remoteAddress), `127.0.0.1:${peer.localPort}`)
+        transport.abort()
+        peer.on("error", () => {})
+        peer.destroy()
+      }
     })
   )
 
@@ -651,6 +684,11 @@ describe("listen", () => {
         if (acceptedCount > 64) throw new Error("the descriptors do not run out")
       }
       assertTrue(acceptedCount > 10)
+      // One goes, one comes: that is no news.
+      peers[0]?.destroy()
+      strictEqual(yield* line, "closed")
+      peers[0] = yield* rawConnect({ host: "127.0.0.1", port })
+      strictEqual(yield* line, "accepted")
       for (const peer of peers) peer.destroy()
       for (let left = acceptedCount; left > 0;) if ((yield* line) === "closed") left--
       const peer = yield* rawConnect({ host: "127.0.0.1", port })
@@ -703,6 +741,37 @@ describe("listen on a Unix path", () => {
       // The probes of the second listen, then this client.
       yield* accepted(listener)
       yield* accepted(listener)
+    })
+  )
+
+  live("takes no path that another server takes meanwhile", () =>
+    Effect.gen(function* () {
+      const directory = yield* tempDirectory
+      const outcomes = new Set<string>()
+      for (let turns = 0; turns < 30; turns++) {
+        const file = path.join(directory, `s${turns}`)
+        yield* leaveStale(file)
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const fiber = yield* Effect.forkChild(Effect.exit(listen({ path: file })), {
+              startImmediately: true
+            })
+            for (let i = 0; i < turns; i++) yield* turns < 20 ? nextTick : loops(1)
+            if (fiber.pollUnsafe() === undefined) {
+              fs.unlinkSync(file)
+              const { next } = yield* rawServer({ path: file })
+              strictEqual((yield* Fiber.join(fiber))._tag, "Failure")
+              yield* owned(connect({ path: file }))
+              yield* next
+              outcomes.add("another's")
+            } else {
+              yield* owned(connect({ path: file }))
+              outcomes.add("own")
+            }
+          })
+        )
+      }
+      deepStrictEqual([...outcomes].sort(), ["another's", "own"])
     })
   )
 
