@@ -26,7 +26,8 @@ const indexOfScalar = (haystack: Uint8Array, needle: Uint8Array, from: number): 
 }
 
 // Node's native search compares many bytes at a time; elsewhere the search is by the first byte.
-const native = "Buffer" in globalThis ? Buffer.alloc(0) : undefined
+const native: { readonly indexOf: (needle: Uint8Array, from: number) => number } | undefined =
+  "Buffer" in globalThis ? Buffer.alloc(0) : undefined
 
 const indexOfMany = (haystack: Uint8Array, needle: Uint8Array, from: number): number =>
   native === undefined ? indexOfScalar(haystack, needle, from) : native.indexOf.call(haystack, needle, from)
