@@ -690,7 +690,7 @@ describe("listen", () => {
       peers[0] = yield* rawConnect({ host: "127.0.0.1", port })
       strictEqual(yield* line, "accepted")
       for (const peer of peers) peer.destroy()
-      for (let left = acceptedCount; left > 0;) if ((yield* line) === "closed") left--
+      for (let left = acceptedCount; left > 0; left--) strictEqual(yield* line, "closed")
       const peer = yield* rawConnect({ host: "127.0.0.1", port })
       peer.end()
       strictEqual((yield* readToEnd(peer)).toString(), "hello")
