@@ -123,7 +123,9 @@ export interface Server {
    * Stops accepting, lets the handlers finish for `grace` (the server's own unless given; 0 is allowed), then interrupts
    * them and aborts what is left. May be called again, with a shorter grace, to hurry.
    */
-  readonly shutdown: (options?: { readonly grace?: Duration.Input | undefined }) => Effect.Effect<ShutdownReport>
+  readonly shutdown: (options?: {
+    readonly grace?: Duration.Input | undefined
+  }) => Effect.Effect<ShutdownReport>
   /** Waits until the server has shut down. */
   readonly closed: Effect.Effect<void>
 }
@@ -158,8 +160,7 @@ export interface Options<E = unknown, R = never> extends Connection.Options, Lis
   readonly maxConnections?: number | undefined
   /** Runs for each handler that fails or dies. Default: an error in the log, with the peer's address. */
   readonly onError?:
-    | ((cause: Cause.Cause<E>, info: Connection.ConnectionInfo) => Effect.Effect<unknown, never, R>)
-    | undefined
+    ((cause: Cause.Cause<E>, info: Connection.ConnectionInfo) => Effect.Effect<unknown, never, R>) | undefined
   /** Interrupts a handler whose connection is lost (reset by the peer), even if it is doing something else. Default `false`. */
   readonly interruptOnDisconnect?: boolean | undefined
   /** How long a shutdown, or the end of the scope, lets the handlers finish; 0 is allowed. Default 5 seconds. */
@@ -200,8 +201,14 @@ export const serve = <E, R, R2 = never>(
       const listening = yield* Scope.fork(yield* Effect.scope)
       const listeners = yield* restore(Scope.provide(listenAll(options.listen, options), listening))
       const context = yield* Effect.context<Exclude<R | R2, Scope.Scope>>()
-      const supervisor = new Supervisor(listeners, listening, yield* PubSub.sliding<ServerEvent>(EVENTS_KEPT), options.grace)
-      const slots = options.maxConnections === undefined ? undefined : Semaphore.makeUnsafe(options.maxConnections)
+      const supervisor = new Supervisor(
+        listeners,
+        listening,
+        yield* PubSub.sliding<ServerEvent>(EVENTS_KEPT),
+        options.grace
+      )
+      const slots =
+        options.maxConnections === undefined ? undefined : Semaphore.makeUnsafe(options.maxConnections)
       const onError = options.onError ?? logFailure
 
       const handle = (connection: Connection.Connection): Effect.Effect<unknown, E, R | R2> => {
@@ -245,12 +252,14 @@ export const serve = <E, R, R2 = never>(
             )
 
       for (const listener of listeners) {
-        yield* supervisor.next(listener).pipe(
-          Effect.interruptible,
-          Effect.flatMap(admit),
-          Effect.forever({ disableYield: true }),
-          Effect.forkIn(listening, { startImmediately: true })
-        )
+        yield* supervisor
+          .next(listener)
+          .pipe(
+            Effect.interruptible,
+            Effect.flatMap(admit),
+            Effect.forever({ disableYield: true }),
+            Effect.forkIn(listening, { startImmediately: true })
+          )
       }
       yield* Effect.addFinalizer(() => supervisor.shutdown())
       return supervisor
@@ -281,7 +290,9 @@ export const run = <E, R, R2 = never>(
 ): Effect.Effect<never, ListenError, Network | Exclude<R | R2, Scope.Scope>> =>
   Effect.scoped(Effect.andThen(serve(handler, options), Effect.never))
 
-const checkOptions = (options: Connection.Options & { readonly maxConnections?: number | undefined }): Settings => {
+const checkOptions = (
+  options: Connection.Options & { readonly maxConnections?: number | undefined }
+): Settings => {
   const { maxConnections } = options
   if (maxConnections !== undefined && (!Number.isSafeInteger(maxConnections) || maxConnections < 1)) {
     throw new RangeError(`maxConnections must be a positive integer, received ${maxConnections}`)
@@ -300,7 +311,8 @@ const logFailure = (cause: Cause.Cause<unknown>, info: Connection.ConnectionInfo
 const lost = (connection: Connection.Connection): Effect.Effect<never> =>
   Effect.matchEffect(connection.closed, { onFailure: () => Effect.interrupt, onSuccess: () => Effect.never })
 
-const hasFreePort = (address: ListenAddress): address is Exclude<ListenAddress, UnixTarget> => address.path === undefined && (address.port ?? 0) === 0
+const hasFreePort = (address: ListenAddress): address is Exclude<ListenAddress, UnixTarget> =>
+  address.path === undefined && (address.port ?? 0) === 0
 
 const listenAll = (
   listen: ListenAddress | ReadonlyArray<ListenAddress>,
@@ -315,7 +327,8 @@ const listenAll = (
       Effect.map(
         network.listen(hasFreePort(address) ? { host: address.host, port: shared } : address, options),
         (listener) => {
-          if (hasFreePort(address) && NetAddress.isInetAddress(listener.address)) shared = listener.address.port
+          if (hasFreePort(address) && NetAddress.isInetAddress(listener.address))
+            shared = listener.address.port
           return listener
         }
       )
@@ -326,7 +339,9 @@ const listenAll = (
     error.reason._tag === "AddressInUse" && addresses.length > 1 && addresses.every(hasFreePort)
   return Effect.gen(function* () {
     const own = yield* Scope.fork(yield* Effect.scope)
-    return yield* Effect.onError(Scope.provide(attempt, own), (cause) => Scope.close(own, Exit.failCause(cause)))
+    return yield* Effect.onError(Scope.provide(attempt, own), (cause) =>
+      Scope.close(own, Exit.failCause(cause))
+    )
   }).pipe(Effect.retry({ while: isClash, times: PORT_ATTEMPTS }))
 }
 
@@ -392,11 +407,16 @@ class Supervisor implements Server {
     if (this.clients.size === 0) this.empty.openUnsafe()
   }
 
-  readonly shutdown = (options?: { readonly grace?: Duration.Input | undefined }): Effect.Effect<ShutdownReport> =>
+  readonly shutdown = (options?: {
+    readonly grace?: Duration.Input | undefined
+  }): Effect.Effect<ShutdownReport> =>
     Effect.gen({ self: this }, function* () {
       const report = (this.report ??= yield* this.stopAccepting())
       yield* Effect.timeoutOption(this.empty.await, options?.grace ?? this.grace)
-      yield* Effect.forEach(this.clients, (client) => this.cutOff(client), { concurrency: "unbounded", discard: true })
+      yield* Effect.forEach(this.clients, (client) => this.cutOff(client), {
+        concurrency: "unbounded",
+        discard: true
+      })
       yield* this.empty.await
       this.down.openUnsafe()
       yield* PubSub.shutdown(this.bus)

@@ -46,15 +46,14 @@ const on = (address: string | undefined): string => (address === undefined ? "" 
  * @category errors
  * @since 0.1.0
  */
-export class IncompleteReadError extends Schema.TaggedError<IncompleteReadError>("effect-wire/IncompleteReadError")(
-  "IncompleteReadError",
-  {
-    partial: Schema.Uint8Array,
-    expected: Schema.optional(Schema.Number),
-    operation: Schema.optional(Schema.String),
-    address: Schema.optional(Schema.String)
-  }
-) {
+export class IncompleteReadError extends Schema.TaggedError<IncompleteReadError>(
+  "effect-wire/IncompleteReadError"
+)("IncompleteReadError", {
+  partial: Schema.Uint8Array,
+  expected: Schema.optional(Schema.Number),
+  operation: Schema.optional(Schema.String),
+  address: Schema.optional(Schema.String)
+}) {
   override get message(): string {
     const wanted = this.expected === undefined ? "undefined" : String(this.expected)
     return `${this.operation ?? "read"}: end of input${from(this.address)}, ${bytes(this.partial.length)} read on a total of ${wanted} expected bytes`
@@ -97,11 +96,14 @@ export class LimitOverrunError extends Schema.TaggedError<LimitOverrunError>("ef
  * @category errors
  * @since 0.1.0
  */
-export class TimeoutError extends Schema.TaggedError<TimeoutError>("effect-wire/TimeoutError")("TimeoutError", {
-  operation: Schema.String,
-  duration: Schema.Duration,
-  address: Schema.optional(Schema.String)
-}) {
+export class TimeoutError extends Schema.TaggedError<TimeoutError>("effect-wire/TimeoutError")(
+  "TimeoutError",
+  {
+    operation: Schema.String,
+    duration: Schema.Duration,
+    address: Schema.optional(Schema.String)
+  }
+) {
   override get message(): string {
     const where = this.operation === "connect" ? to(this.address) : on(this.address)
     return `${this.operation}${where}: timed out after ${Duration.format(this.duration)}`
@@ -164,7 +166,10 @@ export class ConnectionAborted extends Schema.TaggedError<ConnectionAborted>("ef
  * @category reasons
  * @since 0.1.0
  */
-export class BrokenPipe extends Schema.TaggedError<BrokenPipe>("effect-wire/BrokenPipe")("BrokenPipe", reasonFields) {
+export class BrokenPipe extends Schema.TaggedError<BrokenPipe>("effect-wire/BrokenPipe")(
+  "BrokenPipe",
+  reasonFields
+) {
   override get message(): string {
     return "broken pipe: the connection is closed for writing"
   }
@@ -276,10 +281,9 @@ export class AddressInUse extends Schema.TaggedError<AddressInUse>("effect-wire/
  * @category reasons
  * @since 0.1.0
  */
-export class AddressNotAvailable extends Schema.TaggedError<AddressNotAvailable>("effect-wire/AddressNotAvailable")(
-  "AddressNotAvailable",
-  reasonFields
-) {
+export class AddressNotAvailable extends Schema.TaggedError<AddressNotAvailable>(
+  "effect-wire/AddressNotAvailable"
+)("AddressNotAvailable", reasonFields) {
   override get message(): string {
     return "address not available"
   }
@@ -291,10 +295,13 @@ export class AddressNotAvailable extends Schema.TaggedError<AddressNotAvailable>
  * @category reasons
  * @since 0.1.0
  */
-export class InvalidAddress extends Schema.TaggedError<InvalidAddress>("effect-wire/InvalidAddress")("InvalidAddress", {
-  ...reasonFields,
-  detail: Schema.optional(Schema.String)
-}) {
+export class InvalidAddress extends Schema.TaggedError<InvalidAddress>("effect-wire/InvalidAddress")(
+  "InvalidAddress",
+  {
+    ...reasonFields,
+    detail: Schema.optional(Schema.String)
+  }
+) {
   override get message(): string {
     return this.detail === undefined ? "invalid address" : `invalid address: ${this.detail}`
   }
@@ -307,10 +314,9 @@ export class InvalidAddress extends Schema.TaggedError<InvalidAddress>("effect-w
  * @category reasons
  * @since 0.1.0
  */
-export class ResourcesExhausted extends Schema.TaggedError<ResourcesExhausted>("effect-wire/ResourcesExhausted")(
-  "ResourcesExhausted",
-  reasonFields
-) {
+export class ResourcesExhausted extends Schema.TaggedError<ResourcesExhausted>(
+  "effect-wire/ResourcesExhausted"
+)("ResourcesExhausted", reasonFields) {
   override get message(): string {
     return "out of file descriptors or memory"
   }
@@ -487,7 +493,8 @@ export type WriteError = ConnectionError | TimeoutError
  * @category errors
  * @since 0.1.0
  */
-export type StreamError = IncompleteReadError | LimitOverrunError | TimeoutError | ConnectionError | ListenError
+export type StreamError =
+  IncompleteReadError | LimitOverrunError | TimeoutError | ConnectionError | ListenError
 
 /**
  * Tells whether a value is one of this library's errors.

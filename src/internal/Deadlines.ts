@@ -96,7 +96,12 @@ export class Deadlines {
     this.timerAt = at
     // Rounded up, so that the clock is never found just short of the deadline.
     const sleep = this.clock.sleep(Duration.millis(Math.max(0, Math.ceil(at - now))))
-    this.timer = Effect.runForkWith(this.context)(Effect.andThen(sleep, Effect.sync(() => this.fire())))
+    this.timer = Effect.runForkWith(this.context)(
+      Effect.andThen(
+        sleep,
+        Effect.sync(() => this.fire())
+      )
+    )
   }
 
   private fire(): void {

@@ -19,11 +19,16 @@ export const readLimit = (limit: number = DEFAULT_LIMIT): number => {
 }
 
 /** Throws a `RangeError` unless both are non-negative integers and `low` is not above `high`. */
-export const watermarks = (options?: { readonly high: number; readonly low?: number | undefined }): Watermarks => {
+export const watermarks = (options?: {
+  readonly high: number
+  readonly low?: number | undefined
+}): Watermarks => {
   const high = options?.high ?? DEFAULT_LIMIT
   const low = options?.low ?? Math.floor(high / 4)
   if (!isCount(high) || !isCount(low)) {
-    throw new RangeError(`watermarks must be non-negative integers (bytes), received high ${high} and low ${low}`)
+    throw new RangeError(
+      `watermarks must be non-negative integers (bytes), received high ${high} and low ${low}`
+    )
   }
   if (low > high) {
     throw new RangeError(`the low watermark (${low}) must not be above the high one (${high})`)
