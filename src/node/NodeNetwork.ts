@@ -356,14 +356,21 @@ const bind = (server: net.Server, options: net.ListenOptions): Effect.Effect<voi
     server.listen(options)
   })
 
-/** A file's identity, to tell whether a path still names the same one. */
-const identify = (path: string): string | undefined => {
-  const stats = fs.lstatSync(path, { bigint: true, throwIfNoEntry: false })
-  return stats === undefined ? undefined : `${stats.dev}:${stats.ino}:${stats.birthtimeNs}`
+interface PathEntry {
+  /** Tells whether a path still names the same file. */
+  readonly identity: string
+  readonly isSocket: boolean
 }
 
-const isSocketFile = (path: string): boolean =>
-  fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true
+/** What is at a path. An abstract name is nothing in the file system. */
+const entryAt = (path: string): PathEntry | undefined => {
+  try {
+    const stats = fs.lstatSync(path, { bigint: true })
+    return { identity: `${stats.dev}:${stats.ino}:${stats.birthtimeNs}`, isSocket: stats.isSocket() }
+  } catch {
+    return undefined
+  }
+}
 
 /** Whether nobody listens on the socket file any more: only a refusal proves it. */
 const isStale = (path: string): Effect.Effect<boolean> =>
@@ -389,10 +396,12 @@ const bindPath = (
     bind(server, options),
     (error) => codeOf(error) === "EADDRINUSE",
     Effect.fnUntraced(function* (error): Effect.fn.Return<void, Error> {
-      const found = identify(options.path)
-      if (!isSocketFile(options.path) || !(yield* isStale(options.path))) return yield* Effect.fail(error)
+      const found = entryAt(options.path)
+      if (found?.isSocket !== true || !(yield* isStale(options.path))) return yield* Effect.fail(error)
       // Nothing else of this process runs between the check and the new file.
-      if (identify(options.path) === found) fs.unlinkSync(options.path)
+      if (entryAt(options.path)?.identity === found.identity) {
+        yield* Effect.try({ try: () => fs.unlinkSync(options.path), catch: () => error })
+      }
       return yield* bind(server, options)
     })
   )
@@ -401,16 +410,21 @@ const bindPath = (
  * Closes a server on a path. libuv removes whatever is at the path by then, so what took the place of the server's own
  * file is moved aside meanwhile.
  */
-const closePath = (server: net.Server, file: string, identity: string | undefined): void => {
-  const found = identify(file)
-  if (found === undefined || found === identity) {
+const closePath = (server: net.Server, file: string, own: PathEntry | undefined): void => {
+  const found = entryAt(file)
+  if (found === undefined || found.identity === own?.identity) {
     server.close()
     return
   }
   const aside = path.join(path.dirname(file), `.${randomUUID()}`)
-  fs.renameSync(file, aside)
-  server.close()
-  fs.renameSync(aside, file)
+  try {
+    fs.renameSync(file, aside)
+    server.close()
+    fs.renameSync(aside, file)
+  } catch {
+    // A directory that may not be written to: libuv cannot remove anything there either.
+    server.close()
+  }
 }
 
 interface Binding {
@@ -473,14 +487,14 @@ const open = Effect.fnUntraced(function* (binding: Binding): Effect.fn.Return<Li
     : { kind: "tcp" }
   server.on("connection", (socket) => queue.add(NodeTransport.fromDuplex(socket, addresses)))
   server.on("error", (cause) => queue.fail(cause))
-  const identity = isUnix ? identify(destination.path) : undefined
+  const own = isUnix ? entryAt(destination.path) : undefined
   return {
     address,
     accept: queue.accept,
     close: Effect.sync(() => {
       if (!server.listening) return
       queue.close()
-      if (isUnix) closePath(server, destination.path, identity)
+      if (isUnix) closePath(server, destination.path, own)
       else server.close()
     })
   }

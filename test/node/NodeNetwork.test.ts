@@ -800,6 +800,21 @@ describe("listen on a Unix path", () => {
     })
   )
 
+  it.live("takes an abstract name, which is no file", ({ skip }) =>
+    Effect.gen(function* () {
+      if (process.platform !== "linux") return skip("abstract names are Linux's")
+      const name = `\0effect-wire-${process.pid}`
+      const listener = yield* listen({ path: name })
+      const client = yield* owned(connect({ path: name }))
+      strictEqual(String(client.remoteAddress), name)
+      yield* accepted(listener)
+      const error = yield* Effect.flip(listen({ path: name }))
+      strictEqual(error.reason._tag, "AddressInUse")
+      yield* listener.close
+      yield* listen({ path: name })
+    }).pipe(Effect.scoped, leavingNothing, Effect.provide(NodeNetwork.layer))
+  )
+
   live("says that the directory is missing", () =>
     Effect.gen(function* () {
       const file = path.join(yield* tempDirectory, "missing", "s")
