@@ -395,7 +395,7 @@ const bindPath = (
   Effect.catchIf(
     bind(server, options),
     (error) => codeOf(error) === "EADDRINUSE",
-    Effect.fnUntraced(function* (error): Effect.fn.Return<void, Error> {
+    Effect.fnUntraced(function* (error: Error): Effect.fn.Return<void, Error> {
       const found = entryAt(options.path)
       if (found?.isSocket !== true || !(yield* isStale(options.path))) return yield* Effect.fail(error)
       // Nothing else of this process runs between the check and the new file.
