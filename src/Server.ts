@@ -33,7 +33,7 @@ import {
   Cause,
   Context,
   Data,
-  type Duration,
+  Duration,
   Effect,
   Exit,
   type Fiber,
@@ -43,7 +43,8 @@ import {
   Schedule,
   Scope,
   Semaphore,
-  Stream
+  Stream,
+  type Take
 } from "effect"
 import { NetAddress } from "effect/net"
 import * as Connection from "./Connection.ts"
@@ -117,11 +118,12 @@ export interface Server {
   readonly addresses: Arr.NonEmptyReadonlyArray<NetAddress.SocketAddress>
   readonly activeConnections: Effect.Effect<number>
   readonly connections: Effect.Effect<ReadonlyArray<Connection.ConnectionInfo>>
-  /** Events from now on. A slow consumer misses the oldest of more than 256 unread ones. Ends with the server. */
+  /** Events from now on. A slow consumer misses the oldest of more than 256 unread ones. Ends after the server's last. */
   readonly events: Stream.Stream<ServerEvent>
   /**
    * Stops accepting, lets the handlers finish for `grace` (the server's own unless given; 0 is allowed), then interrupts
-   * them and aborts what is left. May be called again, with a shorter grace, to hurry.
+   * them and aborts what is left. May be called again, with a shorter grace, to hurry. Interrupting it only stops the
+   * waiting: the server does not accept again, and nobody is cut off until the next call or the scope's end.
    */
   readonly shutdown: (options?: {
     readonly grace?: Duration.Input | undefined
@@ -154,7 +156,7 @@ export type Handler<E, R> = (connection: Connection.Connection) => Effect.Effect
  * @since 0.1.0
  */
 export interface Options<E = unknown, R = never> extends Connection.Options, ListenOptions {
-  /** Where to listen; several listeners with port 0 share one port. */
+  /** Where to listen; several listeners with port 0 share one port. An address that is named twice counts once. */
   readonly listen: ListenAddress | ReadonlyArray<ListenAddress>
   /** How many connections are served at once; more wait until one ends. Default: no limit. */
   readonly maxConnections?: number | undefined
@@ -204,16 +206,29 @@ export const serve = <E, R, R2 = never>(
       const supervisor = new Supervisor(
         listeners,
         listening,
-        yield* PubSub.sliding<ServerEvent>(EVENTS_KEPT),
-        options.grace
+        yield* PubSub.sliding<Take.Take<ServerEvent>>(EVENTS_KEPT),
+        settings.grace
       )
       const slots =
         options.maxConnections === undefined ? undefined : Semaphore.makeUnsafe(options.maxConnections)
-      const onError = options.onError ?? logFailure
+      const { onError } = options
+
+      const report = (
+        cause: Cause.Cause<E>,
+        info: Connection.ConnectionInfo
+      ): Effect.Effect<unknown, never, R2> => {
+        if (Cause.hasInterruptsOnly(cause)) return Effect.void
+        if (onError === undefined) return logFailure("connection handler failed", cause, info)
+        return Effect.tapCause(
+          Effect.suspend(() => onError(cause, info)),
+          (ownCause) => logFailure("onError of a connection failed", ownCause, info)
+        )
+      }
 
       const handle = (connection: Connection.Connection): Effect.Effect<unknown, E, R | R2> => {
-        const handled = Effect.tapCause(handler(connection), (cause) =>
-          Cause.hasInterruptsOnly(cause) ? Effect.void : onError(cause, connection.info)
+        const handled = Effect.tapCause(
+          Effect.suspend(() => handler(connection)),
+          (cause) => report(cause, connection.info)
         )
         return options.interruptOnDisconnect === true ? Effect.raceFirst(handled, lost(connection)) : handled
       }
@@ -252,14 +267,13 @@ export const serve = <E, R, R2 = never>(
             )
 
       for (const listener of listeners) {
-        yield* supervisor
-          .next(listener)
-          .pipe(
-            Effect.interruptible,
-            Effect.flatMap(admit),
-            Effect.forever({ disableYield: true }),
-            Effect.forkIn(listening, { startImmediately: true })
-          )
+        yield* supervisor.next(listener).pipe(
+          Effect.interruptible,
+          Effect.flatMap(admit),
+          Effect.forever({ disableYield: true }),
+          // Uninterruptible but while it waits: an accepted connection reaches its fiber, or is refused.
+          Effect.forkIn(listening, { startImmediately: true, uninterruptible: true })
+        )
       }
       yield* Effect.addFinalizer(() => supervisor.shutdown())
       return supervisor
@@ -290,18 +304,32 @@ export const run = <E, R, R2 = never>(
 ): Effect.Effect<never, ListenError, Network | Exclude<R | R2, Scope.Scope>> =>
   Effect.scoped(Effect.andThen(serve(handler, options), Effect.never))
 
-const checkOptions = (
-  options: Connection.Options & { readonly maxConnections?: number | undefined }
-): Settings => {
+interface ServerSettings extends Settings {
+  readonly grace: Duration.Duration
+}
+
+const checkOptions = (options: Options<never, unknown>): ServerSettings => {
   const { maxConnections } = options
   if (maxConnections !== undefined && (!Number.isSafeInteger(maxConnections) || maxConnections < 1)) {
     throw new RangeError(`maxConnections must be a positive integer, received ${maxConnections}`)
   }
-  return Connection.checkOptions(options)
+  return { ...Connection.checkOptions(options), grace: checkGrace(options.grace ?? DEFAULT_GRACE) }
 }
 
-const logFailure = (cause: Cause.Cause<unknown>, info: Connection.ConnectionInfo): Effect.Effect<void> =>
-  Effect.logError("connection handler failed", cause).pipe(
+const checkGrace = (input: Duration.Input): Duration.Duration => {
+  const grace = Duration.fromInputUnsafe(input)
+  if (Duration.isNegative(grace)) {
+    throw new RangeError(`grace must not be negative, received ${Duration.toMillis(grace)} ms`)
+  }
+  return grace
+}
+
+const logFailure = (
+  message: string,
+  cause: Cause.Cause<unknown>,
+  info: Connection.ConnectionInfo
+): Effect.Effect<void> =>
+  Effect.logError(message, cause).pipe(
     Effect.annotateLogs({
       peer: info.remoteAddress === undefined ? "unknown" : NetAddress.formatSocketAddress(info.remoteAddress)
     })
@@ -314,11 +342,16 @@ const lost = (connection: Connection.Connection): Effect.Effect<never> =>
 const hasFreePort = (address: ListenAddress): address is Exclude<ListenAddress, UnixTarget> =>
   address.path === undefined && (address.port ?? 0) === 0
 
+const isSame = (a: ListenAddress, b: ListenAddress): boolean =>
+  a.path === undefined
+    ? b.path === undefined && (a.host ?? "") === (b.host ?? "") && (a.port ?? 0) === (b.port ?? 0)
+    : a.path === b.path
+
 const listenAll = (
   listen: ListenAddress | ReadonlyArray<ListenAddress>,
   options: ListenOptions
 ): Effect.Effect<Arr.NonEmptyReadonlyArray<Listener>, ListenError, Network | Scope.Scope> => {
-  const addresses: ReadonlyArray<ListenAddress> = Arr.ensure(listen)
+  const addresses = Arr.dedupeWith(Arr.ensure<ListenAddress>(listen), isSame)
   if (!Arr.isReadonlyArrayNonEmpty(addresses)) throw new RangeError("listen must name at least one address")
   const attempt = Effect.gen(function* () {
     const network = yield* Network
@@ -350,8 +383,8 @@ class Supervisor implements Server {
   readonly [TypeId] = TypeId
   readonly addresses: Arr.NonEmptyReadonlyArray<NetAddress.SocketAddress>
   private readonly listening: Scope.Closeable
-  private readonly bus: PubSub.PubSub<ServerEvent>
-  private readonly grace: Duration.Input
+  private readonly bus: PubSub.PubSub<Take.Take<ServerEvent>>
+  private readonly grace: Duration.Duration
   private readonly clients = new Set<Client>()
   private readonly empty = Latch.makeUnsafe(true)
   private readonly down = Latch.makeUnsafe(false)
@@ -361,8 +394,8 @@ class Supervisor implements Server {
   constructor(
     listeners: Arr.NonEmptyReadonlyArray<Listener>,
     listening: Scope.Closeable,
-    bus: PubSub.PubSub<ServerEvent>,
-    grace: Duration.Input = DEFAULT_GRACE
+    bus: PubSub.PubSub<Take.Take<ServerEvent>>,
+    grace: Duration.Duration
   ) {
     this.addresses = Arr.map(listeners, (_) => _.address)
     this.listening = listening
@@ -377,7 +410,7 @@ class Supervisor implements Server {
   readonly closed = this.down.await
 
   get events(): Stream.Stream<ServerEvent> {
-    return Stream.fromPubSub(this.bus)
+    return Stream.fromPubSubTake(this.bus)
   }
 
   /** The next connection of a listener. What it cannot accept now it tries again, after a pause. */
@@ -411,24 +444,37 @@ class Supervisor implements Server {
     readonly grace?: Duration.Input | undefined
   }): Effect.Effect<ShutdownReport> =>
     Effect.gen({ self: this }, function* () {
-      const report = (this.report ??= yield* this.stopAccepting())
-      yield* Effect.timeoutOption(this.empty.await, options?.grace ?? this.grace)
-      yield* Effect.forEach(this.clients, (client) => this.cutOff(client), {
-        concurrency: "unbounded",
-        discard: true
-      })
-      yield* this.empty.await
-      this.down.openUnsafe()
-      yield* PubSub.shutdown(this.bus)
+      const grace = options?.grace === undefined ? this.grace : checkGrace(options.grace)
+      const report = this.report ?? (yield* this.begin())
+      yield* Effect.timeoutOption(this.empty.await, grace)
+      // In a fiber of its own: the one that waits here may be a handler, and is then interrupted with the others.
+      yield* Effect.forkDetach(this.cutOffAll, { startImmediately: true })
+      yield* this.down.await
       return { ...report }
     })
 
-  private stopAccepting(): Effect.Effect<Record<keyof ShutdownReport, number>> {
-    const report = { finished: 0, interrupted: 0, aborted: 0 }
-    return Effect.sync(() => {
-      this.report = report
-      this.publish(ServerEvent.ShuttingDown({ activeConnections: this.clients.size }))
-    }).pipe(Effect.andThen(Scope.close(this.listening, Exit.void)), Effect.as(report))
+  // Goes on to the end whoever interrupts the shutdown.
+  private begin(): Effect.Effect<Record<keyof ShutdownReport, number>> {
+    const report = (this.report = { finished: 0, interrupted: 0, aborted: 0 })
+    this.publish(ServerEvent.ShuttingDown({ activeConnections: this.clients.size }))
+    return Scope.close(this.listening, Exit.void).pipe(
+      Effect.andThen(this.empty.await),
+      Effect.andThen(
+        Effect.sync(() => {
+          PubSub.endUnsafe(this.bus, Exit.void)
+          this.down.openUnsafe()
+        })
+      ),
+      Effect.forkDetach({ startImmediately: true }),
+      Effect.as(report)
+    )
+  }
+
+  private get cutOffAll(): Effect.Effect<void> {
+    return Effect.forEach(this.clients, (client) => this.cutOff(client), {
+      concurrency: "unbounded",
+      discard: true
+    })
   }
 
   // The connection is aborted as well as the handler interrupted: a handler that cannot be interrupted while it reads or
@@ -440,6 +486,6 @@ class Supervisor implements Server {
   }
 
   private publish(event: ServerEvent): void {
-    PubSub.publishUnsafe(this.bus, event)
+    PubSub.publishUnsafe(this.bus, [event])
   }
 }
