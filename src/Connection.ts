@@ -395,7 +395,8 @@ export const fromWebStreams = (
  * A connection as an `effect/socket` `Socket`, for `effect/rpc` and whatever else is written against that.
  *
  * The connection stays owned by its own scope: the end of the socket's reader does not close it, a written `CloseEvent`
- * does. The peer's end of input is the close code 1000; `upgrade` is not supported.
+ * does, and the end of the writer's scope half-closes it where that is possible. The peer's end of input is the close code
+ * 1000; `upgrade` is not supported.
  *
  * @category conversions
  * @since 0.1.0
@@ -424,11 +425,14 @@ export const toSocket = (self: Connection): Socket.Socket => {
         upgrade: Socket.SocketUpgradeError.unsupported
       }
     }),
-    writer: Effect.succeed({
-      write: (chunk) =>
-        Socket.isCloseEvent(chunk) ? self.close : Effect.mapError(writer.write(chunk), toWriteError),
-      writeAll: (chunks) => Effect.mapError(writer.writeAll(chunks), toWriteError)
-    })
+    writer: Effect.acquireRelease(
+      Effect.succeed<Socket.Writer>({
+        write: (chunk) =>
+          Socket.isCloseEvent(chunk) ? self.close : Effect.mapError(writer.write(chunk), toWriteError),
+        writeAll: (chunks) => Effect.mapError(writer.writeAll(chunks), toWriteError)
+      }),
+      () => Effect.ignore(writer.end)
+    )
   })
 }
 

@@ -1085,6 +1085,18 @@ describe("toSocket", () => {
     })
   )
 
+  it.effect("the end of the writer's scope half-closes", () =>
+    Effect.gen(function* () {
+      const [left, right] = yield* pair()
+      const socket = Connection.toSocket(left)
+      yield* Effect.scoped(Effect.flatMap(socket.writer, (writer) => writer.write("all of it")))
+      strictEqual(text(yield* right.reader.readAll()), "all of it")
+      yield* right.writer.write("answer")
+      const { pull } = yield* socket.reader
+      strictEqual((yield* pull).length, 1)
+    })
+  )
+
   it.effect("failures are SocketErrors with the cause", () =>
     Effect.gen(function* () {
       const { connection, transport } = yield* connect()
