@@ -486,6 +486,7 @@ class Supervisor implements Server {
   }
 
   private publish(event: ServerEvent): void {
-    PubSub.publishUnsafe(this.bus, [event])
+    // The unsafe way does not slide: with a subscriber that lags, it would drop the event for all.
+    if (!PubSub.publishUnsafe(this.bus, [event])) Effect.runSync(PubSub.publish(this.bus, [event]))
   }
 }
