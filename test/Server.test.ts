@@ -1250,4 +1250,20 @@ describe("S: listening", () => {
       strictEqual(info?.tls, undefined)
       strictEqual(info?.openedAt.epochMilliseconds, 86_400_000)
     }))
+
+  test("H-009: a link-local IPv6 address keeps its scope", () =>
+    Effect.gen(function* () {
+      const server = yield* Server.serve(({ writer }) => writer.write("hi"), {
+        listen: { host: "fe80::1%7", port: 7000 }
+      })
+      const client = yield* Connection.connect("[fe80::1%7]:7000")
+      const { remoteAddress } = client.info
+      assertTrue(remoteAddress !== undefined && NetAddress.isInetAddressV6(remoteAddress))
+      strictEqual(remoteAddress.scopeId, 7)
+      strictEqual(String(server.addresses[0]), "[fe80::1%7]:7000")
+      strictEqual(
+        (yield* Effect.flip(Connection.connect("[fe80::1%8]:7000"))).message,
+        "connect to [fe80::1%8]:7000: connection refused (ECONNREFUSED)"
+      )
+    }))
 })
