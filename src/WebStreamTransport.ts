@@ -4,9 +4,10 @@
  * @since 0.1.0
  */
 import { Effect, type Scope } from "effect"
-import type { NetAddress } from "effect/net"
+import { NetAddress } from "effect/net"
 import { encode } from "./internal/bytes.ts"
-import { ConnectionAborted, type ConnectionError, connectionErrorFromCause } from "./StreamError.ts"
+import { join } from "./internal/join.ts"
+import { type ConnectionError, connectionErrorFromCause, ConnectionReset } from "./StreamError.ts"
 import type { Handler, Kind, Transport } from "./Transport.ts"
 
 /**
@@ -39,30 +40,44 @@ export interface Options {
  * - Reading: the stream is read only while the connection wants bytes; its end is the end of input, its error the
  *   connection's.
  * - Writing: one batch at a time, each handed over when the stream is ready for it. `end` closes the writable stream.
- * - `abort` cancels one stream and aborts the other.
+ * - `abort` cancels one stream and aborts the other, with a `ConnectionReset` as the reason: this is what a peer on the
+ *   other side of two `TransformStream`s sees.
  *
  * The scope's end aborts the transport if nobody ended it before. A stream that is locked already is a `TypeError` defect.
+ *
+ * **Example** (Two ends in one process)
+ *
+ * ```ts
+ * import { Console, Effect } from "effect"
+ * import { Connection, WebStreamTransport } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const there = new TransformStream<Uint8Array, Uint8Array>()
+ *   const back = new TransformStream<Uint8Array, Uint8Array>()
+ *   const left = yield* WebStreamTransport.make({ readable: back.readable, writable: there.writable })
+ *   const right = yield* WebStreamTransport.make({ readable: there.readable, writable: back.writable })
+ *   const client = yield* Connection.make(left)
+ *   const server = yield* Connection.make(right)
+ *   yield* client.writer.write("over web streams\n")
+ *   yield* Console.log(yield* server.reader.readLineString) // Some("over web streams")
+ *   yield* Effect.all([client.close, server.close], { concurrency: "unbounded" })
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program))
+ * ```
  *
  * @category constructors
  * @since 0.1.0
  */
 export const make = (streams: WebStreams, options?: Options): Effect.Effect<Transport, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.sync(() => new WebStreamTransport(streams, options)),
+    Effect.sync(() => {
+      // Before the readable one is locked here, which fails by itself if it is locked already.
+      if (streams.writable.locked) throw new TypeError("the writable stream is locked already")
+      return new WebStreamTransport(streams, options)
+    }),
     (transport) => Effect.sync(() => transport.abort())
   )
-
-const join = (chunks: ReadonlyArray<Uint8Array>, bytes: number): Uint8Array => {
-  const [first] = chunks
-  if (chunks.length === 1 && first !== undefined) return first
-  const out = new Uint8Array(bytes)
-  let offset = 0
-  for (const chunk of chunks) {
-    out.set(chunk, offset)
-    offset += chunk.length
-  }
-  return out
-}
 
 type ReadResult = Awaited<ReturnType<ReadableStreamDefaultReader<Uint8Array>["read"]>>
 
@@ -81,8 +96,6 @@ class WebStreamTransport implements Transport {
   private handler: Handler | undefined = undefined
   private paused = true
   private reading = false
-  // A chunk that was asked for and came when nobody wanted it any more.
-  private unread: Uint8Array | undefined = undefined
   private inputEnded = false
   private pending: Array<Uint8Array> = []
   private sending = false
@@ -93,9 +106,9 @@ class WebStreamTransport implements Transport {
   constructor({ readable, writable }: WebStreams, options: Options | undefined) {
     this.reader = readable.getReader()
     this.writer = writable.getWriter()
-    this.writer.closed.catch(this.onWriteError)
+    this.reader.closed.catch(ignore)
+    this.writer.closed.catch(ignore)
     this.writer.ready.catch(ignore)
-    this.reader.closed.catch(this.onReadError)
     this.kind = options?.kind ?? "web"
     this.localAddress = options?.localAddress
     this.remoteAddress = options?.remoteAddress
@@ -103,6 +116,9 @@ class WebStreamTransport implements Transport {
 
   start(handler: Handler): void {
     this.handler = handler
+    // Not before there is somebody to tell.
+    this.reader.closed.catch(this.onReadError)
+    this.writer.closed.catch(this.onWriteError)
   }
 
   pause(): void {
@@ -118,6 +134,7 @@ class WebStreamTransport implements Transport {
 
   write(chunk: Uint8Array | string): void {
     const bytes = encode(chunk)
+    if (bytes.length === 0) return
     this.pending.push(bytes)
     this.bufferedBytes += bytes.length
     if (!this.sending) this.send()
@@ -145,14 +162,7 @@ class WebStreamTransport implements Transport {
   }
 
   private readonly read = (): void => {
-    if (this.paused || this.gone) return
-    const { unread } = this
-    if (unread !== undefined) {
-      this.unread = undefined
-      this.handler?.onData(unread)
-      return this.read()
-    }
-    if (this.reading || this.inputEnded) return
+    if (this.paused || this.gone || this.reading || this.inputEnded) return
     this.reading = true
     this.reader.read().then(this.onRead, this.onReadError)
   }
@@ -165,7 +175,8 @@ class WebStreamTransport implements Transport {
       this.handler?.onEnd()
       return this.finish()
     }
-    this.unread = value
+    // Also after `pause`, for it was on its way: held back, it would be lost if the stream failed.
+    if (value.length > 0) this.handler?.onData(value)
     this.read()
   }
 
@@ -183,14 +194,16 @@ class WebStreamTransport implements Transport {
     if (this.gone) return
     const { pending } = this
     if (pending.length > 0) {
-      const bytes = pending.reduce((sum, chunk) => sum + chunk.length, 0)
+      const chunk = join(pending)
+      // Counted now: a sink that transfers the chunk leaves it empty.
+      const bytes = chunk.length
       this.pending = []
-      this.writer.write(join(pending, bytes)).then(() => this.onWritten(bytes), ignore)
+      this.writer.write(chunk).then(() => this.onWritten(bytes), this.onWriteError)
     } else {
       this.sending = false
       if (this.output !== "ending") return
       this.output = "ended"
-      this.writer.close().then(this.onOutputClosed, ignore)
+      this.writer.close().then(this.onOutputClosed, this.onWriteError)
     }
   }
 
@@ -214,7 +227,8 @@ class WebStreamTransport implements Transport {
     if (this.gone) return
     this.gone = true
     this.pending = []
-    const reason = error ?? new ConnectionAborted({})
+    // For the peer, if these streams lead to one.
+    const reason = new ConnectionReset({ code: "ECONNRESET", cause: error })
     if (!this.inputEnded) this.reader.cancel(reason).catch(ignore)
     if (this.output !== "closed") this.writer.abort(reason).catch(ignore)
     this.reader.releaseLock()
@@ -223,6 +237,11 @@ class WebStreamTransport implements Transport {
   }
 
   private failure(operation: string, cause: unknown): ConnectionError {
-    return connectionErrorFromCause({ operation, cause })
+    const { remoteAddress } = this
+    return connectionErrorFromCause({
+      operation,
+      cause,
+      address: remoteAddress && NetAddress.formatSocketAddress(remoteAddress)
+    })
   }
 }
