@@ -6,10 +6,21 @@
  *
  * @since 0.1.0
  */
-import { Cause, type Context, Effect, Exit, type Fiber, Predicate, Scope } from "effect"
-import type { NetAddress } from "effect/net"
-import type { Socket } from "effect/socket"
+import {
+  Array as Arr,
+  Cause,
+  type Context,
+  Deferred,
+  Effect,
+  Exit,
+  type Fiber,
+  Predicate,
+  Scope
+} from "effect"
+import { NetAddress } from "effect/net"
+import { Socket } from "effect/socket"
 import { encode } from "./internal/bytes.ts"
+import { join } from "./internal/join.ts"
 import {
   BrokenPipe,
   ConnectionError,
@@ -34,15 +45,35 @@ export interface Options {
 }
 
 /**
- * Opens a socket as a transport. The scope's end closes it, if nobody did before.
+ * Opens a socket as a transport. The scope's end aborts it, if it has not let go before, and waits until it has.
  *
  * - Reading: the socket is pulled only while the connection wants bytes. Text messages become UTF-8.
  * - Writing: what is written while a write is under way goes out in one batch after it. Text stays text, which a
  *   WebSocket sends as a text message.
  * - End of input is the close code 1000 (normal), 1001 (going away) or 1005 (none given), RFC 6455 section 7.4.1. Code
- *   1006 (no close at all) is `ConnectionReset`, any other code `UnknownReason` with that code.
+ *   1006 (no close at all) is `ConnectionReset`, any other code `UnknownReason` with that code. A write that is under way
+ *   then is finished; what waits behind it cannot be sent, and is a `BrokenPipe`.
+ * - `close` releases the socket in order once everything is written, which a WebSocket's peer sees as a normal close.
+ *   `abort`, and a failure, write the close code 4000 first: it makes a `NodeSocket` drop what it has not sent, and a
+ *   WebSocket's peer does not take it for an end of input. A `Socket` knows no reset.
  *
  * Fails with `ConnectionError` (operation `connect`) if the socket cannot be opened.
+ *
+ * **Example** (A line over a WebSocket)
+ *
+ * ```ts
+ * import { Effect, Option } from "effect"
+ * import { Socket } from "effect/socket"
+ * import { Connection, SocketTransport } from "effect-wire"
+ *
+ * export const greet = Effect.fnUntraced(function* (url: string) {
+ *   const socket = yield* Socket.makeWebSocket(url)
+ *   const transport = yield* SocketTransport.make(socket, { kind: "websocket" })
+ *   const { reader, writer } = yield* Connection.make(transport)
+ *   yield* writer.write("hello\n")
+ *   return Option.getOrElse(yield* reader.readLineString, () => "no answer")
+ * }, Effect.scoped)
+ * ```
  *
  * @category constructors
  * @since 0.1.0
@@ -53,37 +84,71 @@ export const make = (
 ): Effect.Effect<Transport, ConnectionError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.gen(function* () {
-      const scope = yield* Scope.make()
-      const open = Effect.all([socket.reader, socket.writer])
-      const [reader, writer] = yield* Effect.interruptible(Scope.provide(open, scope)).pipe(
-        Effect.mapError((error) => new ConnectionError({ operation: "connect", reason: reasonOf(error) })),
-        Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+      const scopes: Scopes = { read: yield* Scope.make(), write: yield* Scope.make() }
+      const open = Effect.all([
+        Scope.provide(socket.reader, scopes.read),
+        Scope.provide(socket.writer, scopes.write)
+      ])
+      const [reader, writer] = yield* Effect.interruptible(open).pipe(
+        Effect.catchDefect((defect) => Effect.fail(defect)),
+        Effect.mapError((error) => failure("connect", reasonOf(error), options?.remoteAddress)),
+        Effect.onError(() => closeAll(scopes.read, scopes.write))
       )
-      return new SocketTransport(reader, writer, scope, yield* Effect.context(), options)
+      return new SocketTransport(reader, writer, scopes, yield* Effect.context(), options)
     }),
-    (transport) => Effect.sync(() => transport.abort())
+    (transport) =>
+      Effect.suspend(() => {
+        transport.abort()
+        return Deferred.await(transport.released)
+      })
   )
+
+// Whatever goes wrong while the socket lets go, it is gone.
+const closeAll = (...scopes: ReadonlyArray<Scope.Closeable>): Effect.Effect<void> =>
+  Effect.forEach(scopes, (scope) => Effect.exit(Scope.close(scope, Exit.void)), { discard: true })
 
 const CLEAN_CLOSE: ReadonlySet<number> = new Set([1000, 1001, 1005])
 const NO_CLOSE = 1006
+// Of the codes that a program may send (1000, and 3000 to 4999), one that nobody takes for a normal close.
+const ABORTED = 4000
 
 const isCleanClose = (error: unknown): boolean =>
-  isSocketError(error) && error.reason._tag === "SocketCloseError" && CLEAN_CLOSE.has(error.reason.code)
+  Socket.isSocketError(error) &&
+  error.reason._tag === "SocketCloseError" &&
+  CLEAN_CLOSE.has(error.reason.code)
 
-const isSocketError = (error: unknown): error is Socket.SocketError =>
-  Predicate.isTagged(error, "SocketError")
+// A WebSocket fails with an event that holds the error.
+const errorOf = (cause: unknown): unknown =>
+  Predicate.hasProperty(cause, "error") && cause.error !== undefined ? cause.error : cause
 
 const reasonOf = (error: unknown): ConnectionErrorReason => {
-  if (!isSocketError(error)) return new UnknownReason({ cause: error })
+  if (!Socket.isSocketError(error)) return new UnknownReason({ cause: error })
   const { reason } = error
-  if (reason._tag !== "SocketCloseError") return reasonFromCause(reason.cause ?? error)
+  if (reason._tag !== "SocketCloseError") return reasonFromCause(errorOf(reason.cause) ?? error)
   const code = String(reason.code)
   return reason.code === NO_CLOSE
     ? new ConnectionReset({ code, cause: error })
     : new UnknownReason({ code, cause: error })
 }
 
+const failure = (
+  operation: string,
+  reason: ConnectionErrorReason,
+  remoteAddress: NetAddress.SocketAddress | undefined
+): ConnectionError =>
+  new ConnectionError({
+    operation,
+    reason,
+    address: remoteAddress && NetAddress.formatSocketAddress(remoteAddress)
+  })
+
 type Chunk = Uint8Array | string
+
+/** The reader's scope and the writer's: which one ends first decides whether the socket sends what it holds. */
+interface Scopes {
+  readonly read: Scope.Closeable
+  readonly write: Scope.Closeable
+}
 
 class SocketTransport implements Transport {
   readonly kind: Kind
@@ -92,31 +157,37 @@ class SocketTransport implements Transport {
   readonly canEnd = false
   readonly readAhead = true
   bufferedBytes = 0
+  readonly released = Deferred.makeUnsafe<void>()
   private readonly reader: Socket.Reader
   private readonly writer: Socket.Writer
-  private readonly scope: Scope.Closeable
+  private readonly scopes: Scopes
   private readonly context: Context.Context<never>
   private handler: Handler | undefined = undefined
   private paused = true
   // What a pull brought and the connection did not want any more.
   private unread: Array<Chunk> = []
   private pulling: Fiber.Fiber<unknown, unknown> | undefined = undefined
+  private inputEnded: { readonly cause: unknown } | undefined = undefined
   private pending: Array<Chunk> = []
   private sending: Fiber.Fiber<unknown, unknown> | undefined = undefined
   private ticking = false
+  // Whether this side wanted the end.
   private closing = false
+  // Nothing is delivered any more, except for `onClosed`.
   private gone = false
+  private cutting = false
+  private reported = false
 
   constructor(
     reader: Socket.Reader,
     writer: Socket.Writer,
-    scope: Scope.Closeable,
+    scopes: Scopes,
     context: Context.Context<never>,
     options: Options | undefined
   ) {
     this.reader = reader
     this.writer = writer
-    this.scope = scope
+    this.scopes = scopes
     this.context = context
     this.kind = options?.kind ?? "socket"
     this.localAddress = options?.localAddress
@@ -139,15 +210,10 @@ class SocketTransport implements Transport {
   }
 
   write(chunk: Chunk): void {
+    if (chunk.length === 0) return
     this.pending.push(chunk)
     this.bufferedBytes += encode(chunk).length
-    // One batch a turn, and one write at a time.
-    if (this.ticking || this.sending !== undefined) return
-    this.ticking = true
-    queueMicrotask(() => {
-      this.ticking = false
-      this.send()
-    })
+    this.scheduleSend()
   }
 
   writeAll(chunks: ReadonlyArray<Chunk>): void {
@@ -160,76 +226,127 @@ class SocketTransport implements Transport {
 
   close(): void {
     this.closing = true
-    if (this.pending.length === 0 && this.sending === undefined) this.letGo()
+    this.settle()
   }
 
   abort(): void {
-    this.letGo()
+    this.closing = true
+    this.cut()
   }
 
   private readonly read = (): void => {
     while (!this.paused && !this.gone) {
       const chunk = this.unread.shift()
       if (chunk === undefined) break
-      this.handler?.onData(encode(chunk))
+      // An empty message is no bytes, and not the end of input that an empty read is.
+      if (chunk.length > 0) this.handler?.onData(encode(chunk))
     }
-    if (this.paused || this.gone || this.pulling !== undefined) return
+    if (this.paused || this.gone || this.inputEnded !== undefined || this.pulling !== undefined) return
     const fiber = Effect.runForkWith(this.context)(this.reader.pull)
     this.pulling = fiber
     fiber.addObserver((exit) => {
       this.pulling = undefined
       if (this.gone) return
       if (Exit.isFailure(exit)) return this.ended(Cause.squash(exit.cause))
-      this.unread.push(...exit.value)
+      this.unread = [...exit.value]
       // A pull that was served at once must not recurse.
       queueMicrotask(this.read)
     })
   }
 
   private ended(error: unknown): void {
-    if (!isCleanClose(error)) return this.letGo(this.failure("read", reasonOf(error)))
+    if (!isCleanClose(error)) return this.cut(this.failure("read", reasonOf(error)))
+    this.inputEnded = { cause: error }
     this.handler?.onEnd()
-    const lost = this.pending.length > 0
-    this.letGo(lost ? this.failure("write", new BrokenPipe({ cause: error })) : undefined)
+    this.settle()
+  }
+
+  // One batch a turn, and one write at a time.
+  private scheduleSend(): void {
+    if (this.ticking || this.sending !== undefined) return
+    this.ticking = true
+    queueMicrotask(() => {
+      this.ticking = false
+      this.send()
+    })
   }
 
   private send(): void {
-    const [first, ...rest] = this.pending
-    if (first === undefined || this.gone) return
+    const { pending } = this
+    if (this.gone || !Arr.isArrayNonEmpty(pending)) return
     const bytes = this.bufferedBytes
     this.pending = []
-    const fiber = Effect.runForkWith(this.context)(this.writer.writeAll([first, ...rest]))
+    const fiber = Effect.runForkWith(this.context)(Effect.suspend(() => this.writer.writeAll(pending)))
     this.sending = fiber
     fiber.addObserver((exit) => {
       this.sending = undefined
       if (this.gone) return
-      if (Exit.isFailure(exit)) return this.letGo(this.failure("write", reasonOf(Cause.squash(exit.cause))))
+      if (Exit.isFailure(exit)) return this.cut(this.failure("write", reasonOf(Cause.squash(exit.cause))))
       this.bufferedBytes -= bytes
       this.handler?.onDrain()
-      if (this.pending.length > 0) this.send()
-      else if (this.closing) this.letGo()
+      this.settle()
     })
   }
 
-  private letGo(error?: ConnectionError): void {
-    if (this.gone) return
+  // Goes on after a write, a close, or the end of input.
+  private settle(): void {
+    if (this.gone || this.sending !== undefined) return
+    const isFlushed = this.pending.length === 0
+    if (this.inputEnded !== undefined && !isFlushed) {
+      // A closed socket takes bytes and drops them in silence.
+      this.cut(this.failure("write", new BrokenPipe({ cause: this.inputEnded.cause })))
+    } else if (!isFlushed) {
+      this.scheduleSend()
+    } else if (this.closing || this.inputEnded !== undefined) {
+      this.letGo()
+    }
+  }
+
+  // In order: the writer first, so that the socket sends what it holds.
+  private letGo(): void {
     this.gone = true
+    this.pulling?.interruptUnsafe()
+    this.release(closeAll(this.scopes.write, this.scopes.read))
+  }
+
+  // At once, also if letting go in order is under way.
+  private cut(error?: ConnectionError): void {
+    if (this.cutting || this.reported) return
+    this.cutting = true
     this.pending = []
-    this.unread = []
     this.pulling?.interruptUnsafe()
     this.sending?.interruptUnsafe()
-    const report = Effect.sync(() => this.handler?.onClosed(this.closing ? undefined : error))
-    // Whatever goes wrong while the socket lets go, it is gone.
+    const unread = this.unread.map(encode)
+    this.unread = []
+    const isWanted = !this.gone && !this.closing
+    this.gone = true
+    // What came before a failure is still to be read.
+    if (isWanted && unread.some((chunk) => chunk.length > 0)) this.handler?.onData(join(unread))
+    const shut = Effect.suspend(() => this.writer.write(new Socket.CloseEvent(ABORTED)))
+    this.release(
+      Effect.gen({ self: this }, function* () {
+        yield* Effect.forkChild(Effect.exit(shut), { startImmediately: true })
+        // An error event that this leads to comes while the reader still listens.
+        yield* Effect.yieldNow
+        yield* closeAll(this.scopes.read, this.scopes.write)
+      }),
+      error
+    )
+  }
+
+  private release(release: Effect.Effect<void>, error?: ConnectionError): void {
+    const report = Effect.sync(() => {
+      if (this.reported) return
+      this.reported = true
+      this.handler?.onClosed(this.closing ? undefined : error)
+      Deferred.doneUnsafe(this.released, Exit.void)
+    })
     Effect.runForkWith(this.context)(
-      Scope.close(this.scope, Exit.void).pipe(
-        Effect.exit,
-        Effect.andThen(Effect.yieldNow),
-        Effect.andThen(report)
-      )
+      release.pipe(Effect.andThen(Effect.yieldNow), Effect.andThen(report), Effect.uninterruptible)
     )
   }
 
   private failure(operation: string, reason: ConnectionErrorReason): ConnectionError {
-    return new ConnectionError({ operation, reason })
+    return failure(operation, reason, this.remoteAddress)
   }
 }
