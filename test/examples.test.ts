@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { spawn } from "node:child_process"
+import { type ChildProcessByStdio, spawn } from "node:child_process"
 import * as net from "node:net"
+import { type Readable } from "node:stream"
 import { root } from "./support/codeBlocks.ts"
 
 interface Program {
@@ -10,11 +11,15 @@ interface Program {
   readonly signal: (name: NodeJS.Signals) => void
 }
 
-const start = (args: ReadonlyArray<string>): Program => {
-  const child = spawn(process.execPath, ["--conditions=source", ...args], {
-    cwd: root,
-    stdio: ["ignore", "pipe", "pipe"]
-  })
+const start = (args: ReadonlyArray<string>): Program =>
+  watch(
+    spawn(process.execPath, ["--conditions=source", ...args], {
+      cwd: root,
+      stdio: ["ignore", "pipe", "pipe"]
+    })
+  )
+
+const watch = (child: ChildProcessByStdio<null, Readable, Readable>): Program => {
   let output = ""
   const listeners = new Set<() => void>()
   const add = (chunk: Buffer) => {
@@ -129,6 +134,20 @@ describe("npm start", { timeout: 60_000 }, () => {
     const { code, output } = await server.ended
     assert.strictEqual(code, 0, output)
     assert.match(output, /shut down: 1 finished, 0 interrupted, 0 aborted/)
+  })
+
+  it("Ctrl-C in a terminal, which reaches npm as well, ends with exit code 0", async () => {
+    const child = spawn("npm", ["start", "--silent", "--", "--serve", "--port", "0"], {
+      cwd: root,
+      detached: true,
+      stdio: ["ignore", "pipe", "pipe"]
+    })
+    const server = watch(child)
+    await server.line(/listening on/)
+    process.kill(-(child.pid ?? 0), "SIGINT")
+    const { code, output } = await server.ended
+    assert.strictEqual(code, 0, output)
+    assert.match(output, /shut down: 0 finished, 0 interrupted, 0 aborted/)
   })
 
   it("a second Ctrl-C does not wait for the clients", async () => {
