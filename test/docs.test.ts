@@ -1,9 +1,11 @@
-import { assert, describe, it } from "@effect/vitest"
-import { checkBlocks, findBlocks, runBlock, writeBlocks } from "./support/codeBlocks.ts"
+import { afterAll, assert, describe, it } from "@effect/vitest"
+import { checkBlocks, findBlocks, removeBlocks, runBlock, writeBlocks } from "./support/codeBlocks.ts"
 
 const blocks = await findBlocks()
 await writeBlocks(blocks)
 const complaints = await checkBlocks()
+
+afterAll(removeBlocks)
 
 describe("code blocks of the README, the docs and the modules", () => {
   it("there are some", () => {

@@ -33,27 +33,32 @@ const blocksOf = async (page: string): Promise<Array<CodeBlock>> => {
       place: `${page}:${line}`,
       code,
       runs: !flags.includes("no-run"),
-      file: path.join(".cache", "blocks", name)
+      file: path.join(folder, name)
     }
   })
 }
+
+// Each test run has its own folder, so that two of them in one checkout do not meet.
+const folder = path.join(".cache", "blocks", String(process.pid))
 
 export const findBlocks = async (): Promise<Array<CodeBlock>> => {
   const pages = ["README.md", ...(await filesBelow("docs", ".md")), ...(await filesBelow("src", ".ts"))]
   return (await Promise.all(pages.map(blocksOf))).flat()
 }
 
+export const removeBlocks = (): Promise<void> =>
+  fs.rm(path.join(root, folder), { recursive: true, force: true })
+
 export const writeBlocks = async (blocks: ReadonlyArray<CodeBlock>): Promise<void> => {
-  const folder = path.join(root, ".cache", "blocks")
-  await fs.rm(folder, { recursive: true, force: true })
-  await fs.mkdir(folder, { recursive: true })
+  await removeBlocks()
+  await fs.mkdir(path.join(root, folder), { recursive: true })
   await Promise.all(
     blocks.map((block) => fs.writeFile(path.join(root, block.file), `${block.code}\nexport {}\n`))
   )
   await fs.writeFile(
-    path.join(folder, "tsconfig.json"),
+    path.join(root, folder, "tsconfig.json"),
     JSON.stringify({
-      extends: "../../tsconfig.json",
+      extends: "../../../tsconfig.json",
       compilerOptions: { noUnusedLocals: false, noUnusedParameters: false },
       include: ["*.ts"]
     })
@@ -67,18 +72,26 @@ interface Output {
 
 const run = (args: ReadonlyArray<string>, timeout: number): Promise<Output> =>
   new Promise((resolve) => {
-    const child = spawn(process.execPath, args, { cwd: root, timeout, stdio: ["ignore", "pipe", "pipe"] })
+    const child = spawn(process.execPath, args, {
+      cwd: root,
+      timeout,
+      // A program that drains at SIGTERM may hang there.
+      killSignal: "SIGKILL",
+      stdio: ["ignore", "pipe", "pipe"]
+    })
     let text = ""
     child.stdout.on("data", (chunk: Buffer) => (text += chunk.toString()))
     child.stderr.on("data", (chunk: Buffer) => (text += chunk.toString()))
-    child.on("close", (code) => resolve({ code, text }))
+    child.on("close", (code, signal) =>
+      resolve({ code, text: signal === null ? text : `${text}\nended by ${signal} (limit: ${timeout} ms)` })
+    )
   })
 
 /** The compiler's complaints about all blocks together. */
 export const checkBlocks = async (): Promise<string> => {
   const tsc = path.join("node_modules", "typescript-native", "bin", "tsc")
-  const { text } = await run([tsc, "-p", path.join(".cache", "blocks")], 60_000)
-  return text
+  const { code, text } = await run([tsc, "-p", folder], 60_000)
+  return code === 0 ? "" : text.trim() || `the compiler ended with code ${code}`
 }
 
 export const runBlock = (block: CodeBlock): Promise<Output> =>
