@@ -91,7 +91,7 @@ describe("architecture", () => {
 
   it("no tracked file names a folder of some machine", () => {
     const files = execFileSync("git", ["ls-files"], { cwd: root, encoding: "utf8" }).trim().split("\n")
-    const machinePath = new RegExp(`(^|[\\s"'(])/(${["home", "root", "work", "Users"].join("|")})/`)
+    const machinePath = new RegExp(`(^|[\\s"'\`(<=:])/(${["home", "root", "work", "Users"].join("|")})/`)
     for (const file of files) {
       const absolute = path.join(root, file)
       if (!fs.existsSync(absolute)) continue
