@@ -1,6 +1,6 @@
 import { describe, it } from "@effect/vitest"
 import { assertFalse, assertInstanceOf, assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Cause, Context, Duration, Effect, Exit, Option, Queue, Scope, Stream } from "effect"
+import { type Cause, Context, Duration, Effect, Exit, Option, Queue, Scope, Stream } from "effect"
 import { StreamError, StreamReader } from "effect-wire"
 import { bytes, reasonOf, start, startText, text, turns } from "../support/reader.ts"
 

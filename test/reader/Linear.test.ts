@@ -30,7 +30,7 @@ const countWork = (f: () => void): number => {
   prototype.subarray = function (this: Uint8Array, start, end) {
     work++
     return subarray.call(this, start, end)
-  } as typeof subarray
+  }
   Buffer.prototype.indexOf = function (this: Buffer, value: Uint8Array, from: number) {
     const at: number = bufferIndexOf.call(this, value, from)
     work += searched(this.length, from, at === -1 ? -1 : at + value.length - 1)
