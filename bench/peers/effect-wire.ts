@@ -1,0 +1,99 @@
+// The library, used as its documentation says.
+import { NodeRuntime } from "@effect/platform-node"
+import { Effect } from "effect"
+import { NetAddress } from "effect/net"
+import { Connection, Network, Server } from "effect-wire"
+import { NodeNetwork } from "effect-wire/node"
+import { announce, bytes, line, mode, size, unknownMode } from "./shared.ts"
+
+type Handler = Server.Handler<unknown, never>
+
+const echo: Handler = Effect.fnUntraced(function* ({ reader, writer }) {
+  while (true) {
+    const chunk = yield* reader.read()
+    if (chunk.length === 0) return
+    yield* writer.write(chunk)
+  }
+})
+
+const lines: Handler = Effect.fnUntraced(function* ({ reader, writer }) {
+  while (true) {
+    const line = yield* reader.readLine
+    if (line.length === 0) return
+    yield* writer.write(line)
+  }
+})
+
+const send: Handler = Effect.fnUntraced(function* ({ writer }) {
+  const chunk = new Uint8Array(size).fill(0x78)
+  for (let sent = 0; sent < bytes; sent += size) yield* writer.write(chunk)
+})
+
+const receive: Handler = Effect.fnUntraced(function* ({ reader, writer }) {
+  let received = 0
+  while (received < bytes) {
+    const chunk = yield* reader.read()
+    if (chunk.length === 0) return
+    received += chunk.length
+  }
+  yield* writer.write(`${received}\n`)
+})
+
+const request: Handler = ({ reader, writer }) => Effect.flatMap(reader.readLine, () => writer.write(line))
+
+const listen = { host: "127.0.0.1", port: 0 }
+const backlog = 1024
+const timeouts = { readTimeout: "30 seconds", writeTimeout: "30 seconds", idleTimeout: "1 minute" } as const
+
+const portOf = (address: NetAddress.SocketAddress): number =>
+  NetAddress.isInetAddress(address) ? address.port : 0
+
+// The generator resets its connections when its time is over.
+const ignoreError = () => Effect.void
+
+const serve = (handler: Handler, options?: Connection.Options) =>
+  Effect.gen(function* () {
+    const server = yield* Server.serve(handler, { ...options, listen, backlog, onError: ignoreError })
+    announce(portOf(server.addresses[0]))
+    return yield* Effect.never
+  })
+
+/** The same server without its events and what else it reports: one fiber and one scope per client, and no more. */
+const serveBare = (handler: Handler) =>
+  Effect.gen(function* () {
+    const network = yield* Network.Network
+    const listener = yield* network.listen(listen, { backlog })
+    const context = yield* Effect.context<never>()
+    const clients = new Set<Connection.Connection>()
+    announce(portOf(listener.address))
+    while (true) {
+      const transport = yield* listener.accept
+      const serving = Connection.make(transport).pipe(
+        Effect.flatMap((connection) => {
+          clients.add(connection)
+          return Effect.onExit(handler(connection), () => Effect.sync(() => clients.delete(connection)))
+        }),
+        Effect.scoped,
+        Effect.exit
+      )
+      Effect.runForkWith(context)(serving)
+    }
+  })
+
+const modes = {
+  echo: () => serve(echo),
+  "echo-timeouts": () => serve(echo, timeouts),
+  "echo-bare": () => serveBare(echo),
+  lines: () => serve(lines),
+  send: () => serve(send),
+  receive: () => serve(receive),
+  writes: () => serve(send),
+  requests: () => serve(request),
+  "requests-bare": () => serveBare(request)
+}
+
+const isMode = (name: string): name is keyof typeof modes => Object.hasOwn(modes, name)
+
+const main = isMode(mode) ? modes[mode]() : Effect.sync(unknownMode)
+
+main.pipe(Effect.scoped, Effect.provide(NodeNetwork.layer), NodeRuntime.runMain)
