@@ -84,6 +84,9 @@ export const withSleepers = <A, E, R>(
           )
         })
     }
+    // The live clock's methods are its class's.
+    const prototype: unknown = Object.getPrototypeOf(clock)
+    if (typeof prototype === "object") Object.setPrototypeOf(counting, prototype)
     return Effect.provideService(
       f(() => sleeping),
       Clock.Clock,
