@@ -3,5 +3,6 @@
  *
  * @since 0.1.0
  */
+export * as Conformance from "./Conformance.ts"
 export * as Lockstep from "./Lockstep.ts"
 export * as TestNetwork from "./TestNetwork.ts"

@@ -1,0 +1,286 @@
+/**
+ * The laws of transports, connections, readers, writers and servers, as test cases that anyone can run.
+ *
+ * Whoever writes a transport proves it with `transport`; whoever writes a `Network` proves it with `server`. Each law
+ * becomes a case of `@effect/vitest`, which this package asks for as an optional peer: it is looked for when the first
+ * suite is registered, so that `effect-wire/testing` can be imported where no test runs. Another test runner takes the
+ * laws themselves, which are plain effects.
+ *
+ * No check sleeps: time is a `TestClock`'s, one for each check, and everything else is waited for. So they run over real
+ * sockets as they do in memory.
+ *
+ * **Example** (Proving a transport)
+ *
+ * ```ts no-run
+ * import { describe } from "@effect/vitest"
+ * import { MemoryTransport } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * describe("MemoryTransport", () => {
+ *   Conformance.transport(Conformance.layerPair(MemoryTransport.makePair()))
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ */
+import type * as Vitest from "@effect/vitest"
+import { Effect, Layer, type Scope } from "effect"
+import type * as Connection from "../Connection.ts"
+import { type ListenAddress, Network } from "../Network.ts"
+import type { ListenError } from "../StreamError.ts"
+import type { Transport } from "../Transport.ts"
+import { connectionLaws as lawsOfConnections, scopeLaws } from "./internal/connectionLaws.ts"
+import * as Harness from "./internal/harness.ts"
+import { readerLaws as lawsOfReaders } from "./internal/readerLaws.ts"
+import { serverLaws as lawsOfServers } from "./internal/serverLaws.ts"
+import { transportLaws as lawsOfTransports } from "./internal/transportLaws.ts"
+import { writerLaws as lawsOfWriters } from "./internal/writerLaws.ts"
+
+/**
+ * What a transport can do. The laws hold it to exactly that: what it cannot do must fail as it should.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Capabilities {
+  /** Whether one direction can be ended alone: `Transport.canEnd`. */
+  readonly halfClose: boolean
+  /**
+   * How the peer sees an `abort`: as `ConnectionReset`, as some failure, or as an end of input. The last is what a
+   * transport has that knows one end only, as a Unix socket does; nobody can tell then whether a message was cut short.
+   */
+  readonly abort: "reset" | "failure" | "end"
+  /** Whether bytes are delivered before anybody asks for them: `Transport.readAhead`. */
+  readonly readAhead: boolean
+  /**
+   * Whether a peer that does not read holds up the writer. Without it, every write has left at once, for a buffer that
+   * grows without bound: no transport should be so, but whoever writes to a WebSocket is not told how it gets on.
+   */
+  readonly backpressure: boolean
+}
+
+/**
+ * What TCP and memory can do: everything, and an `abort` is a reset.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const defaultCapabilities: Capabilities = {
+  halfClose: true,
+  abort: "reset",
+  readAhead: true,
+  backpressure: true
+}
+
+/**
+ * Makes pairs of connected transports that were not started, each pair anew.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Pair = Harness.Pair
+/**
+ * @category services
+ * @since 0.1.0
+ */
+export type Pair = Harness.Pair
+
+/**
+ * Makes pairs of connections to each other, with the options of either. Checks abort them when they are over.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Connections = Harness.Connections
+/**
+ * @category services
+ * @since 0.1.0
+ */
+export type Connections = Harness.Connections
+
+/**
+ * A law: its name, and an effect that dies or fails where it does not hold.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Law<R> {
+  readonly name: string
+  readonly check: Effect.Effect<void, unknown, R>
+}
+
+/**
+ * Pairs of transports, made by an effect.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerPair = <E>(
+  make: Effect.Effect<readonly [left: Transport, right: Transport], E, Scope.Scope>,
+  capabilities?: Partial<Capabilities>
+): Layer.Layer<Pair> =>
+  Layer.succeed(Pair, Pair.of({ make, capabilities: { ...defaultCapabilities, ...capabilities } }))
+
+/**
+ * Pairs of transports that a network makes of a connect and an accept, at an address of it: its port 0 by default.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerNetwork = (
+  address: ListenAddress = { host: "127.0.0.1", port: 0 },
+  capabilities?: Partial<Capabilities>
+): Layer.Layer<Pair, ListenError, Network> =>
+  Layer.effect(
+    Pair,
+    Effect.gen(function* () {
+      const network = yield* Network
+      const listener = yield* network.listen(address)
+      return Pair.of({
+        make: Effect.all([network.connect(listener.address), listener.accept], { concurrency: "unbounded" }),
+        capabilities: { ...defaultCapabilities, ...capabilities }
+      })
+    })
+  )
+
+/**
+ * Pairs of connections, made by a function of their options.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConnections = <E>(
+  connect: (
+    options?: Connection.Options,
+    peerOptions?: Connection.Options
+  ) => Effect.Effect<readonly [near: Connection.Connection, far: Connection.Connection], E, Scope.Scope>,
+  capabilities?: Partial<Capabilities>
+): Layer.Layer<Connections> =>
+  Layer.succeed(
+    Connections,
+    Connections.of({ connect, capabilities: { ...defaultCapabilities, ...capabilities } })
+  )
+
+/**
+ * Connections over pairs of transports.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConnectionsOfPair: Layer.Layer<Connections, never, Pair> = Harness.layerConnections
+
+/**
+ * The laws of the `Transport` interface itself, and of the scopes that own a connection.
+ *
+ * @category laws
+ * @since 0.1.0
+ */
+export const transportLaws: ReadonlyArray<Law<Pair>> = [...lawsOfTransports, ...scopeLaws]
+
+/**
+ * The laws of a connection's life: half-close, close, abort, and how the other side and whoever waits learn of it.
+ *
+ * @category laws
+ * @since 0.1.0
+ */
+export const connectionLaws: ReadonlyArray<Law<Connections>> = lawsOfConnections
+
+/**
+ * The laws of reading: what each operation consumes on success, on timeout, on interruption at every step, on overrun and
+ * at the end of input; the order of concurrent reads; failures; bounded memory.
+ *
+ * @category laws
+ * @since 0.1.0
+ */
+export const readerLaws: ReadonlyArray<Law<Connections>> = lawsOfReaders
+
+/**
+ * The laws of writing: order, whole writes, backpressure, drain and flush, the end, and that every write settles, also
+ * when it is interrupted at any step.
+ *
+ * @category laws
+ * @since 0.1.0
+ */
+export const writerLaws: ReadonlyArray<Law<Connections>> = lawsOfWriters
+
+/**
+ * The laws of servers, and of the network below them. They listen on 127.0.0.1, 127.0.0.2 and ::1.
+ *
+ * @category laws
+ * @since 0.1.0
+ */
+export const serverLaws: ReadonlyArray<Law<Network>> = lawsOfServers
+
+/** The longest check, on a busy machine. */
+const TIMEOUT = 10_000
+
+type Runner = Pick<typeof Vitest, "describe" | "it">
+
+/** The test runner. It is loaded when it is needed, and at once: suites are registered while a test file is loaded. */
+const runner = (): Runner =>
+  process.getBuiltinModule("node:module").createRequire(import.meta.url)("@effect/vitest") as Runner
+
+const register = <R, E>(title: string, laws: ReadonlyArray<Law<R>>, layer: Layer.Layer<R, E>): void => {
+  const { describe, it } = runner()
+  describe(title, () => {
+    for (const { check, name } of laws) {
+      it.effect(name, () => Effect.provide(check, layer, { local: true }), TIMEOUT)
+    }
+  })
+}
+
+/**
+ * Registers everything that a transport has to hold: `transportLaws`, and the laws of connections, readers and writers
+ * over it. To be called where tests are defined: in a test file, or in a `describe`.
+ *
+ * @category suites
+ * @since 0.1.0
+ */
+export const transport = <E>(layer: Layer.Layer<Pair, E>): void => {
+  register("transport", transportLaws, layer)
+  const connections = Layer.provide(layerConnectionsOfPair, layer)
+  connection(connections)
+  reader(connections)
+  writer(connections)
+}
+
+/**
+ * Registers `connectionLaws`.
+ *
+ * @category suites
+ * @since 0.1.0
+ */
+export const connection = <E>(layer: Layer.Layer<Connections, E>): void =>
+  register("connection", connectionLaws, layer)
+
+/**
+ * Registers `readerLaws`.
+ *
+ * @category suites
+ * @since 0.1.0
+ */
+export const reader = <E>(layer: Layer.Layer<Connections, E>): void => register("reader", readerLaws, layer)
+
+/**
+ * Registers `writerLaws`.
+ *
+ * @category suites
+ * @since 0.1.0
+ */
+export const writer = <E>(layer: Layer.Layer<Connections, E>): void => register("writer", writerLaws, layer)
+
+/**
+ * Registers `serverLaws`.
+ *
+ * **Example** (Proving a network)
+ *
+ * ```ts no-run
+ * import { Conformance, TestNetwork } from "effect-wire/testing"
+ *
+ * Conformance.server(TestNetwork.layer)
+ * ```
+ *
+ * @category suites
+ * @since 0.1.0
+ */
+export const server = <E>(layer: Layer.Layer<Network, E>): void => register("server", serverLaws, layer)
