@@ -21,6 +21,22 @@
  * })
  * ```
  *
+ * **Example** (Without a test runner)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { MemoryTransport } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * const layer = Conformance.layerPair(MemoryTransport.makePair())
+ *
+ * const program = Effect.forEach(Conformance.transportLaws, ({ check, name }) =>
+ *   Effect.provide(check, layer).pipe(Effect.orDie, Effect.as(name))
+ * )
+ *
+ * console.log((await Effect.runPromise(program))[0]) // can do what it is said to be able to
+ * ```
+ *
  * @since 0.1.0
  */
 import type * as Vitest from "@effect/vitest"
@@ -212,7 +228,7 @@ export const writerLaws: ReadonlyArray<Law<Connections>> = lawsOfWriters
 export const serverLaws: ReadonlyArray<Law<Network>> = lawsOfServers
 
 /** The longest check, on a busy machine. */
-const TIMEOUT = 10_000
+const TIMEOUT = 30_000
 
 type Runner = Pick<typeof Vitest, "describe" | "it">
 
