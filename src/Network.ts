@@ -80,7 +80,7 @@ export type ListenAddress =
  * @since 0.1.0
  */
 export interface ListenOptions extends SocketOptions {
-  /** Connections that the system completes and queues before they are accepted. Default 511. */
+  /** Connections that the system completes and queues before they are accepted; a positive integer, 511 unless set. */
   readonly backlog?: number | undefined
   /** Let several processes listen on the same port (`SO_REUSEPORT`). Default `false`. */
   readonly reusePort?: boolean | undefined

@@ -247,9 +247,11 @@ for (const [network, layer] of [
 
     test("a backlog that is none", () =>
       Effect.gen(function* () {
-        for (const backlog of [-1, 1.5]) {
-          const message = yield* serveMessage({ host: "127.0.0.1" }, { backlog })
-          strictEqual(message.split(":")[0], "defect RangeError")
+        for (const backlog of [0, -1, 1.5]) {
+          strictEqual(
+            yield* serveMessage({ host: "127.0.0.1" }, { backlog }),
+            `defect RangeError: backlog must be a positive integer (connections), received ${backlog}`
+          )
         }
       }))
   })

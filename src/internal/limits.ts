@@ -36,6 +36,16 @@ export const watermarks = (options?: {
   return { high, low }
 }
 
+const DEFAULT_BACKLOG = 511
+
+/** Throws a `RangeError` unless it is a positive integer. */
+export const backlog = (connections: number = DEFAULT_BACKLOG): number => {
+  if (!Number.isSafeInteger(connections) || connections < 1) {
+    throw new RangeError(`backlog must be a positive integer (connections), received ${connections}`)
+  }
+  return connections
+}
+
 /** In milliseconds, infinite if absent. Throws a `RangeError` unless it is positive. */
 export const timeout = (name: string, input: Duration.Input | undefined): number => {
   if (input === undefined) return Infinity

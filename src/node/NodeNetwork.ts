@@ -11,6 +11,7 @@ import * as fs from "node:fs"
 import * as net from "node:net"
 import { devNull } from "node:os"
 import * as path from "node:path"
+import * as Limits from "../internal/limits.ts"
 import {
   type AnyDestination,
   formatListen,
@@ -51,8 +52,6 @@ import { interfaceScopeIds } from "./internal/interfaces.ts"
 import * as NodeTransport from "./NodeTransport.ts"
 
 const DEFAULT_CONNECT_TIMEOUT = Duration.seconds(10)
-
-const DEFAULT_BACKLOG = 511
 
 /** More failures to accept than these are not kept for `accept`: they tell nothing new. */
 const MAX_ACCEPT_FAILURES = 8
@@ -505,10 +504,7 @@ const makeListen =
   (address: ListenAddress, options: ListenOptions = {}): Effect.Effect<Listener, ListenError, Scope.Scope> =>
     Effect.gen(function* () {
       const text = formatListen(address)
-      const backlog = options.backlog ?? DEFAULT_BACKLOG
-      if (!Number.isSafeInteger(backlog) || backlog < 1) {
-        throw new RangeError(`backlog has to be a positive integer, not ${backlog}`)
-      }
+      const backlog = Limits.backlog(options.backlog)
       const failWith = (reason: ListenErrorReason) => new ListenError({ address: text, reason })
       const destination = yield* Effect.mapError(Effect.fromResult(parseListen(address)), failWith)
       const listen = (destination: Binding["destination"]) =>

@@ -9,6 +9,7 @@
  */
 import { Array as Arr, Duration, Effect, Equal, Exit, Layer, Result, Scheduler, type Scope } from "effect"
 import { AddressResolver, Dns, NetAddress } from "effect/net"
+import * as Limits from "../internal/limits.ts"
 import {
   formatListen,
   formatTarget,
@@ -61,7 +62,7 @@ export interface Options {
  * - an address that nobody listens on refuses (`ConnectionRefused`), a Unix path that nobody listens on is `NotFound`, a
  *   name that is not in `hosts` is `NameNotResolved`;
  * - a listener without a host, or on `::`, is reached through every address, one on `0.0.0.0` through every IPv4 address;
- * - a listener queues at most `backlog` connections that were not accepted yet (default 511, at least 1); further
+ * - a listener queues at most `backlog` connections that were not accepted yet (511 unless set); further
  *   connects wait for room, up to `connectTimeout` (default 10 seconds);
  * - a name with several addresses is tried in their order; the last failure is the error's reason, and all are in its
  *   `attempts`;
@@ -128,7 +129,6 @@ export const layer: Layer.Layer<Network> = Layer.effect(Network, make())
  */
 export const layerWith = (options: Options): Layer.Layer<Network> => Layer.effect(Network, make(options))
 
-const defaultBacklog = 511
 const defaultConnectTimeout = Duration.seconds(10)
 const firstEphemeralPort = 49_152
 const lastPort = 65_535
@@ -412,10 +412,7 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
     options?: ListenOptions
   ): Effect.Effect<Listener, ListenError, Scope.Scope> =>
     Effect.gen(function* () {
-      const backlog = options?.backlog ?? defaultBacklog
-      if (!Number.isInteger(backlog) || backlog < 0) {
-        return yield* Effect.die(new RangeError(`backlog must be a whole number from 0, not ${backlog}`))
-      }
+      const backlog = Limits.backlog(options?.backlog)
       const dispatcher = (yield* Scheduler.Scheduler).makeDispatcher()
       const destination = yield* Effect.fromResult(parseListen(address))
       // A name stands for the first of its addresses.
@@ -428,7 +425,7 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
         const reusePort = options?.reusePort === true && NetAddress.isInetAddress(free.success)
         if (overlapping(free.success).some((bound) => !(bound.reusePort && reusePort)))
           return Effect.fail(inUse)
-        const bound = new Bound(free.success, reusePort, Math.max(1, backlog), dispatcher)
+        const bound = new Bound(free.success, reusePort, backlog, dispatcher)
         listeners.set(key(bound.address), [...at(bound.address), bound])
         return Effect.succeed(bound)
       })
