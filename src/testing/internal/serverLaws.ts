@@ -384,9 +384,11 @@ export const serverLaws: ReadonlyArray<Law<Network>> = [
 
   law("gives its options to every connection", () =>
     Effect.gen(function* () {
+      const arrived = yield* Queue.unbounded<void>()
       const server = yield* Server.serve(
         (connection) =>
           Effect.gen(function* () {
+            yield* Queue.offer(arrived, undefined)
             const failure = yield* outcome(connection.reader.readLine)
             const { high, low } = connection.writer.watermarks
             yield* connection.writer.write(`${connection.reader.limit} ${high} ${low} ${failure}\n`)
@@ -397,7 +399,8 @@ export const serverLaws: ReadonlyArray<Law<Network>> = [
       same("a long line", yield* ask(long, "0123456789"), "7 400 100 LimitOverrunError")
       const silent = yield* client(server)
       const answer = yield* start(line(silent))
-      while ((yield* server.activeConnections) < 2) yield* Effect.yieldNow
+      yield* Queue.take(arrived)
+      yield* Queue.take(arrived)
       yield* TestClock.adjust("1 second")
       same("a silent client", yield* outcomeOf(answer), "7 400 100 TimeoutError of read")
     })
@@ -424,27 +427,23 @@ export const serverLaws: ReadonlyArray<Law<Network>> = [
   law("tells what happens, as it happens, and ends with the server", () =>
     Effect.gen(function* () {
       const server = yield* Server.serve(echo, { listen: LISTEN })
-      const events = yield* start(
-        Stream.runCollect(
-          Stream.map(server.events, (event) =>
-            event._tag === "Closed"
-              ? `${event._tag} ${event.id} ${event.exit._tag}`
-              : event._tag === "Opened"
-                ? `${event._tag} ${event.id}`
-                : event._tag
-          )
-        )
-      )
+      const events = yield* Queue.unbounded<Server.ServerEvent>()
+      const telling = yield* start(Stream.runForEach(server.events, (event) => Queue.offer(events, event)))
       yield* turns
       const connection = yield* client(server)
       same("the echo", yield* ask(connection, "x"), "x")
+      const opened = yield* Queue.take(events)
       yield* connection.close
-      while ((yield* server.activeConnections) > 0) yield* Effect.yieldNow
+      const closed = yield* Queue.take(events)
       yield* server.shutdown()
-      const [opened, ...later] = yield* Fiber.join(events)
-      const id = opened?.slice("Opened ".length)
-      same("the first", opened, `Opened ${id}`)
-      same("the others", later.join(), `Closed ${id} Success,ShuttingDown`)
+      const last = yield* Queue.take(events)
+      yield* Fiber.join(telling)
+      same("the events", [opened, closed, last].map(({ _tag }) => _tag).join(), "Opened,Closed,ShuttingDown")
+      if (opened._tag !== "Opened" || closed._tag !== "Closed") return
+      same("the connection", closed.id, opened.id)
+      same("the peer", String(opened.info.remoteAddress), String(connection.info.localAddress))
+      same("the handler", closed.exit._tag, "Success")
+      same("more events", yield* Queue.size(events), 0)
     })
   ),
 
@@ -473,10 +472,12 @@ export const serverLaws: ReadonlyArray<Law<Network>> = [
         for (let step = 0; step < steps; step++) yield* Effect.yieldNow
         yield* Fiber.interrupt(connecting)
       }
-      // The server has seen the end of every one that came to be.
-      same("the echo", yield* ask(yield* client(server), "x"), "x")
-      while ((yield* server.activeConnections) > 1) yield* Effect.yieldNow
-      same("active", yield* server.activeConnections, 1)
+      const last = yield* client(server)
+      same("the echo", yield* ask(last, "x"), "x")
+      yield* last.abort
+      // The grace does not pass: the server has seen the end of every connection that came to be.
+      const { aborted, interrupted } = yield* server.shutdown()
+      same("cut off", aborted + interrupted, 0)
     })
   )
 ]
