@@ -7,8 +7,16 @@ import { given } from "../support/reader.ts"
 // A fiber yields when it has done so many operations in a row, wherever that may be: also between an attempt of a read to
 // take bytes and what comes after it. Here every such place is visited, with what may happen there.
 
-/** Runs an effect after `before` operations; it yields after every `maxOps` of them, until the next `step`. */
-const steppedFiber = <A, E>(effect: Effect.Effect<A, E>, before: number, maxOps: number) => {
+/**
+ * Runs an effect after `before` operations; it yields after every `maxOps` of them, until the next `step`. A scheduler
+ * may do so by a rule of its own, of which the fiber knows nothing: then `announced` is something else.
+ */
+const steppedFiber = <A, E>(
+  effect: Effect.Effect<A, E>,
+  before: number,
+  maxOps: number,
+  announced = maxOps
+) => {
   const tasks: Array<() => void> = []
   const scheduler: Scheduler.Scheduler = {
     executionMode: "async",
@@ -26,7 +34,7 @@ const steppedFiber = <A, E>(effect: Effect.Effect<A, E>, before: number, maxOps:
     delayed = Effect.suspend(() => next)
   }
   const fiber: Fiber.Fiber<A, E> = Effect.runFork(
-    Effect.provideService(delayed, Scheduler.MaxOpsBeforeYield, maxOps),
+    Effect.provideService(delayed, Scheduler.MaxOpsBeforeYield, announced),
     { scheduler }
   )
   return { fiber, step: () => tasks.shift()?.() }
@@ -43,13 +51,28 @@ const reads: Record<string, (reader: StreamReader.StreamReader) => Effect.Effect
   skipUntil: (reader) => reader.skipUntil("\n")
 }
 
-const places = function* (): Generator<{ before: number; steps: number; maxOps: number }> {
+interface Place {
+  readonly before: number
+  readonly steps: number
+  readonly maxOps: number
+  readonly announced?: number
+}
+
+const places = function* (): Generator<Place> {
   for (let before = 0; before < 60; before++) {
     for (let steps = 0; steps < 6; steps++) yield { before, steps, maxOps: 24 }
   }
   // As it is unless it is set.
   for (let before = 2000; before < 2060; before++) {
     for (let steps = 0; steps < 3; steps++) yield { before, steps, maxOps: 2048 }
+  }
+}
+
+// A wake-up must not be lost whatever the scheduler's rule.
+const anyPlaces = function* (): Generator<Place> {
+  yield* places()
+  for (let before = 0; before < 40; before++) {
+    for (let steps = 0; steps < 12; steps++) yield { before, steps, maxOps: 8, announced: 2048 }
   }
 }
 
@@ -70,9 +93,9 @@ describe("a read that yields", () => {
     })
 
     it(`${name}: bytes that come there do not pass it by`, () => {
-      for (const { before, maxOps, steps } of places()) {
+      for (const { announced, before, maxOps, steps } of anyPlaces()) {
         const { feed, reader } = given()
-        const { fiber, step } = steppedFiber(read(reader), before, maxOps)
+        const { fiber, step } = steppedFiber(read(reader), before, maxOps, announced)
         for (let i = 0; i < steps; i++) step()
         feed("one\r\n")
         for (let i = 0; i < 200; i++) step()
@@ -81,9 +104,9 @@ describe("a read that yields", () => {
     })
 
     it(`${name}: an end of input that comes there does not pass it by`, () => {
-      for (const { before, maxOps, steps } of places()) {
+      for (const { announced, before, maxOps, steps } of anyPlaces()) {
         const { feedEof, reader } = given()
-        const { fiber, step } = steppedFiber(read(reader), before, maxOps)
+        const { fiber, step } = steppedFiber(read(reader), before, maxOps, announced)
         for (let i = 0; i < steps; i++) step()
         feedEof()
         for (let i = 0; i < 200; i++) step()
