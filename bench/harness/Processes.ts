@@ -90,7 +90,7 @@ export const runReport = (argv: Argv, core: number | undefined) =>
     return yield* decodeReport(output)
   }).pipe(
     Effect.scoped,
-    Effect.timeout("10 minutes"),
+    Effect.timeout("2 minutes"),
     Effect.mapError((cause) =>
       cause._tag === "ProcessError"
         ? cause

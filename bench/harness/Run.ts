@@ -153,8 +153,8 @@ export const runsOf = (workload: Workload, size: Size, peers: ReadonlyMap<string
 // Programs in memory warm up by themselves; idle servers are fresh ones.
 const warmUps = (workload: Workload): number => (workload.kind === "loaded" ? 1 : 0)
 
-const roundsOf = (workload: Workload, { rounds }: Size): number =>
-  workload.kind === "idle" ? Math.min(rounds, 3) : rounds
+const roundsOf = (workload: Workload, { idleRounds, rounds }: Size): number =>
+  workload.kind === "idle" ? Math.min(rounds, idleRounds) : rounds
 
 export const runWorkload = (workload: Workload, context: Context) =>
   Effect.gen(function* () {

@@ -1,17 +1,20 @@
 /** What is measured: every workload, who takes part in it, and what must come out. */
-import { type Argv } from "./Processes.ts"
+import { descriptorLimit } from "./Machine.ts"
+import type { Argv } from "./Processes.ts"
 
 /** How big everything is. */
 export interface Size {
   readonly rounds: number
+  /** At most so many of the idle connections, which take their time and vary little. */
+  readonly idleRounds: number
   /** Of a run of the workloads that have a duration. */
   readonly seconds: number
   /** Of the workloads that have an amount: 1, or less. */
   readonly scale: number
 }
 
-export const full: Size = { rounds: 7, seconds: 2, scale: 1 }
-export const quick: Size = { rounds: 3, seconds: 0.4, scale: 0.1 }
+export const full: Size = { rounds: 7, idleRounds: 3, seconds: 2, scale: 1 }
+export const quick: Size = { rounds: 3, idleRounds: 1, seconds: 0.3, scale: 0.1 }
 
 /** One who takes part: a peer in one of its modes. */
 export interface Contestant {
@@ -85,7 +88,29 @@ const wire = "effect-wire"
 const plain = "node-net"
 
 const bulkBytes = (size: Size): string => String(Math.round((2 * GIB * size.scale) / 65_536) * 65_536)
+const writeBytes = (size: Size): string => String(Math.round(1_000_000 * size.scale) * 64)
+const megabytes = (n: number): number => Math.max(1, Math.round(n)) * MIB
 const seconds = (size: Size): string => String(size.seconds)
+
+const inMemory = (options: {
+  readonly id: string
+  readonly title: string
+  readonly unit: string
+  /** The case of the programs. */
+  readonly name: string
+  readonly peers: ReadonlyArray<string>
+  readonly more?: ReadonlyArray<Contestant>
+  readonly targets: ReadonlyArray<Target>
+}): InMemory => ({
+  id: options.id,
+  kind: "memory",
+  title: options.title,
+  unit: options.unit,
+  contestants: [...options.peers.map((peer) => entry(peer, options.name)), ...(options.more ?? [])],
+  args: (size, { mode }) => [mode, String(megabytes(64 * size.scale))],
+  inBytes: false,
+  targets: options.targets
+})
 
 export const all: ReadonlyArray<Workload> = [
   {
@@ -155,15 +180,150 @@ export const all: ReadonlyArray<Workload> = [
     load: (size) => ["send", "--size", "65536", "--bytes", bulkBytes(size)],
     inBytes: true,
     targets: [{ metric: "rate", of: wire, versus: plain, atLeast: 0.97 }]
+  },
+  {
+    id: "W4",
+    kind: "loaded",
+    title: "separate writes of 64 bytes, each awaited; the peer counts bytes",
+    unit: "write",
+    contestants: [
+      entry(wire, "writes"),
+      entry(plain, "writes"),
+      entry(plain, "writes-corked", "(corked)"),
+      ...["effect-socket", "asyncio", "uvloop", "go", "epoll"].map((peer) => entry(peer, "writes"))
+    ],
+    serverArgs: (size) => [writeBytes(size), "64"],
+    load: (size) => ["receive", "--size", "64", "--bytes", writeBytes(size)],
+    inBytes: false,
+    targets: [
+      { metric: "rate", of: wire, versus: plain, atLeast: 15 },
+      { metric: "rate", of: wire, versus: "asyncio", atLeast: 15 }
+    ]
+  },
+  {
+    id: "W5",
+    kind: "loaded",
+    title: "connect, one request, one reply, close: 200 at a time",
+    unit: "connection",
+    contestants: everyServer("requests"),
+    serverArgs: () => ["0", "64"],
+    load: (size) => ["requests", "--connections", "200", "--size", "64", "--seconds", seconds(size)],
+    inBytes: false,
+    targets: [{ metric: "rate", of: wire, versus: plain, atLeast: 0.9 }]
+  },
+  {
+    id: "W6",
+    kind: "idle",
+    title: "idle connections: resident memory of each, and whether anything runs",
+    unit: "connection",
+    contestants: everyServer("echo"),
+    connections: (size) => Math.min(Math.round(10_000 * Math.max(size.scale, 0.2)), descriptorLimit() - 200),
+    targets: [
+      { metric: "memory", of: wire, versus: plain, atMost: 1.5 },
+      { metric: "wakeups", of: wire, atMost: 2 }
+    ]
+  },
+  inMemory({
+    id: "W7-readLine",
+    title: "in memory: readLine over lines of 64 bytes",
+    unit: "line",
+    name: "readLine",
+    peers: [wire, plain, "asyncio", "go"],
+    targets: [{ metric: "rate", of: wire, versus: "asyncio", atLeast: 4 }]
+  }),
+  inMemory({
+    id: "W7-lines",
+    title: "in memory: a stream of the lines of 64 bytes as text",
+    unit: "line",
+    name: "lines",
+    peers: [wire, plain, "node-readline", "effect-socket", "asyncio", "go"],
+    more: [
+      entry(wire, "lines-one-by-one", "(one by one)"),
+      entry("node-readline", "lines-for-await", "(for await)"),
+      entry("effect-socket", "lines-one-by-one", "(one by one)")
+    ],
+    targets: [
+      { metric: "rate", of: wire, versus: "asyncio", atLeast: 10 },
+      { metric: "rate", of: wire, versus: "node-readline", atLeast: 3 }
+    ]
+  }),
+  inMemory({
+    id: "W7-frames",
+    title: "in memory: readExactly(4) and readExactly(60) per frame",
+    unit: "frame",
+    name: "frames",
+    peers: [wire, plain, "asyncio", "go"],
+    targets: []
+  }),
+  inMemory({
+    id: "W7-readUntil",
+    title: 'in memory: readUntil("\\r\\n\\r\\n") over heads of 256 bytes',
+    unit: "head",
+    name: "readUntil",
+    peers: [wire, plain, "asyncio", "go"],
+    targets: []
+  }),
+  {
+    id: "W8",
+    kind: "memory",
+    title: "in memory: one line that arrives in pieces of 1 KiB, and one twice as long",
+    unit: "piece",
+    contestants: [wire, plain, "node-readline", "asyncio", "go"].map((peer) => entry(peer, "long-line")),
+    args: (size, { mode }) => [mode, String(megabytes(64 * size.scale))],
+    inBytes: true,
+    targets: [{ metric: "growth", of: wire, atMost: 2.3 }]
+  },
+  {
+    id: "W9",
+    kind: "loaded",
+    title: "the echo of W1 with time limits for reading, writing and idling",
+    unit: "message",
+    contestants: [wire, plain, "effect-socket", "asyncio", "uvloop", "go"].flatMap((peer) => [
+      entry(peer, "echo"),
+      entry(peer, "echo-timeouts", "(timeouts)")
+    ]),
+    serverArgs: () => ["0", "64"],
+    load: (size) => ["pingpong", "--connections", "50", "--size", "64", "--seconds", seconds(size)],
+    inBytes: false,
+    targets: [{ metric: "rate", of: `${wire} (timeouts)`, versus: wire, atLeast: 0.9 }]
+  },
+  {
+    id: "W10-echo",
+    kind: "loaded",
+    title: "the echo of W1 by a server with events that nobody listens to, and by a bare loop of accepts",
+    unit: "message",
+    contestants: [entry(wire, "echo"), entry(wire, "echo-bare", "(bare)")],
+    serverArgs: () => ["0", "64"],
+    load: (size) => ["pingpong", "--connections", "50", "--size", "64", "--seconds", seconds(size)],
+    inBytes: false,
+    targets: [{ metric: "rate", of: wire, versus: `${wire} (bare)`, atLeast: 0.98 }]
+  },
+  {
+    id: "W10-connect",
+    kind: "loaded",
+    title:
+      "the connections of W5 to a server with events that nobody listens to, and to a bare loop of accepts",
+    unit: "connection",
+    contestants: [entry(wire, "requests"), entry(wire, "requests-bare", "(bare)")],
+    serverArgs: () => ["0", "64"],
+    load: (size) => ["requests", "--connections", "200", "--size", "64", "--seconds", seconds(size)],
+    inBytes: false,
+    targets: [{ metric: "rate", of: wire, versus: `${wire} (bare)`, atLeast: 0.98 }]
   }
 ]
 
 /** Only the library and plain node:net, and only what is said of the two, with margins for a busy machine. */
-export const toQuick = <W extends Workload>(workload: W): W => ({
-  ...workload,
-  contestants: workload.contestants.filter(({ label }) => label === wire || label === plain),
-  targets: workload.targets.filter(({ versus }) => versus === plain).map(lenient)
-})
+export const toQuick = <W extends Workload>(workload: W): W => {
+  const contestants = workload.contestants.filter(({ peer }) => peer === wire || peer === plain)
+  const isThere = (label: string): boolean => contestants.some((_) => _.label === label)
+  return {
+    ...workload,
+    contestants,
+    targets: workload.targets
+      .filter(({ of, versus }) => isThere(of) && (versus === undefined || isThere(versus)))
+      .map(lenient)
+  }
+}
 
 const MARGIN = 1.5
 

@@ -116,18 +116,15 @@ const writesCorked = (socket: net.Socket): void => {
   const chunk = Buffer.alloc(size, "x")
   let left = bytes / size
   const more = (): void => {
-    if (left === 0) {
-      socket.end()
-      return
-    }
     socket.cork()
     let free = true
     while (left > 0 && free) {
       left--
       free = socket.write(chunk)
     }
-    socket.once("drain", more)
+    if (!free) socket.once("drain", more)
     socket.uncork()
+    if (free) socket.end()
   }
   more()
 }

@@ -1,0 +1,72 @@
+// The library's reader in memory, fed by hand.
+import { Effect, Stream } from "effect"
+import { StreamReader } from "effect-wire"
+import { expected, type Found, measure, measureLongLine, name, pieces, unknownCase } from "./shared.ts"
+
+type Consume = (reader: StreamReader.StreamReader, found: Found) => Effect.Effect<void, unknown>
+
+const readLine: Consume = Effect.fnUntraced(function* (reader, found) {
+  while (true) {
+    const line = yield* reader.readLine
+    if (line.length === 0) return
+    found.messages++
+    found.bytes += line.length
+  }
+})
+
+const count = (found: Found, line: string): void => {
+  found.messages++
+  found.bytes += line.length + 1
+}
+
+const lines: Consume = (reader, found) =>
+  Stream.runForEachArray(reader.lines, (lines) =>
+    Effect.sync(() => {
+      for (const line of lines) count(found, line)
+    })
+  )
+
+const linesOneByOne: Consume = (reader, found) =>
+  Stream.runForEach(reader.lines, (line) => Effect.sync(() => count(found, line)))
+
+const frames: Consume = Effect.fnUntraced(function* (reader, found) {
+  for (let i = 0; i < expected.messages; i++) {
+    const head = yield* reader.readExactly(4)
+    const length = new DataView(head.buffer, head.byteOffset, 4).getUint32(0)
+    const body = yield* reader.readExactly(length)
+    found.messages++
+    found.bytes += head.length + body.length
+  }
+})
+
+const readUntil: Consume = Effect.fnUntraced(function* (reader, found) {
+  for (let i = 0; i < expected.messages; i++) {
+    const head = yield* reader.readUntil("\r\n\r\n")
+    found.messages++
+    found.bytes += head.length
+  }
+})
+
+const cases: Record<string, Consume | undefined> = {
+  readLine,
+  lines,
+  "lines-one-by-one": linesOneByOne,
+  frames,
+  readUntil
+}
+
+if (name === "long-line") {
+  await measureLongLine((limit) => {
+    const { feed, reader } = StreamReader.feedable({ limit })
+    return { feed, length: Effect.runPromise(Effect.map(reader.readLine, (line) => line.length)) }
+  })
+} else {
+  const consume = cases[name] ?? unknownCase()
+  await measure(() => {
+    const { feed, feedEof, reader } = StreamReader.feedable()
+    for (const piece of pieces) feed(piece)
+    feedEof()
+    const found: Found = { messages: 0, bytes: 0 }
+    return Effect.runPromise(Effect.as(consume(reader, found), found))
+  })
+}
