@@ -217,6 +217,11 @@ export class Input {
   }
 
   tryReadLine(): Exit.Exit<Uint8Array, LimitOverrunError | ReadError> | undefined {
+    const line = this.buffer.takeThrough(NEWLINE, this.limit)
+    if (line !== undefined) {
+      this.consumed()
+      return Exit.succeed(line)
+    }
     const end = this.trySeek("readLine", newline, this.limit)
     if (typeof end === "number") return Exit.succeed(this.take(end))
     return end ?? this.failure ?? (this.eof ? Exit.succeed(this.take(this.buffer.size)) : undefined)
