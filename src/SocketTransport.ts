@@ -50,6 +50,8 @@ export interface Options {
  * - Reading: the socket is pulled only while the connection wants bytes. Text messages become UTF-8.
  * - Writing: what is written while a write is under way goes out in one batch after it. Text stays text, which a
  *   WebSocket sends as a text message.
+ *   Effect's WebSockets do not tell how a write gets on: there, a peer that does not read is not noticed, and `flush` means
+ *   only that the bytes were handed over.
  * - End of input is the close code 1000 (normal), 1001 (going away) or 1005 (none given), RFC 6455 section 7.4.1. Code
  *   1006 (no close at all) is `ConnectionReset`, any other code `UnknownReason` with that code. A write that is under way
  *   then is finished; what waits behind it cannot be sent, and is a `BrokenPipe`.
