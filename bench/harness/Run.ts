@@ -81,6 +81,13 @@ const checked = (report: Report, argv: Argv): Effect.Effect<Report, ProcessError
       )
     : Effect.succeed(report)
 
+/** Asks the operating system about a process, which may have ended. */
+const ask = <A>(what: string, question: () => A): Effect.Effect<A, ProcessError> =>
+  Effect.try({
+    try: question,
+    catch: (cause) => new ProcessError({ command: what, detail: `the server is gone: ${String(cause)}` })
+  })
+
 /** The server stays up for all rounds, so that it is as warm as a server is. */
 const makeLoaded = Effect.fnUntraced(function* (
   workload: Loaded,
@@ -92,9 +99,10 @@ const makeLoaded = Effect.fnUntraced(function* (
   const server = yield* startServer(argv, cores)
   const generator: Argv = [load, ...workload.load(size), "--port", String(server.port)]
   const measure: Measure = Effect.gen(function* () {
-    const before = yield* Effect.sync(() => cpuTime(server.pid))
+    const cpu = ask(argv.join(" "), () => cpuTime(server.pid))
+    const before = yield* cpu
     const report = yield* Effect.flatMap(runReport(generator, cores.generator), (_) => checked(_, generator))
-    return toSample(report, cpuSince(before, cpuTime(server.pid)))
+    return toSample(report, cpuSince(before, yield* cpu))
   })
   return measure
 })
@@ -108,9 +116,10 @@ const makeInMemory = (workload: InMemory, contestant: Contestant, peer: Peer, { 
     })
   )
 
-const settle = (pid: number): Effect.Effect<void> =>
+/** Lets a process collect its garbage. */
+const settle = (argv: Argv, pid: number): Effect.Effect<void, ProcessError> =>
   Effect.andThen(
-    Effect.sync(() => process.kill(pid, "SIGUSR2")),
+    ask(argv.join(" "), () => process.kill(pid, "SIGUSR2")),
     Effect.sleep("700 millis")
   )
 
@@ -122,14 +131,17 @@ const makeIdle = (workload: Idle, contestant: Contestant, peer: Peer, { cores, s
       const hold = (connections: number) =>
         holdConnections([load, "idle", "--connections", String(connections), "--port", String(port)], cores)
       yield* Effect.scoped(hold(100))
-      yield* settle(pid)
-      const before = residentBytes(pid)
+      const command = argv.join(" ")
+      const resident = ask(command, () => residentBytes(pid))
+      const switches = ask(command, () => contextSwitches(pid))
+      yield* settle(argv, pid)
+      const before = yield* resident
       const connections = yield* hold(workload.connections(size))
-      yield* settle(pid)
-      const memory = (residentBytes(pid) - before) / connections
-      const switches = contextSwitches(pid)
+      yield* settle(argv, pid)
+      const memory = ((yield* resident) - before) / connections
+      const switchesBefore = yield* switches
       yield* Effect.sleep("1 second")
-      const sample: Sample = { memory, wakeups: contextSwitches(pid) - switches }
+      const sample: Sample = { memory, wakeups: (yield* switches) - switchesBefore }
       return sample
     }).pipe(Effect.scoped)
   )

@@ -312,22 +312,31 @@ export const all: ReadonlyArray<Workload> = [
   }
 ]
 
-/** Only the library and plain node:net, and only what is said of the two, with margins for a busy machine. */
-export const toQuick = <W extends Workload>(workload: W): W => {
-  const contestants = workload.contestants.filter(({ peer }) => peer === wire || peer === plain)
+/** Who takes part in a quick run. */
+export const quickPeers: ReadonlyArray<string> = [wire, plain]
+
+/** A workload with some of its contestants, and the targets that are about them. */
+export const withPeers = <W extends Workload>(workload: W, peers: ReadonlyArray<string>): W => {
+  const contestants = workload.contestants.filter(({ peer }) => peers.includes(peer))
   const isThere = (label: string): boolean => contestants.some((_) => _.label === label)
   return {
     ...workload,
     contestants,
-    targets: workload.targets
-      .filter(({ of, versus }) => isThere(of) && (versus === undefined || isThere(versus)))
-      .map(lenient)
+    targets: workload.targets.filter(
+      ({ of, versus }) => isThere(of) && (versus === undefined || isThere(versus))
+    )
   }
 }
 
+/** A workload with margins for short runs on a busy machine. */
+export const lenient = <W extends Workload>(workload: W): W => ({
+  ...workload,
+  targets: workload.targets.map(widen)
+})
+
 const MARGIN = 1.5
 
-const lenient = (target: Target): Target => ({
+const widen = (target: Target): Target => ({
   ...target,
   ...(target.atLeast !== undefined && { atLeast: Number((target.atLeast / MARGIN).toFixed(2)) }),
   ...(target.atMost !== undefined && { atMost: Number((target.atMost * MARGIN).toFixed(2)) })

@@ -3,21 +3,33 @@ import * as net from "node:net"
 import * as readline from "node:readline"
 import { announce, mode, unknownMode } from "./shared.ts"
 
+const open = (socket: net.Socket): readline.Interface => {
+  const reader = readline.createInterface({ input: socket, crlfDelay: Infinity })
+  // It hands on its input's errors, which the socket's own listener has dealt with.
+  reader.on("error", () => {})
+  reader.on("close", () => socket.end())
+  return reader
+}
+
 /** Every line is written as it comes. */
 const lines = (socket: net.Socket): void => {
-  const reader = readline.createInterface({ input: socket, crlfDelay: Infinity })
+  const reader = open(socket)
+  let congested = false
   reader.on("line", (line) => {
-    if (!socket.write(`${line}\n`)) {
-      reader.pause()
-      socket.once("drain", () => reader.resume())
-    }
+    // A paused interface still hands out the lines of the chunk it has.
+    if (socket.write(`${line}\n`) || congested) return
+    congested = true
+    reader.pause()
+    socket.once("drain", () => {
+      congested = false
+      reader.resume()
+    })
   })
-  reader.on("close", () => socket.end())
 }
 
 /** The lines of one chunk, each written by itself, leave in one system call. */
 const linesCorked = (socket: net.Socket): void => {
-  const reader = readline.createInterface({ input: socket, crlfDelay: Infinity })
+  const reader = open(socket)
   let corked = false
   const uncork = (): void => {
     corked = false
@@ -35,7 +47,6 @@ const linesCorked = (socket: net.Socket): void => {
     }
     socket.write(`${line}\n`)
   })
-  reader.on("close", () => socket.end())
 }
 
 const modes: Record<string, ((socket: net.Socket) => void) | undefined> = {
