@@ -91,7 +91,7 @@ const bench = Effect.fnUntraced(function* (options: {
   const taking = selected
     .map((_) => Workloads.withPeers(_, peers))
     .filter(({ contestants }) => contestants.length > 0)
-  const workloads = options.isQuick ? taking.map(Workloads.lenient) : taking
+  const workloads = options.isQuick ? taking.map(Workloads.toQuick) : taking
   yield* Peers.buildLoad
   const { missing, ready, versions } = yield* preparePeers(
     new Set(workloads.flatMap(({ contestants }) => contestants.map(({ peer }) => peer)))
@@ -176,4 +176,16 @@ const main = Command.make(
   })
 ).pipe(Command.withDescription("Measure the library and its peers, side by side"))
 
-Command.run(main, { version: "0.1.0" }).pipe(Effect.provide(NodeServices.layer), NodeRuntime.runMain)
+const fail = (error: { readonly message: string }) =>
+  Effect.andThen(
+    Console.error(error.message),
+    Effect.sync(() => {
+      process.exitCode = 1
+    })
+  )
+
+Command.run(main, { version: "0.1.0" }).pipe(
+  Effect.catchTags({ UnknownName: fail, Missing: fail }),
+  Effect.provide(NodeServices.layer),
+  NodeRuntime.runMain
+)

@@ -120,7 +120,7 @@ const makeInMemory = (workload: InMemory, contestant: Contestant, peer: Peer, { 
 const settle = (argv: Argv, pid: number): Effect.Effect<void, ProcessError> =>
   Effect.andThen(
     ask(argv.join(" "), () => process.kill(pid, "SIGUSR2")),
-    Effect.sleep("700 millis")
+    Effect.sleep("500 millis")
   )
 
 /** A server that has served a hundred connections and collected its garbage, before and after there are many. */
@@ -165,8 +165,16 @@ export const runsOf = (workload: Workload, size: Size, peers: ReadonlyMap<string
 // Programs in memory warm up by themselves; idle servers are fresh ones.
 const warmUps = (workload: Workload): number => (workload.kind === "loaded" ? 1 : 0)
 
-const roundsOf = (workload: Workload, { idleRounds, rounds }: Size): number =>
-  workload.kind === "idle" ? Math.min(rounds, idleRounds) : rounds
+const roundsOf = (workload: Workload, { idleRounds, memoryRounds, rounds }: Size): number => {
+  switch (workload.kind) {
+    case "loaded":
+      return rounds
+    case "idle":
+      return Math.min(rounds, idleRounds)
+    case "memory":
+      return Math.min(rounds, memoryRounds)
+  }
+}
 
 export const runWorkload = (workload: Workload, context: Context) =>
   Effect.gen(function* () {

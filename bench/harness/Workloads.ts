@@ -7,14 +7,16 @@ export interface Size {
   readonly rounds: number
   /** At most so many of the idle connections, which take their time and vary little. */
   readonly idleRounds: number
+  /** At most so many of the programs in memory, which begin anew and warm up in each. */
+  readonly memoryRounds: number
   /** Of a run of the workloads that have a duration. */
   readonly seconds: number
   /** Of the workloads that have an amount: 1, or less. */
   readonly scale: number
 }
 
-export const full: Size = { rounds: 7, idleRounds: 3, seconds: 2, scale: 1 }
-export const quick: Size = { rounds: 3, idleRounds: 1, seconds: 0.3, scale: 0.1 }
+export const full: Size = { rounds: 7, idleRounds: 3, memoryRounds: Infinity, seconds: 2, scale: 1 }
+export const quick: Size = { rounds: 3, idleRounds: 1, memoryRounds: 1, seconds: 0.3, scale: 0.1 }
 
 /** One who takes part: a peer in one of its modes. */
 export interface Contestant {
@@ -328,11 +330,18 @@ export const withPeers = <W extends Workload>(workload: W, peers: ReadonlyArray<
   }
 }
 
-/** A workload with margins for short runs on a busy machine. */
-export const lenient = <W extends Workload>(workload: W): W => ({
-  ...workload,
-  targets: workload.targets.map(widen)
-})
+/** A workload with those only that its targets are about, and with margins for short runs on a busy machine. */
+export const toQuick = <W extends Workload>(workload: W): W => {
+  const isMeant = ({ label, peer }: Contestant): boolean =>
+    workload.targets.length === 0
+      ? label === peer
+      : workload.targets.some(({ of, versus }) => of === label || versus === label)
+  return {
+    ...workload,
+    contestants: workload.contestants.filter(isMeant),
+    targets: workload.targets.map(widen)
+  }
+}
 
 const MARGIN = 1.5
 
