@@ -8,6 +8,8 @@ export interface TimeLimits {
   readonly idle: number
 }
 
+export const isLimited = ({ idle, timeout }: TimeLimits): boolean => timeout !== Infinity || idle !== Infinity
+
 /** A waiting operation's time limit. */
 export interface Deadline {
   readonly limits: TimeLimits
@@ -52,7 +54,7 @@ export class Deadlines {
 
   /** Arms a deadline, or does nothing if there is no limit. */
   arm(limits: TimeLimits, expire: (error: TimeoutError) => void): Deadline | undefined {
-    if (limits.timeout === Infinity && limits.idle === Infinity) return undefined
+    if (!isLimited(limits)) return undefined
     const since = this.now()
     if (limits.idle !== Infinity) this.tracksActivity = true
     const deadline: Deadline = { limits, since, expire, at: since + Math.min(limits.timeout, limits.idle) }

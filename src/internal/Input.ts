@@ -1,7 +1,7 @@
-import { Array as Arr, Effect, Exit, type Fiber } from "effect"
+import { Array as Arr, Effect, Exit, Fiber } from "effect"
 import { IncompleteReadError, LimitOverrunError, type ReadError } from "../StreamError.ts"
 import { empty } from "./bytes.ts"
-import type { Deadline, Deadlines, TimeLimits } from "./Deadlines.ts"
+import { type Deadline, type Deadlines, isLimited, type TimeLimits } from "./Deadlines.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 import { newline, type Separator } from "./Separator.ts"
 
@@ -12,8 +12,9 @@ export interface Source {
   readonly resume: () => void
 }
 
-/** An operation that waits for its turn or for bytes. */
+/** An operation that waits for its turn or for bytes. A fiber waits for one at a time. */
 interface Waiter {
+  readonly fiber: Fiber.Fiber<unknown, unknown> | undefined
   readonly attempt: Attempt<unknown, unknown>
   readonly resume: (exit: Exit.Exit<unknown, unknown>) => void
   deadline: Deadline | undefined
@@ -86,17 +87,15 @@ export class Input {
 
   /** Runs an operation now if it can end now, in its turn otherwise. */
   run<A, E>(limits: TimeLimits, attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
+    // Made once for an operation that is run often, and only if it ever waits.
+    let wait: Effect.Effect<A, E | ReadError> | undefined
+    const begin = (): Effect.Effect<A, E | ReadError> =>
+      this.attemptFirst(attempt) ?? (wait ??= this.wait(limits, attempt))
     // Between taking bytes and handing them on the fiber must not yield: interrupted there, it would lose them. So a fiber
     // that is about to yield does so first.
     return Effect.withFiber((fiber) =>
-      isAboutToYield(fiber)
-        ? Effect.flatMap(Effect.yieldNow, () => this.begin(limits, attempt))
-        : this.begin(limits, attempt)
+      isAboutToYield(fiber) ? Effect.flatMap(Effect.yieldNow, begin) : begin()
     )
-  }
-
-  private begin<A, E>(limits: TimeLimits, attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
-    return this.attemptFirst(attempt) ?? this.wait(limits, attempt)
   }
 
   private attemptFirst<A, E>(attempt: Attempt<A, E>): Exit.Exit<A, E> | undefined {
@@ -108,25 +107,35 @@ export class Input {
       // Bytes may have come since the first attempt, if the fiber yielded in between.
       const exit = this.attemptFirst(attempt)
       if (exit !== undefined) return resume(exit)
-      const waiter = {
+      const waiter: Waiter = {
+        fiber: Fiber.getCurrent(),
         attempt,
         // The attempt of this waiter gives what this operation's callback takes.
         resume: resume as (exit: Exit.Exit<unknown, unknown>) => void,
-        deadline: undefined as Deadline | undefined
+        deadline: undefined
       }
       this.waiters.push(waiter)
-      waiter.deadline = this.deadlines?.arm(limits, (error) => {
-        this.remove(waiter)
-        resume(Exit.fail(error))
-      })
+      if (this.deadlines !== undefined && isLimited(limits)) {
+        waiter.deadline = this.deadlines.arm(limits, (error) => {
+          this.remove(waiter)
+          resume(Exit.fail(error))
+        })
+      }
       this.resumeSource()
-      return Effect.sync(() => {
-        this.deadlines?.disarm(waiter.deadline)
-        this.remove(waiter)
-        this.deadlines?.settle()
-      })
+      return this.withdraw
     })
   }
+
+  // An operation that is interrupted while it waits: evaluated by its fiber.
+  private readonly withdraw: Effect.Effect<void> = Effect.withFiber((fiber) => {
+    const waiter = this.waiters.find((_) => _.fiber === fiber)
+    if (waiter !== undefined) {
+      this.deadlines?.disarm(waiter.deadline)
+      this.remove(waiter)
+      this.deadlines?.settle()
+    }
+    return Exit.void
+  })
 
   private remove(waiter: Waiter): void {
     const index = this.waiters.indexOf(waiter)
@@ -143,7 +152,9 @@ export class Input {
     for (let waiter = this.waiters[0]; waiter !== undefined; waiter = this.waiters[0]) {
       const exit = waiter.attempt()
       if (exit === undefined) break
-      this.waiters.shift()
+      // The last one by `pop`: `shift` takes many times as long.
+      if (this.waiters.length === 1) this.waiters.pop()
+      else this.waiters.shift()
       this.deadlines?.disarm(waiter.deadline)
       waiter.resume(exit)
     }
@@ -178,7 +189,8 @@ export class Input {
   // The operations. Each looks at the buffer first, then at the failure, then at the end of input.
 
   tryRead(max: number): Exit.Exit<Uint8Array, ReadError> | undefined {
-    if (this.buffer.size > 0) return Exit.succeed(this.take(Math.min(max, this.buffer.size)))
+    const { size } = this.buffer
+    if (size > 0) return Exit.succeed(this.take(size > max ? max : size))
     return this.failure ?? (this.eof ? exitEmpty : undefined)
   }
 

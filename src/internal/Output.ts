@@ -1,7 +1,7 @@
 import { Effect, Exit, Queue, Scheduler } from "effect"
 import { BrokenPipe, ConnectionError, Unsupported, type WriteError } from "../StreamError.ts"
 import type { Transport } from "../Transport.ts"
-import type { Deadline, Deadlines, TimeLimits } from "./Deadlines.ts"
+import { type Deadline, type Deadlines, isLimited, type TimeLimits } from "./Deadlines.ts"
 import type { Watermarks } from "./limits.ts"
 
 type Chunks = ReadonlyArray<Uint8Array | string>
@@ -152,7 +152,7 @@ export class Output {
   /** The transport holds fewer bytes than before. */
   drained(): void {
     this.deadlines.touch()
-    this.advance()
+    if (this.congested || this.half === "requested" || this.waiters.size > 0) this.advance()
   }
 
   private written(limits: TimeLimits): Effect.Effect<void, WriteError> {
@@ -192,9 +192,7 @@ export class Output {
       ),
       Effect.flatMap((taken) => (taken ? this.drain(noLimits) : (this.failure ?? this.refusal ?? Exit.void)))
     )
-    return limits.timeout === Infinity && limits.idle === Infinity
-      ? offer
-      : Effect.raceFirst(offer, this.deadlines.expiry(limits))
+    return isLimited(limits) ? Effect.raceFirst(offer, this.deadlines.expiry(limits)) : offer
   }
 
   // Looks and waits in one step, between which the fiber cannot yield.

@@ -36,6 +36,12 @@ export class ReadBuffer {
 
   /** Removes and returns the first `n` bytes; `n` is at most `size`. */
   take(n: number): Uint8Array {
+    // A whole chunk that came alone, which is what most reads find.
+    if (n === this.size && this.offset === 0 && this.chunks.length === 1) {
+      this.sought = undefined
+      this.size = 0
+      return this.chunks.pop() ?? empty
+    }
     const bytes = this.peek(n)
     this.discard(n)
     return bytes

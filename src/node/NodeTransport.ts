@@ -128,6 +128,7 @@ class DuplexTransport implements Transport {
   readonly canEnd = true
   readonly readAhead = true
   private readonly duplex: Duplex
+  private readonly isSocket: boolean
   // A TCP socket, which can be closed with a reset.
   private readonly tcp: net.Socket | undefined = undefined
   // The addresses are gone with the socket: they are kept from the beginning, and parsed when somebody asks.
@@ -139,9 +140,11 @@ class DuplexTransport implements Transport {
   private pendingBytes = 0
   // Bytes of the one write that the stream has not finished.
   private inFlight = 0
-  // Writes that were finished at once; the stream still calls back for each.
+  // Writes that were finished at once, and for which the stream still calls back.
   private finishedAtOnce = 0
   private ticking = false
+  // While bytes are delivered, what is written in reply is collected; it leaves when the handler returns.
+  private delivering = false
   // `bufferedBytes` has fallen and the handler was not told.
   private drained = false
   // The outgoing direction: `ending` once it is to be closed, `ended` once the stream was told.
@@ -155,6 +158,7 @@ class DuplexTransport implements Transport {
 
   constructor(duplex: Duplex, options: Options | undefined) {
     this.duplex = duplex
+    this.isSocket = duplex instanceof net.Socket
     this.gone = duplex.destroyed
     if (duplex.errored !== null) this.failure = { cause: duplex.errored }
     duplex.on("error", this.onError)
@@ -262,25 +266,30 @@ class DuplexTransport implements Transport {
   private scheduleSend(): void {
     if (this.inFlight > 0 || this.pending.length === 0) return
     if (this.pendingBytes < FLUSH_BYTES) {
-      if (!this.ticking) this.scheduleTick()
+      this.scheduleTick()
       return
     }
     this.send()
     // Nobody has seen the bytes that were added and sent in this call.
-    if (!this.ticking) this.drained = false
+    if (!this.ticking && !this.delivering) this.drained = false
   }
 
   private scheduleTick(): void {
+    if (this.ticking || this.delivering) return
     this.ticking = true
     process.nextTick(this.onTick)
   }
 
   private scheduleDrained(): void {
-    if (this.drained && !this.ticking) this.scheduleTick()
+    if (this.drained) this.scheduleTick()
   }
 
   private readonly onTick = (): void => {
     this.ticking = false
+    this.flush()
+  }
+
+  private flush(): void {
     this.send()
     this.reportDrained()
   }
@@ -299,8 +308,10 @@ class DuplexTransport implements Transport {
       this.inFlight = batch.bytes
       this.pendingBytes -= batch.bytes
       this.writeBatch(batch)
-      if (this.duplex.writableLength === 0 && this.isWritable()) {
-        this.finishedAtOnce++
+      if (this.duplex.writableLength > 0 || !this.isWritable()) {
+        if (this.isSocket) this.duplex.write(nothing, this.onWritten)
+      } else {
+        if (!this.isSocket) this.finishedAtOnce++
         this.inFlight = 0
         this.drained = true
       }
@@ -342,9 +353,11 @@ class DuplexTransport implements Transport {
 
   private writeBatch({ bytes, chunks }: { readonly chunks: Array<Chunk>; readonly bytes: number }): void {
     const { duplex } = this
+    // A callback costs a socket a tick for each write. Without one, an empty write behind it tells when it is done.
+    const onWritten = this.isSocket ? undefined : this.onWritten
     const [first] = chunks
     if (chunks.length === 1) {
-      duplex.write(first, this.onWritten)
+      duplex.write(first, onWritten)
     } else if (bytes < chunks.length * COPY_BYTES) {
       const joined = Buffer.allocUnsafe(bytes)
       let offset = 0
@@ -356,12 +369,12 @@ class DuplexTransport implements Transport {
           offset += chunk.byteLength
         }
       }
-      duplex.write(joined, this.onWritten)
+      duplex.write(joined, onWritten)
     } else {
       const last = chunks.length - 1
       duplex.cork()
       for (let i = 0; i < last; i++) duplex.write(chunks[i])
-      duplex.write(chunks[last], this.onWritten)
+      duplex.write(chunks[last], onWritten)
       duplex.uncork()
     }
   }
@@ -386,7 +399,11 @@ class DuplexTransport implements Transport {
   }
 
   private readonly onData = (chunk: Uint8Array | string): void => {
-    if (this.closing === "no" && !this.finished) this.handler?.onData(toBytes(chunk))
+    if (this.closing !== "no" || this.finished) return
+    this.delivering = true
+    this.handler?.onData(toBytes(chunk))
+    this.delivering = false
+    if (!this.ticking) this.flush()
   }
 
   private readonly onEnd = (): void => {
