@@ -111,7 +111,7 @@ const openSocket = (
     const onError = (cause: Error): void => resume(Effect.fail(reasonFromCause(cause)))
     socket.on("error", onError)
     socket.once("connect", () => {
-      const transport = NodeTransport.fromDuplex(socket, addresses)
+      const transport = NodeTransport.fromOwnSocket(socket, addresses)
       socket.off("error", onError)
       onConnected(transport)
       resume(Effect.succeed(transport))
@@ -484,7 +484,7 @@ const open = Effect.fnUntraced(function* (binding: Binding): Effect.fn.Return<Li
   const addresses: NodeTransport.Options = isUnix
     ? { kind: "unix", localAddress: address, remoteAddress: unnamed }
     : { kind: "tcp" }
-  server.on("connection", (socket) => queue.add(NodeTransport.fromDuplex(socket, addresses)))
+  server.on("connection", (socket) => queue.add(NodeTransport.fromOwnSocket(socket, addresses)))
   server.on("error", (cause) => queue.fail(cause))
   const own = isUnix ? entryAt(destination.path) : undefined
   return {
