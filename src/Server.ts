@@ -385,6 +385,8 @@ class Supervisor implements Server {
   private readonly listening: Scope.Closeable
   private readonly bus: PubSub.PubSub<Take.Take<ServerEvent>>
   private readonly grace: Duration.Duration
+  // Events are made for somebody only.
+  private subscribers = 0
   private readonly clients = new Set<Client>()
   private readonly empty = Latch.makeUnsafe(true)
   private readonly down = Latch.makeUnsafe(false)
@@ -410,14 +412,18 @@ class Supervisor implements Server {
   readonly closed = this.down.await
 
   get events(): Stream.Stream<ServerEvent> {
-    return Stream.fromPubSubTake(this.bus)
+    const listen = Effect.acquireRelease(
+      Effect.sync(() => void this.subscribers++),
+      () => Effect.sync(() => void this.subscribers--)
+    )
+    return Stream.unwrap(Effect.as(listen, Stream.fromPubSubTake(this.bus)))
   }
 
   /** The next connection of a listener. What it cannot accept now it tries again, after a pause. */
   next(listener: Listener): Effect.Effect<Transport> {
     return listener.accept.pipe(
       Effect.tapError((error) => {
-        this.publish(ServerEvent.AcceptFailed({ error }))
+        this.publish(() => ServerEvent.AcceptFailed({ error }))
         return Effect.logWarning(error.message)
       }),
       Effect.retry(acceptBackoff),
@@ -429,14 +435,14 @@ class Supervisor implements Server {
     const client: Client = { connection, handling: true, fate: "finished", fiber: undefined }
     this.clients.add(client)
     this.empty.closeUnsafe()
-    this.publish(ServerEvent.Opened({ id: connection.id, info: connection.info }))
+    this.publish(() => ServerEvent.Opened({ id: connection.id, info: connection.info }))
     return client
   }
 
   ended(client: Client, exit: Exit.Exit<unknown, unknown>): void {
     this.clients.delete(client)
     if (this.report !== undefined) this.report[client.fate]++
-    this.publish(ServerEvent.Closed({ id: client.connection.id, info: client.connection.info, exit }))
+    this.publish(() => ServerEvent.Closed({ id: client.connection.id, info: client.connection.info, exit }))
     if (this.clients.size === 0) this.empty.openUnsafe()
   }
 
@@ -456,7 +462,7 @@ class Supervisor implements Server {
   // Goes on to the end whoever interrupts the shutdown.
   private begin(): Effect.Effect<Record<keyof ShutdownReport, number>> {
     const report = (this.report = { finished: 0, interrupted: 0, aborted: 0 })
-    this.publish(ServerEvent.ShuttingDown({ activeConnections: this.clients.size }))
+    this.publish(() => ServerEvent.ShuttingDown({ activeConnections: this.clients.size }))
     return Scope.close(this.listening, Exit.void).pipe(
       Effect.andThen(this.empty.await),
       Effect.andThen(
@@ -485,7 +491,9 @@ class Supervisor implements Server {
     return client.connection.abort
   }
 
-  private publish(event: ServerEvent): void {
+  private publish(make: () => ServerEvent): void {
+    if (this.subscribers === 0) return
+    const event = make()
     // The unsafe way does not slide: with a subscriber that lags, it would drop the event for all.
     if (!PubSub.publishUnsafe(this.bus, [event])) Effect.runSync(PubSub.publish(this.bus, [event]))
   }

@@ -291,7 +291,7 @@ export const feedable = (options?: FeedableOptions): Feedable => {
     reader: fromInput(input, Limits.noTimeouts),
     feed: (chunk) => input.feed(chunk),
     feedEof: () => input.feedEof(),
-    fail: (error) => input.fail(error)
+    fail: (error) => input.fail(() => error)
   }
 }
 
@@ -335,7 +335,10 @@ export const fromStream = <E, R>(
       Effect.onExit((exit) =>
         Effect.sync(() => {
           if (Exit.isSuccess(exit)) input.feedEof()
-          else input.fail(toReadError(exit.cause))
+          else {
+            const error = toReadError(exit.cause)
+            input.fail(() => error)
+          }
         })
       ),
       Effect.exit,

@@ -86,8 +86,8 @@ export class ConnectionCore implements Handler {
     if (this.state === "open") {
       this.state = "closing"
       // Writing first: a waiting reader that fails may write something at once.
-      this.output.close(this.error("write", new ConnectionClosed({})))
-      this.input.fail(this.error("read", new ConnectionClosed({})))
+      this.output.close(this.closedLocally("write"))
+      this.input.fail(this.closedLocally("read"))
       if (this.isClosingStill()) this.awaitPeer()
     }
     return this.finished
@@ -101,8 +101,8 @@ export class ConnectionCore implements Handler {
   abortNow(): void {
     if (this.state === "aborting" || this.state === "finished") return
     this.state = "aborting"
-    this.output.fail(this.error("write", new ConnectionAborted({})))
-    this.input.fail(this.error("read", new ConnectionAborted({})))
+    this.output.fail(() => this.error("write", new ConnectionAborted({})))
+    this.input.fail(() => this.error("read", new ConnectionAborted({})))
     this.disarmClose()
     this.transport.abort()
   }
@@ -128,10 +128,10 @@ export class ConnectionCore implements Handler {
     const local = this.state !== "open"
     this.state = "finished"
     this.disarmClose()
-    const writeError = error ?? this.error("write", new ConnectionClosed({}))
+    const writeError = error === undefined ? this.closedLocally("write") : () => error
     if (error === undefined && !local) this.output.finish(writeError)
     else this.output.fail(writeError)
-    this.input.fail(error ?? this.error("read", new ConnectionClosed({})))
+    this.input.fail(error === undefined ? this.closedLocally("read") : () => error)
     Deferred.doneUnsafe(this.done, error === undefined || local ? Exit.void : Exit.fail(error))
   }
 
@@ -150,6 +150,10 @@ export class ConnectionCore implements Handler {
   // Failing the waiting fibers may have closed or aborted the connection already.
   private isClosingStill(): boolean {
     return this.state === "closing"
+  }
+
+  private closedLocally(operation: "read" | "write"): () => ConnectionError {
+    return () => this.error(operation, new ConnectionClosed({}))
   }
 
   private error(operation: string, reason: ConnectionErrorReason): ConnectionError {

@@ -3,6 +3,7 @@ import { IncompleteReadError, LimitOverrunError, type ReadError } from "../Strea
 import { empty } from "./bytes.ts"
 import { type Deadline, type Deadlines, isLimited, type TimeLimits } from "./Deadlines.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
+import { failOnce } from "./failOnce.ts"
 import { newline, type Separator } from "./Separator.ts"
 
 /** Where the bytes come from: something that can be told to stop and to go on. */
@@ -44,7 +45,8 @@ export class Input {
   bytesRead = 0
   private readonly address: () => string | undefined
   private readonly deadlines: Deadlines | undefined
-  private failure: Exit.Exit<never, ReadError> | undefined = undefined
+  // Made when somebody is to fail with it: most connections end without.
+  private failure: (() => Exit.Exit<never, ReadError>) | undefined = undefined
   private readonly waiters: Array<Waiter> = []
   private serving = false
   private source: Source | undefined = undefined
@@ -79,9 +81,9 @@ export class Input {
   }
 
   /** What is buffered stays readable; the first read that needs more fails. An end of input that was seen remains. */
-  fail(error: ReadError): void {
+  fail(error: () => ReadError): void {
     if (this.failure !== undefined || this.eof) return
-    this.failure = Exit.fail(error)
+    this.failure = failOnce(error)
     this.serve()
   }
 
@@ -191,7 +193,7 @@ export class Input {
   tryRead(max: number): Exit.Exit<Uint8Array, ReadError> | undefined {
     const { size } = this.buffer
     if (size > 0) return Exit.succeed(this.take(size > max ? max : size))
-    return this.failure ?? (this.eof ? exitEmpty : undefined)
+    return this.failure?.() ?? (this.eof ? exitEmpty : undefined)
   }
 
   tryReadExactly(n: number): Exit.Exit<Uint8Array, IncompleteReadError | ReadError> | undefined {
@@ -202,7 +204,8 @@ export class Input {
   tryPeek(n: number): Exit.Exit<Uint8Array, IncompleteReadError | ReadError> | undefined {
     if (this.buffer.size >= n) return Exit.succeed(this.buffer.peek(n))
     return (
-      this.failure ?? (this.eof ? this.incomplete("peek", this.buffer.peek(this.buffer.size), n) : undefined)
+      this.failure?.() ??
+      (this.eof ? this.incomplete("peek", this.buffer.peek(this.buffer.size), n) : undefined)
     )
   }
 
@@ -216,7 +219,7 @@ export class Input {
   tryReadAll(maxBytes: number): Exit.Exit<Uint8Array, LimitOverrunError | ReadError> | undefined {
     const { size } = this.buffer
     if (size > maxBytes) return this.overrun("readAll", maxBytes, size)
-    return this.failure ?? (this.eof ? Exit.succeed(this.take(size)) : undefined)
+    return this.failure?.() ?? (this.eof ? Exit.succeed(this.take(size)) : undefined)
   }
 
   tryReadUntil(
@@ -236,7 +239,7 @@ export class Input {
     }
     const end = this.trySeek("readLine", newline, this.limit)
     if (typeof end === "number") return Exit.succeed(this.take(end))
-    return end ?? this.failure ?? (this.eof ? Exit.succeed(this.take(this.buffer.size)) : undefined)
+    return end ?? this.failure?.() ?? (this.eof ? Exit.succeed(this.take(this.buffer.size)) : undefined)
   }
 
   /** Discards up to and including a separator; `skipped` counts across attempts. */
@@ -267,7 +270,7 @@ export class Input {
     if (typeof first === "number")
       return Exit.succeed(this.take(this.buffer.lastEndOf(NEWLINE, this.limit + 1)))
     if (first !== undefined) return first
-    if (this.failure !== undefined) return this.failure
+    if (this.failure !== undefined) return this.failure()
     if (!this.eof) return undefined
     return Exit.succeed(this.buffer.size === 0 ? undefined : this.take(this.buffer.size))
   }
@@ -275,7 +278,7 @@ export class Input {
   tryChunks(): Exit.Exit<Arr.NonEmptyReadonlyArray<Uint8Array> | undefined, ReadError> | undefined {
     const chunks = this.buffer.takeChunks()
     if (!Arr.isReadonlyArrayNonEmpty(chunks))
-      return this.failure ?? (this.eof ? Exit.succeed(undefined) : undefined)
+      return this.failure?.() ?? (this.eof ? Exit.succeed(undefined) : undefined)
     this.consumed()
     return Exit.succeed(chunks)
   }
@@ -299,7 +302,7 @@ export class Input {
     operation: string,
     expected: number | undefined
   ): Exit.Exit<never, IncompleteReadError | ReadError> | undefined {
-    if (this.failure !== undefined) return this.failure
+    if (this.failure !== undefined) return this.failure()
     return this.eof ? this.incomplete(operation, this.take(this.buffer.size), expected) : undefined
   }
 

@@ -2,11 +2,12 @@ import { Effect, Exit, Queue, Scheduler } from "effect"
 import { BrokenPipe, ConnectionError, Unsupported, type WriteError } from "../StreamError.ts"
 import type { Transport } from "../Transport.ts"
 import { type Deadline, type Deadlines, isLimited, type TimeLimits } from "./Deadlines.ts"
+import { failOnce } from "./failOnce.ts"
 import type { Watermarks } from "./limits.ts"
 
 type Chunks = ReadonlyArray<Uint8Array | string>
 
-type Refusal = Exit.Exit<never, WriteError>
+type Refusal = () => Exit.Exit<never, WriteError>
 
 interface Waiter {
   readonly isReady: () => boolean
@@ -73,7 +74,7 @@ export class Output {
 
   write(limits: TimeLimits, chunk: Uint8Array | string): Effect.Effect<void, WriteError> {
     return Effect.suspend(() => {
-      if (this.refusal !== undefined) return this.refusal
+      if (this.refusal !== undefined) return this.refusal()
       if (chunk.length === 0) return Exit.void
       if (this.congested) return this.enqueue(limits, [chunk])
       this.transport.write(chunk)
@@ -83,7 +84,7 @@ export class Output {
 
   writeAll(limits: TimeLimits, chunks: Iterable<Uint8Array | string>): Effect.Effect<void, WriteError> {
     return Effect.suspend(() => {
-      if (this.refusal !== undefined) return this.refusal
+      if (this.refusal !== undefined) return this.refusal()
       const batch = Array.from(chunks).filter((chunk) => chunk.length > 0)
       if (batch.length === 0) return Exit.void
       if (this.congested) return this.enqueue(limits, batch)
@@ -113,30 +114,31 @@ export class Output {
       }
       if (this.half === "none" && this.refusal === undefined) {
         this.half = "requested"
-        this.refusal = Exit.fail(this.error("write", new BrokenPipe({})))
+        this.refusal = failOnce(() => this.error("write", new BrokenPipe({})))
         this.advance()
       }
       return this.half === "requested"
         ? this.until(limits, () => this.half === "sent")
-        : (this.failure ?? Exit.void)
+        : (this.failure?.() ?? Exit.void)
     })
   }
 
   /** Refuses new writes and those that wait for their turn; what the transport holds is sent, then the end. */
-  close(error: WriteError): void {
-    this.refusal = Exit.fail(error)
+  close(error: () => WriteError): void {
+    this.refusal = failOnce(error)
     if (this.outbound !== undefined) Queue.shutdownUnsafe(this.outbound)
     if (this.half === "none" && this.transport.canEnd) this.half = "requested"
     this.advance()
   }
 
   /** Nothing can be sent any more. */
-  fail(error: WriteError): void {
+  fail(error: () => WriteError): void {
     if (this.failure !== undefined) return
-    this.failure = Exit.fail(error)
-    this.refusal ??= this.failure
+    const failure = failOnce(error)
+    this.failure = failure
+    this.refusal ??= failure
     if (this.outbound !== undefined) Queue.shutdownUnsafe(this.outbound)
-    for (const waiter of [...this.waiters]) this.settle(waiter, this.failure)
+    for (const waiter of [...this.waiters]) this.settle(waiter, failure())
     this.deadlines.settle()
   }
 
@@ -144,7 +146,7 @@ export class Output {
    * The transport has let go in order, without a local close. After an end of this direction that means that all was
    * sent: there is nothing left to wait for, and nothing to fail with.
    */
-  finish(error: WriteError): void {
+  finish(error: () => WriteError): void {
     if (this.half === "sent" && this.transport.bufferedBytes === 0) this.advance()
     else this.fail(error)
   }
@@ -157,7 +159,7 @@ export class Output {
 
   private written(limits: TimeLimits): Effect.Effect<void, WriteError> {
     this.deadlines.touch()
-    if (this.failure !== undefined) return this.failure
+    if (this.failure !== undefined) return this.failure()
     if (this.transport.bufferedBytes <= this.marks.high) return Exit.void
     this.congested = true
     return this.drain(limits)
@@ -167,7 +169,7 @@ export class Output {
   // once it cannot yield any more before its offer is in the queue: nobody would take it otherwise.
   private enqueue(limits: TimeLimits, chunks: Chunks): Effect.Effect<void, WriteError> {
     const enter = Effect.suspend(() => {
-      if (this.refusal !== undefined) return this.refusal
+      if (this.refusal !== undefined) return this.refusal()
       if (this.congested) return this.offer(limits, chunks)
       this.transport.writeAll(chunks)
       return this.written(limits)
@@ -190,7 +192,9 @@ export class Output {
           this.advance()
         })
       ),
-      Effect.flatMap((taken) => (taken ? this.drain(noLimits) : (this.failure ?? this.refusal ?? Exit.void)))
+      Effect.flatMap((taken) =>
+        taken ? this.drain(noLimits) : (this.failure?.() ?? this.refusal?.() ?? Exit.void)
+      )
     )
     return isLimited(limits) ? Effect.raceFirst(offer, this.deadlines.expiry(limits)) : offer
   }
@@ -198,7 +202,7 @@ export class Output {
   // Looks and waits in one step, between which the fiber cannot yield.
   private until(limits: TimeLimits, isReady: () => boolean): Effect.Effect<void, WriteError> {
     return Effect.callback((resume) => {
-      if (this.failure !== undefined) return resume(this.failure)
+      if (this.failure !== undefined) return resume(this.failure())
       if (isReady()) return resume(Exit.void)
       const waiter: Waiter = { isReady, resume, deadline: undefined }
       this.waiters.add(waiter)

@@ -429,14 +429,24 @@ class DuplexTransport implements Transport {
   // Only while nothing is on its way: the socket that is left takes nothing along.
   private readonly move = (): void => {
     const { duplex } = this
-    if (!(duplex instanceof net.Socket) || this.gone || this.closing !== "no" || this.output !== "open") return
-    if (this.inputEnded || this.inFlight > 0 || duplex.readableFlowing !== true || duplex.readableLength > 0) {
+    if (!(duplex instanceof net.Socket) || this.gone || this.closing !== "no" || this.output !== "open")
+      return
+    if (
+      this.inputEnded ||
+      this.inFlight > 0 ||
+      duplex.readableFlowing !== true ||
+      duplex.readableLength > 0
+    ) {
       this.readsToMove = READS_TO_MOVE
       return
     }
     const moved = readIntoBuffer(duplex, this.deliver)
     if (moved === undefined) return
-    duplex.off("data", this.onData).off("end", this.onEnd).off("error", this.onError).off("close", this.onClose)
+    duplex
+      .off("data", this.onData)
+      .off("end", this.onEnd)
+      .off("error", this.onError)
+      .off("close", this.onClose)
     moved.on("end", this.onEnd).on("error", this.onError).on("close", this.onClose)
     this.duplex = moved
     if (this.tcp !== undefined) this.tcp = moved
