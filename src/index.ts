@@ -6,6 +6,7 @@
 export * as Connection from "./Connection.ts"
 export * as MemoryTransport from "./MemoryTransport.ts"
 export * as Network from "./Network.ts"
+export * as Relay from "./Relay.ts"
 export * as Server from "./Server.ts"
 export * as SocketTransport from "./SocketTransport.ts"
 export * as StreamError from "./StreamError.ts"
