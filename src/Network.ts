@@ -55,12 +55,41 @@ export interface SocketOptions {
 }
 
 /**
+ * How the addresses of a name are raced (Happy Eyeballs version 2, RFC 8305).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface HappyEyeballs {
+  /**
+   * The time from the start of one attempt to the start of the next, unless the attempt fails before. Default
+   * 250 milliseconds. RFC 8305 wants at least 100 milliseconds, and never less than 10, on the open internet; 0 starts
+   * all attempts at once, an infinite one starts an attempt only when the one before has failed.
+   */
+  readonly delay?: Duration.Input | undefined
+  /**
+   * How many addresses of the preferred family come before the families take turns. Default 1. 0 keeps the resolver's
+   * order, whatever the families are.
+   */
+  readonly firstFamilyCount?: number | undefined
+  /**
+   * How long the answer with the IPv6 addresses is waited for once the IPv4 addresses are known. Default
+   * 50 milliseconds.
+   */
+  readonly resolutionDelay?: Duration.Input | undefined
+}
+
+/**
  * @category models
  * @since 0.1.0
  */
 export interface ConnectOptions extends SocketOptions {
   /** Time for name resolution and connecting together. Default 10 seconds. */
   readonly connectTimeout?: Duration.Input | undefined
+  /**
+   * How the addresses of a name are raced. `false`: one after another in the resolver's order, each to its own end.
+   */
+  readonly happyEyeballs?: HappyEyeballs | false | undefined
   /** The own address to connect from; port 0 or absent lets the system choose. */
   readonly localAddress?: { readonly host: string; readonly port?: number | undefined } | undefined
 }

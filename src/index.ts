@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 export * as Connection from "./Connection.ts"
+export * as Dialer from "./Dialer.ts"
 export * as MemoryTransport from "./MemoryTransport.ts"
 export * as Network from "./Network.ts"
 export * as Relay from "./Relay.ts"

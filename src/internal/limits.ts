@@ -54,4 +54,11 @@ export const timeout = (name: string, input: Duration.Input | undefined): number
   return millis
 }
 
+/** In milliseconds. Throws a `RangeError` unless it is 0 or more. */
+export const delay = (name: string, input: Duration.Input): number => {
+  const millis = Duration.toMillis(Duration.fromInputUnsafe(input))
+  if (!(millis >= 0)) throw new RangeError(`${name} must not be negative, received ${millis} ms`)
+  return millis
+}
+
 export const noTimeouts: TimeLimits = { operation: "read", timeout: Infinity, idle: Infinity }

@@ -4,24 +4,20 @@
  * @since 0.1.0
  */
 import { NodeAddressResolver, NodeDns } from "@effect/platform-node"
-import { type Context, Duration, Effect, Exit, Fiber, Layer, Result, type Scope } from "effect"
+import { Duration, Effect, Layer, Result, type Scope } from "effect"
 import { AddressResolver, NetAddress } from "effect/net"
 import { randomUUID } from "node:crypto"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import { devNull } from "node:os"
 import * as path from "node:path"
+import * as Dialer from "../Dialer.ts"
 import * as Limits from "../internal/limits.ts"
 import {
   type AnyDestination,
   formatListen,
-  formatTarget,
-  type HostDestination,
   type InetDestination,
   parseListen,
-  parseLocalAddress,
-  parseTarget,
-  type TargetDestination,
   type UnixDestination
 } from "../internal/target.ts"
 import {
@@ -30,28 +26,20 @@ import {
   type Listener,
   type ListenOptions,
   Network,
-  type SocketOptions,
-  type Target
+  type SocketOptions
 } from "../Network.ts"
 import {
   AddressNotAvailable,
-  type ConnectAttempt,
-  ConnectionError,
   type ConnectionErrorReason,
-  InvalidAddress,
   ListenError,
   listenErrorFromCause,
   type ListenErrorReason,
-  NameNotResolved,
   NotFound,
-  reasonFromCause,
-  TimeoutError
+  reasonFromCause
 } from "../StreamError.ts"
 import type { Transport } from "../Transport.ts"
 import { interfaceScopeIds } from "./internal/interfaces.ts"
 import * as NodeTransport from "./NodeTransport.ts"
-
-const DEFAULT_CONNECT_TIMEOUT = Duration.seconds(10)
 
 /** More failures to accept than these are not kept for `accept`: they tell nothing new. */
 const MAX_ACCEPT_FAILURES = 8
@@ -82,154 +70,57 @@ const codeOf = (cause: unknown): string | undefined =>
     ? cause.code
     : undefined
 
-const resolve = (
-  resolver: AddressResolver.AddressResolver["Service"],
-  destination: HostDestination
-): Effect.Effect<ReadonlyArray<NetAddress.InetAddress>, NameNotResolved | InvalidAddress> =>
-  Effect.mapError(resolver.resolve(destination), (error) =>
-    error._tag === "DnsError"
-      ? new NameNotResolved({ code: codeOf(error.cause), cause: error })
-      : new InvalidAddress({ detail: error.message, cause: error })
-  )
-
-const addressesOf = (
-  resolver: AddressResolver.AddressResolver["Service"],
-  destination: TargetDestination
-): Effect.Effect<ReadonlyArray<NetAddress.SocketAddress>, NameNotResolved | InvalidAddress> =>
-  destination._tag === "Host" ? resolve(resolver, destination) : Effect.succeed([destination.address])
-
-/** Connects to one address. Whatever the strategy does with several, this is one attempt. */
-type ConnectOne = (address: NetAddress.SocketAddress) => Effect.Effect<Transport, ConnectionErrorReason>
-
 const openSocket = (
   options: net.NetConnectOpts,
   addresses: NodeTransport.Options,
-  onConnected: (transport: Transport) => void
-): Effect.Effect<Transport, ConnectionErrorReason> =>
+  connected: (transport: Transport) => void
+): Effect.Effect<void, ConnectionErrorReason> =>
   Effect.callback((resume) => {
     const socket = net.connect(options)
     const onError = (cause: Error): void => resume(Effect.fail(reasonFromCause(cause)))
-    socket.on("error", onError)
-    socket.once("connect", () => {
+    const onConnect = (): void => {
       const transport = NodeTransport.fromOwnSocket(socket, addresses)
       socket.off("error", onError)
-      onConnected(transport)
-      resume(Effect.succeed(transport))
-    })
+      connected(transport)
+      resume(Effect.void)
+    }
+    socket.on("error", onError)
+    socket.once("connect", onConnect)
     return Effect.sync(() => {
-      socket.destroy()
+      if (socket.listenerCount("connect", onConnect) > 0) socket.destroy()
     })
   })
 
-const makeConnectOne = (
+const connectOne = (
   options: ConnectOptions,
-  local: NetAddress.InetAddress | undefined,
-  onConnected: (transport: Transport) => void
-): ConnectOne => {
+  local: NetAddress.InetAddress | undefined
+): Dialer.ConnectOne => {
   const socketOptions = nativeOptions(options)
   const localOptions =
     local === undefined ? undefined : { localAddress: nativeHost(local), localPort: local.port }
-  return (address) => {
-    if (NetAddress.isUnixPathAddress(address)) {
-      const addresses = {
-        kind: "unix",
-        localAddress: unnamed,
-        remoteAddress: address
-      }
-      return openSocket({ path: address.path, allowHalfOpen: true }, addresses, onConnected)
-    }
-    if (local !== undefined && NetAddress.familyOf(local) !== NetAddress.familyOf(address)) {
-      const cause = new Error(`the local address ${NetAddress.formatHost(local)} is of another family`)
-      return Effect.fail(new AddressNotAvailable({ cause }))
-    }
-    const { port } = address
-    return openSocket(
-      {
-        host: nativeHost(address),
-        port,
-        allowHalfOpen: true,
-        autoSelectFamily: false,
-        ...socketOptions,
-        ...localOptions
-      },
-      { kind: "tcp" },
-      onConnected
-    )
-  }
+  return (address, connected) =>
+    NetAddress.isUnixPathAddress(address)
+      ? openSocket(
+          { path: address.path, allowHalfOpen: true },
+          { kind: "unix", localAddress: unnamed, remoteAddress: address },
+          connected
+        )
+      : openSocket(
+          {
+            host: nativeHost(address),
+            port: address.port,
+            allowHalfOpen: true,
+            autoSelectFamily: false,
+            ...socketOptions,
+            ...localOptions
+          },
+          { kind: "tcp" },
+          connected
+        )
 }
 
 /** The address of a Unix socket that is bound to no path. */
 const unnamed = NetAddress.unixPathAddress("")
-
-interface ConnectFailure {
-  readonly reason: ConnectionErrorReason
-  readonly attempts?: ReadonlyArray<ConnectAttempt> | undefined
-}
-
-/** Tries one address after another, in the given order. */
-const connectInOrder = Effect.fnUntraced(function* (
-  addresses: ReadonlyArray<NetAddress.SocketAddress>,
-  connectOne: ConnectOne
-): Effect.fn.Return<Transport, ConnectFailure> {
-  const attempts: Array<ConnectAttempt> = []
-  let reason: ConnectionErrorReason = new NameNotResolved({})
-  for (const address of addresses) {
-    const result = yield* Effect.result(connectOne(address))
-    if (Result.isSuccess(result)) return result.success
-    reason = result.failure
-    attempts.push({ address: NetAddress.formatSocketAddress(address), reason })
-  }
-  return yield* Effect.fail({ reason, attempts })
-})
-
-const makeConnect =
-  (resolver: AddressResolver.AddressResolver["Service"]) =>
-  (target: Target, options: ConnectOptions = {}): Effect.Effect<Transport, ConnectionError | TimeoutError> =>
-    Effect.contextWith((context: Context.Context<never>) => {
-      const operation = "connect"
-      const address = formatTarget(target)
-      const duration = Duration.fromInputUnsafe(options.connectTimeout ?? DEFAULT_CONNECT_TIMEOUT)
-      const destination = parseTarget(target)
-      const local = options.localAddress === undefined ? undefined : parseLocalAddress(options.localAddress)
-      // What would be lost if the fiber was interrupted, or out of time, before the transport is handed out.
-      const connected = new Set<Transport>()
-      const connectOne = makeConnectOne(
-        options,
-        local === undefined ? undefined : Result.getOrUndefined(local),
-        (transport) => connected.add(transport)
-      )
-      if (Result.isFailure(destination)) {
-        return Effect.fail(new ConnectionError({ operation, address, reason: destination.failure }))
-      }
-      if (local !== undefined && Result.isFailure(local)) {
-        return Effect.fail(new ConnectionError({ operation, address, reason: local.failure }))
-      }
-      const attempt = addressesOf(resolver, destination.success).pipe(
-        Effect.mapError((reason): ConnectFailure => ({ reason })),
-        Effect.flatMap((addresses) => connectInOrder(addresses, connectOne)),
-        Effect.mapError(
-          ({ attempts, reason }) => new ConnectionError({ operation, address, reason, attempts })
-        )
-      )
-      const timed: Effect.Effect<Transport, ConnectionError | TimeoutError> = Duration.isFinite(duration)
-        ? Effect.timeoutOrElse(attempt, {
-            duration,
-            orElse: () => Effect.fail(new TimeoutError({ operation, duration, address }))
-          })
-        : attempt
-      const abortConnected = Effect.sync(() => {
-        for (const transport of connected) transport.abort()
-      })
-      // A fiber of its own, so that nothing lies between the handing out and the caller: there, an interruption would
-      // lose the transport.
-      return Effect.callback((resume) => {
-        const fiber = Effect.runForkWith(context)(timed)
-        fiber.addObserver((exit) => {
-          resume(Exit.isSuccess(exit) ? exit : Effect.andThen(abortConnected, exit))
-        })
-        return Effect.andThen(Fiber.interrupt(fiber), abortConnected)
-      })
-    })
 
 /** A fiber that waits for a connection. */
 interface Acceptor {
@@ -513,7 +404,7 @@ const makeListen =
           (listener) => listener.close
         )
       if (destination._tag !== "Host") return yield* listen(destination)
-      const addresses = yield* Effect.mapError(resolve(resolver, destination), failWith)
+      const addresses = yield* Effect.mapError(Dialer.resolve(resolver, destination), failWith)
       // The first address of the host's that is one of this machine's.
       let error = failWith(new AddressNotAvailable({}))
       for (const address of addresses) {
@@ -550,7 +441,7 @@ export const layerWithResolver: Layer.Layer<Network, never, AddressResolver.Addr
   Network,
   Effect.map(Effect.service(AddressResolver.AddressResolver), (resolver) =>
     Network.of({
-      connect: makeConnect(resolver),
+      connect: Dialer.make({ resolver, connectOne }),
       listen: makeListen(resolver)
     })
   )
@@ -561,8 +452,8 @@ export const layerWithResolver: Layer.Layer<Network, never, AddressResolver.Addr
  *
  * **Details**
  *
- * - The addresses of a name are tried one after another, in the resolver's order. The error of a `connect` that failed
- *   lists them all in `attempts`, with the last one's reason.
+ * - The addresses of a name are raced, as `Dialer.make` says. The error of a `connect` that failed lists them all in
+ *   `attempts`, with the last one's reason.
  * - A missing host means all interfaces: both IP families where the system has IPv6, IPv4 otherwise.
  * - The socket file that a server left behind is replaced, and only that: a live server's, a plain file or a directory
  *   at the path is `AddressInUse`. Closing removes the file if it is still the listener's own.

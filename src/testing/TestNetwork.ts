@@ -7,40 +7,42 @@
  *
  * @since 0.1.0
  */
-import { Array as Arr, Duration, Effect, Equal, Exit, Layer, Result, Scheduler, type Scope } from "effect"
+import { type Duration, Effect, Equal, Layer, Result, Scheduler, type Scope } from "effect"
 import { AddressResolver, Dns, NetAddress } from "effect/net"
+import * as Dialer from "../Dialer.ts"
 import * as Limits from "../internal/limits.ts"
-import {
-  formatListen,
-  formatTarget,
-  parseListen,
-  parseLocalAddress,
-  parseTarget,
-  type TargetDestination
-} from "../internal/target.ts"
+import { formatListen, parseListen } from "../internal/target.ts"
 import * as MemoryTransport from "../MemoryTransport.ts"
 import {
   type ConnectOptions,
   type ListenAddress,
   type Listener,
   type ListenOptions,
-  Network,
-  type Target
+  Network
 } from "../Network.ts"
 import {
   AddressInUse,
   AddressNotAvailable,
-  type ConnectAttempt,
-  ConnectionError,
   type ConnectionErrorReason,
   ConnectionRefused,
-  InvalidAddress,
   ListenError,
-  NameNotResolved,
   NotFound,
-  TimeoutError
+  Unreachable
 } from "../StreamError.ts"
 import type { Transport } from "../Transport.ts"
+
+/**
+ * How an address is reached.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Route {
+  /** How long an attempt to connect takes to be answered, yes or no. Default 0. An infinite one is a black hole. */
+  readonly latency?: Duration.Input | undefined
+  /** Whether the answer is `Unreachable`, also where somebody listens. Default `false`. */
+  readonly unreachable?: boolean | undefined
+}
 
 /**
  * @category models
@@ -48,10 +50,12 @@ import type { Transport } from "../Transport.ts"
  */
 export interface Options {
   /**
-   * The names that resolve, and to which addresses, in the order in which they are tried. Besides them only `localhost`
+   * The names that resolve, and to which addresses, in the order of each family. Besides them only `localhost`
    * does, to 127.0.0.1 unless it is given here.
    */
   readonly hosts?: { readonly [name: string]: ReadonlyArray<NetAddress.IpAddressInput> } | undefined
+  /** The IP addresses that are not reached at once. */
+  readonly routes?: { readonly [address: string]: Route } | undefined
 }
 
 /**
@@ -64,13 +68,13 @@ export interface Options {
  * - a listener without a host, or on `::`, is reached through every address, one on `0.0.0.0` through every IPv4 address;
  * - a listener queues at most `backlog` connections that were not accepted yet (511 unless set); further
  *   connects wait for room, up to `connectTimeout` (default 10 seconds);
- * - a name with several addresses is tried in their order; the last failure is the error's reason, and all are in its
- *   `attempts`;
+ * - the addresses of a name are raced as `Dialer.make` says; the last failure is the error's reason, and all are in its
+ *   `attempts`; `routes` tells which addresses answer late, never, or as unreachable;
  * - `localAddress` is what the server sees as the peer's address; without it that is the loopback address of the same
  *   family, and a port of its own;
  * - `noDelay` and `keepAlive` have no effect.
  *
- * A `hosts` table that contains no valid name or address is a defect.
+ * A `hosts` or `routes` table that contains no valid name or address is a defect.
  *
  * @category constructors
  * @since 0.1.0
@@ -78,7 +82,15 @@ export interface Options {
 export const make = (options?: Options): Effect.Effect<Network["Service"]> =>
   Effect.sync(() => {
     const hosts = Dns.makeStatic({ hosts: { localhost: [NetAddress.ipv4Loopback], ...options?.hosts } })
-    return simulate(AddressResolver.make(Result.getOrThrow(hosts)))
+    return simulate({
+      resolver: AddressResolver.make(Result.getOrThrow(hosts)),
+      routes: new Map(
+        Object.entries(options?.routes ?? {}).map(([address, route]) => [
+          String(Result.getOrThrow(NetAddress.ipFromInput(address))),
+          { ...route, latency: Limits.delay("latency", route.latency ?? 0) }
+        ])
+      )
+    })
   })
 
 /**
@@ -129,7 +141,6 @@ export const layer: Layer.Layer<Network> = Layer.effect(Network, make())
  */
 export const layerWith = (options: Options): Layer.Layer<Network> => Layer.effect(Network, make(options))
 
-const defaultConnectTimeout = Duration.seconds(10)
 const firstEphemeralPort = 49_152
 const lastPort = 65_535
 
@@ -170,23 +181,24 @@ class Bound {
     this.dispatcher = dispatcher
   }
 
-  /** Queues the server's end of a connection once there is room. */
-  connect(
-    server: Transport,
-    resume: (connected: Effect.Effect<void, ConnectionRefused>) => void
-  ): Effect.Effect<void> {
-    const waiting: Waiting = {
-      admit: () => {
-        this.offer(server)
-        resume(Effect.void)
-      },
-      refuse: () => resume(Effect.fail(refused))
-    }
+  /** Admits a connection once there is room. Gives what ends its waiting. */
+  connect(waiting: Waiting): Effect.Effect<void> {
     if (this.connecting.size === 0 && this.hasRoom()) waiting.admit()
     else this.connecting.add(waiting)
     return Effect.sync(() => {
       this.connecting.delete(waiting)
     })
+  }
+
+  /** Queues the server's end of a connection, or hands it to who waits for one. */
+  offer(server: Transport): void {
+    const [take] = this.accepting
+    if (take === undefined) {
+      this.queue.push(server)
+    } else {
+      this.accepting.delete(take)
+      take(server)
+    }
   }
 
   private readonly next: Effect.Effect<Transport> = Effect.callback((resume) => {
@@ -215,16 +227,6 @@ class Bound {
 
   private hasRoom(): boolean {
     return this.queue.length < this.backlog
-  }
-
-  private offer(server: Transport): void {
-    const [take] = this.accepting
-    if (take === undefined) {
-      this.queue.push(server)
-    } else {
-      this.accepting.delete(take)
-      take(server)
-    }
   }
 
   private readonly admit = (): void => {
@@ -274,21 +276,23 @@ const nobodyAt = (address: NetAddress.SocketAddress): ConnectionErrorReason =>
     ? new NotFound({ code: "ENOENT" })
     : refused
 
+const unreachable = new Unreachable({ code: "EHOSTUNREACH" })
+
 /** The address of a Unix socket that is bound to no path. */
 const unnamed = NetAddress.unixPathAddress("")
 
 const inUse = new AddressInUse({ code: "EADDRINUSE" })
 const notAvailable = new AddressNotAvailable({ code: "EADDRNOTAVAIL" })
 
-/** Why a connect failed: of several addresses that were tried, the last one's reason, and all of them. */
-interface ConnectFailure {
-  readonly reason: ConnectionErrorReason
-  readonly attempts?: ReadonlyArray<ConnectAttempt> | undefined
+interface Simulation {
+  readonly resolver: AddressResolver.AddressResolver["Service"]
+  readonly routes: ReadonlyMap<
+    string,
+    { readonly latency: number; readonly unreachable?: boolean | undefined }
+  >
 }
 
-const because = (reason: ConnectionErrorReason): ConnectFailure => ({ reason })
-
-const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network["Service"] => {
+const simulate = ({ resolver, routes }: Simulation): Network["Service"] => {
   const listeners = new Map<number | string, Array<Bound>>()
   let nextPort = firstEphemeralPort
   let turn = 0
@@ -317,17 +321,6 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
     return Result.fail(notAvailable)
   }
 
-  const resolve = (
-    destination: TargetDestination
-  ): Effect.Effect<Arr.NonEmptyReadonlyArray<NetAddress.SocketAddress>, InvalidAddress | NameNotResolved> =>
-    destination._tag === "Host"
-      ? Effect.mapError(resolver.resolve(destination), (cause) =>
-          cause._tag === "DnsError"
-            ? new NameNotResolved({ code: "ENOTFOUND", cause })
-            : new InvalidAddress({ detail: cause.message, cause })
-        )
-      : Effect.succeed(Arr.of(canonical(destination.address)))
-
   /** The address that a connection to `remote` comes from. */
   const source = (
     remote: NetAddress.SocketAddress,
@@ -345,66 +338,38 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
     return local.port !== 0 && overlapping(local).length > 0 ? Result.fail(inUse) : withFreePort(local)
   }
 
-  const connect = (
-    target: Target,
-    options?: ConnectOptions
-  ): Effect.Effect<Transport, ConnectionError | TimeoutError> =>
-    Effect.suspend(() => {
-      const address = formatTarget(target)
-      const duration = Duration.fromInputUnsafe(options?.connectTimeout ?? defaultConnectTimeout)
-      let client: Transport | undefined
+  /** Waits for the answer of an address, which never comes in the same turn. */
+  const travel = (address: NetAddress.SocketAddress): Effect.Effect<void, Unreachable> => {
+    const route = NetAddress.isInetAddress(address) ? routes.get(String(address.address)) : undefined
+    const { latency, unreachable: fails } = route ?? { latency: 0 }
+    if (latency === Infinity) return Effect.never
+    return Effect.andThen(
+      latency === 0 ? Effect.yieldNow : Effect.sleep(latency),
+      fails === true ? Effect.fail(unreachable) : Effect.void
+    )
+  }
 
-      const reachOne = Effect.fnUntraced(function* (
-        remote: NetAddress.SocketAddress,
-        local: NetAddress.SocketAddress
-      ): Effect.fn.Return<Transport, ConnectionErrorReason> {
-        const [near, far] = yield* MemoryTransport.makePair({ localAddress: local, remoteAddress: remote })
-        client = near
-        yield* Effect.callback<void, ConnectionErrorReason>((resume) => {
-          const bound = reach(remote)
-          return bound === undefined ? resume(Effect.fail(nobodyAt(remote))) : bound.connect(far, resume)
+  const connectOne = (
+    _options: ConnectOptions,
+    local: NetAddress.InetAddress | undefined
+  ): Dialer.ConnectOne =>
+    Effect.fnUntraced(function* (address, connected) {
+      const remote = concrete(canonical(address))
+      const from = yield* Effect.fromResult(source(remote, local))
+      const [near, far] = yield* MemoryTransport.makePair({ localAddress: from, remoteAddress: remote })
+      yield* travel(remote)
+      yield* Effect.callback<void, ConnectionErrorReason>((resume) => {
+        const bound = reach(remote)
+        if (bound === undefined) return resume(Effect.fail(nobodyAt(remote)))
+        return bound.connect({
+          admit: () => {
+            bound.offer(far)
+            connected(near)
+            resume(Effect.void)
+          },
+          refuse: () => resume(Effect.fail(refused))
         })
-        return near
       })
-
-      const reachAny = Effect.fnUntraced(function* (
-        addresses: ReadonlyArray<NetAddress.SocketAddress>,
-        local: NetAddress.InetAddress | undefined
-      ): Effect.fn.Return<Transport, ConnectFailure> {
-        const attempts: Array<ConnectAttempt> = []
-        let reason: ConnectionErrorReason = refused
-        for (const remote of addresses.map(concrete)) {
-          const result = yield* Effect.fromResult(source(remote, local)).pipe(
-            Effect.flatMap((from) => reachOne(remote, from)),
-            Effect.result
-          )
-          if (Result.isSuccess(result)) return result.success
-          reason = result.failure
-          attempts.push({ address: NetAddress.formatSocketAddress(remote), reason })
-        }
-        return yield* Effect.fail({ reason, attempts })
-      })
-
-      const dial = Effect.gen(function* () {
-        const destination = yield* Effect.mapError(Effect.fromResult(parseTarget(target)), because)
-        const local =
-          options?.localAddress === undefined
-            ? undefined
-            : yield* Effect.mapError(Effect.fromResult(parseLocalAddress(options.localAddress)), because)
-        const addresses = yield* Effect.mapError(resolve(destination), because)
-        return yield* reachAny(addresses, local)
-      })
-
-      return dial.pipe(
-        Effect.mapError((failure) => new ConnectionError({ operation: "connect", address, ...failure })),
-        Effect.timeoutOrElse({
-          duration,
-          orElse: () => Effect.fail(new TimeoutError({ operation: "connect", duration, address }))
-        }),
-        // The server may have its end already, and has to see that nobody is there.
-        Effect.onExit((exit) => (Exit.isFailure(exit) ? Effect.sync(() => client?.abort()) : Effect.void)),
-        yieldingFirst
-      )
     })
 
   const listen = (
@@ -417,7 +382,11 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
       const destination = yield* Effect.fromResult(parseListen(address))
       // A name stands for the first of its addresses.
       const wanted =
-        destination._tag === "Any" ? anyAddress(destination.port) : (yield* resolve(destination))[0]
+        destination._tag === "Any"
+          ? anyAddress(destination.port)
+          : destination._tag === "Host"
+            ? (yield* Dialer.resolve(resolver, destination))[0]
+            : canonical(destination.address)
 
       const bind = Effect.suspend((): Effect.Effect<Bound, AddressInUse | AddressNotAvailable> => {
         const free = withFreePort(wanted)
@@ -442,5 +411,5 @@ const simulate = (resolver: AddressResolver.AddressResolver["Service"]): Network
       return { address: bound.address, accept: bound.accept, close: close(bound) }
     }).pipe(Effect.mapError((reason) => new ListenError({ address: formatListen(address), reason })))
 
-  return Network.of({ connect, listen })
+  return Network.of({ connect: Dialer.make({ resolver, connectOne }), listen })
 }

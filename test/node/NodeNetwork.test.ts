@@ -231,7 +231,7 @@ describe("connect", () => {
     Effect.gen(function* () {
       const error = yield* Effect.flip(connect("unknown.test:80"))
       strictEqual(error._tag === "ConnectionError" && error.reason._tag, "NameNotResolved")
-      strictEqual(error.message, "connect to unknown.test:80: the host name does not resolve")
+      strictEqual(error.message, "connect to unknown.test:80: the host name does not resolve (ENOTFOUND)")
     }).pipe(Effect.provide(withNames({})))
   )
 

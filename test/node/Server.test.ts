@@ -225,22 +225,21 @@ describe("H: connecting", () => {
     () =>
       Effect.gen(function* () {
         const port = yield* freePort
-        const error = yield* Effect.flip(
-          Connection.connect({ host: "mixed.test", port }, { localAddress: { host: "127.0.0.1" } })
-        )
+        const error = yield* Effect.flip(Connection.connect({ host: "mixed.test", port }))
         assertTrue(error._tag === "ConnectionError")
         deepStrictEqual(
           error.attempts?.map((_) => `${_.address} ${_.reason._tag}`),
-          [`127.0.0.1:${port} ConnectionRefused`, `[::1]:${port} AddressNotAvailable`]
+          [`127.0.0.1:${port} ConnectionRefused`, `255.255.255.255:${port} Unreachable`]
         )
-        strictEqual(error.reason._tag, "AddressNotAvailable")
+        strictEqual(error.reason._tag, "Unreachable")
         strictEqual(
           error.message,
-          `connect to mixed.test:${port}: address not available; ` +
-            `tried 127.0.0.1:${port} (connection refused), [::1]:${port} (address not available)`
+          `connect to mixed.test:${port}: host or network unreachable (ENETUNREACH); ` +
+            `tried 127.0.0.1:${port} (connection refused), ` +
+            `255.255.255.255:${port} (host or network unreachable)`
         )
       }),
-    withNames({ "mixed.test": ["127.0.0.1", "::1"] })
+    withNames({ "mixed.test": ["127.0.0.1", "255.255.255.255"] })
   )
 
   live("H-007: an unknown host", () =>

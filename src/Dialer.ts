@@ -1,0 +1,481 @@
+/**
+ * Reaching a host that has several addresses: Happy Eyeballs version 2 (RFC 8305).
+ *
+ * The addresses of a name are tried in parallel, each a little later than the one before, IPv6 and IPv4 in turns. The
+ * first that connects wins; the other attempts are given up. A network of one's own gets all of that, with the limits and
+ * errors of `Network.connect`, from `make` and one function that connects to one address.
+ *
+ * @since 0.1.0
+ */
+import {
+  type Array as Arr,
+  Cause,
+  type Context,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Option,
+  Predicate,
+  Result
+} from "effect"
+import { type AddressResolver, type Dns, Host, NetAddress } from "effect/net"
+import * as Limits from "./internal/limits.ts"
+import {
+  formatTarget,
+  type HostDestination,
+  parseLocalAddress,
+  parseTarget,
+  type TargetDestination
+} from "./internal/target.ts"
+import type { ConnectOptions, Network } from "./Network.ts"
+import {
+  AddressNotAvailable,
+  type ConnectAttempt,
+  ConnectionError,
+  type ConnectionErrorReason,
+  InvalidAddress,
+  NameNotResolved,
+  reasonFromCause,
+  TimeoutError,
+  UnknownReason
+} from "./StreamError.ts"
+import type { Transport } from "./Transport.ts"
+
+/**
+ * One attempt: connects to one address.
+ *
+ * `connected` is called with the transport as soon as there is one, before the effect succeeds; from then on the transport
+ * is the dialer's, whatever becomes of the effect. Interrupting the effect before leaves nothing behind.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ConnectOne = (
+  address: NetAddress.SocketAddress,
+  connected: (transport: Transport) => void
+) => Effect.Effect<void, ConnectionErrorReason>
+
+/**
+ * What a dialer is made of.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  readonly resolver: AddressResolver.AddressResolver["Service"]
+  /**
+   * How this network connects to one address, for one `connect`: with its options, and from `local` if it asks for an
+   * address of its own. It throws for options that are out of range.
+   */
+  readonly connectOne: (options: ConnectOptions, local: NetAddress.InetAddress | undefined) => ConnectOne
+}
+
+/**
+ * The order in which addresses are tried: `firstFamilyCount` (1 unless set) of the first address's family, then the
+ * families in turns, each in its own order (RFC 8305, section 4). With 0, the order is not changed.
+ *
+ * **Example** (Two IPv6 addresses first)
+ *
+ * ```ts
+ * import { Dialer } from "effect-wire"
+ * import { NetAddress } from "effect/net"
+ *
+ * const addresses = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1", "192.0.2.2"].map((ip) =>
+ *   NetAddress.inetAddressFromInputUnsafe({ address: ip, port: 80 })
+ * )
+ * const order = Dialer.interleave(addresses, 2).map((_) => NetAddress.formatHost(_))
+ *
+ * console.log(order.join(" ")) // 2001:db8::1 2001:db8::2 192.0.2.1 2001:db8::3 192.0.2.2
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const interleave = (
+  addresses: Iterable<NetAddress.InetAddress>,
+  firstFamilyCount = 1
+): Array<NetAddress.InetAddress> => {
+  const order = new Order(checkFamilyCount(firstFamilyCount))
+  order.add(addresses)
+  const result: Array<NetAddress.InetAddress> = []
+  for (let next = order.take(); next !== undefined; next = order.take()) result.push(next)
+  return result
+}
+
+/**
+ * The `connect` of a network: parses the target, resolves it, races its addresses, and keeps to `connectTimeout`. Used
+ * by `NodeNetwork` and `TestNetwork`.
+ *
+ * **Details**
+ *
+ * - The IPv6 and the IPv4 addresses of a name are asked for separately, at the same time. Connecting begins with the
+ *   answer that has addresses first; IPv4 waits up to `resolutionDelay` for IPv6 to come first. Addresses that come later
+ *   take their place among those not tried yet.
+ * - The next attempt starts `delay` after the start of the one before, or as soon as that one has failed.
+ * - The first attempt that connects wins. By the time it is handed out, the others are interrupted; one that connects in
+ *   the same moment is aborted.
+ * - If all fail, the error's `attempts` lists each address with its reason in the order of trying, and the error's reason
+ *   is the last one's.
+ * - From a `localAddress`, only addresses of its family are tried; if there are none, the reason is
+ *   `AddressNotAvailable`.
+ * - With `happyEyeballs: false` (or `firstFamilyCount: 0`), the addresses of both families are one question, and their
+ *   order is the resolver's.
+ *
+ * **Example** (A network that reaches only what it may)
+ *
+ * ```ts
+ * import { Effect, Result } from "effect"
+ * import { Dialer, StreamError } from "effect-wire"
+ * import { AddressResolver, Dns } from "effect/net"
+ *
+ * const dns = Result.getOrThrow(Dns.makeStatic({ hosts: { "db.internal": ["10.0.0.5", "10.0.0.6"] } }))
+ *
+ * const connect = Dialer.make({
+ *   resolver: AddressResolver.make(dns),
+ *   connectOne: () => () => Effect.fail(new StreamError.PermissionDenied({}))
+ * })
+ *
+ * const error = await Effect.runPromise(Effect.flip(connect("db.internal:5432")))
+ * console.log(error.message)
+ * // connect to db.internal:5432: permission denied;
+ * // tried 10.0.0.5:5432 (permission denied), 10.0.0.6:5432 (permission denied)
+ * ```
+ *
+ * @see https://www.rfc-editor.org/rfc/rfc8305
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make =
+  ({ connectOne, resolver }: Options): Network["Service"]["connect"] =>
+  (target, options = {}) =>
+    Effect.contextWith((context: Context.Context<never>) => {
+      const operation = "connect"
+      const address = formatTarget(target)
+      const failed = (failure: ConnectFailure) => new ConnectionError({ operation, address, ...failure })
+      const duration = Duration.fromInputUnsafe(options.connectTimeout ?? DEFAULT_CONNECT_TIMEOUT)
+      const pace = checkPace(options.happyEyeballs)
+      const destination = parseTarget(target)
+      const local =
+        options.localAddress === undefined
+          ? Result.succeed(undefined)
+          : parseLocalAddress(options.localAddress)
+      if (Result.isFailure(destination)) return Effect.fail(failed({ reason: destination.failure }))
+      if (Result.isFailure(local)) return Effect.fail(failed({ reason: local.failure }))
+
+      const connect = fromLocal(local.success, connectOne(options, local.success))
+      const found = candidates(resolver, destination.success, local.success, pace)
+      const timed = (finish: Finish): Effect.Effect<Transport, ConnectionError | TimeoutError> => {
+        const dial = Effect.mapError(race(found, connect, pace.delay, finish), failed)
+        return Duration.isFinite(duration)
+          ? Effect.timeoutOrElse(dial, {
+              duration,
+              orElse: () => Effect.fail(new TimeoutError({ operation, duration, address }))
+            })
+          : dial
+      }
+
+      // A fiber of its own, so that nothing lies between the handing out and the caller: there, an interruption would
+      // lose the transport.
+      return Effect.callback((resume) => {
+        const finish = new Finish()
+        const fiber = Effect.runForkWith(context)(timed(finish))
+        fiber.addObserver((exit) => {
+          if (Exit.isFailure(exit)) finish.close()
+          resume(exit)
+        })
+        return Effect.andThen(
+          Fiber.interrupt(fiber),
+          Effect.sync(() => finish.close())
+        )
+      })
+    })
+
+const DEFAULT_CONNECT_TIMEOUT = Duration.seconds(10)
+const DEFAULT_DELAY = Duration.millis(250)
+const DEFAULT_RESOLUTION_DELAY = Duration.millis(50)
+
+/** Where the attempts arrive. The first transport is the winner, any other is aborted. */
+class Finish {
+  readonly winner = Deferred.makeUnsafe<Transport, ConnectFailure>()
+  private transport: Transport | undefined = undefined
+  private closed = false
+
+  readonly arrive = (transport: Transport): void => {
+    if (this.closed || this.transport !== undefined) {
+      transport.abort()
+    } else {
+      this.transport = transport
+      Deferred.doneUnsafe(this.winner, Exit.succeed(transport))
+    }
+  }
+
+  /** Nobody waits for a winner any more. */
+  close(): void {
+    this.closed = true
+    this.transport?.abort()
+  }
+}
+
+interface ConnectFailure {
+  readonly reason: ConnectionErrorReason
+  readonly attempts?: ReadonlyArray<ConnectAttempt> | undefined
+}
+
+/** The options of Happy Eyeballs, checked. Times are milliseconds. */
+interface Pace {
+  readonly delay: number
+  readonly firstFamilyCount: number
+  readonly resolutionDelay: number
+}
+
+const inOrder: Pace = { delay: Infinity, firstFamilyCount: 0, resolutionDelay: 0 }
+
+const checkPace = (options: ConnectOptions["happyEyeballs"] = {}): Pace =>
+  options === false
+    ? inOrder
+    : {
+        delay: Limits.delay("happyEyeballs.delay", options.delay ?? DEFAULT_DELAY),
+        firstFamilyCount: checkFamilyCount(options.firstFamilyCount ?? 1),
+        resolutionDelay: Limits.delay(
+          "happyEyeballs.resolutionDelay",
+          options.resolutionDelay ?? DEFAULT_RESOLUTION_DELAY
+        )
+      }
+
+const checkFamilyCount = (count: number): number => {
+  if (count !== Infinity && (!Number.isSafeInteger(count) || count < 0)) {
+    throw new RangeError(`firstFamilyCount must be a non-negative integer (addresses), received ${count}`)
+  }
+  return count
+}
+
+const otherFamily = (family: NetAddress.IpFamily): NetAddress.IpFamily =>
+  family === "IPv6" ? "IPv4" : "IPv6"
+
+/** The addresses that were not tried yet. Those that come while others are tried take their place in the order. */
+class Order {
+  private readonly firstFamilyCount: number
+  private readonly all: Array<NetAddress.InetAddress> = []
+  private first: NetAddress.IpFamily | undefined = undefined
+  private last: NetAddress.IpFamily | undefined = undefined
+  private taken = 0
+
+  constructor(firstFamilyCount: number) {
+    this.firstFamilyCount = firstFamilyCount
+  }
+
+  get isEmpty(): boolean {
+    return this.all.length === 0
+  }
+
+  add(addresses: Iterable<NetAddress.InetAddress>): void {
+    for (const address of addresses) {
+      this.first ??= NetAddress.familyOf(address)
+      this.all.push(address)
+    }
+  }
+
+  take(): NetAddress.InetAddress | undefined {
+    const wanted = this.all.findIndex((address) => this.isNext(NetAddress.familyOf(address)))
+    const [address] = this.all.splice(Math.max(wanted, 0), 1)
+    if (address === undefined) return undefined
+    this.last = NetAddress.familyOf(address)
+    this.taken++
+    return address
+  }
+
+  private isNext(family: NetAddress.IpFamily): boolean {
+    if (this.firstFamilyCount === 0 || this.first === undefined || this.last === undefined) return true
+    return family === (this.taken < this.firstFamilyCount ? this.first : otherFamily(this.last))
+  }
+}
+
+/** Waits for an effect, but not longer than so many milliseconds. */
+const upTo = <A>(effect: Effect.Effect<A>, millis: number): Effect.Effect<unknown> =>
+  millis === Infinity ? effect : Effect.timeoutOption(effect, millis)
+
+/** Where the race has its addresses from. */
+interface Candidates {
+  /** Whether there may be another address. */
+  readonly hasMore: () => boolean
+  /** Waits for the next address, or for there to be none. */
+  readonly next: Effect.Effect<NetAddress.SocketAddress | undefined>
+  /** Why a name has no address, if so. */
+  readonly reason: () => ConnectionErrorReason
+}
+
+const known = (addresses: ReadonlyArray<NetAddress.SocketAddress>): Candidates => {
+  let index = 0
+  return {
+    hasMore: () => index < addresses.length,
+    next: Effect.sync(() => addresses[index++]),
+    reason: () => new NameNotResolved({})
+  }
+}
+
+type LookupFailure = NameNotResolved | InvalidAddress
+
+const codeOf = (error: Dns.DnsError): string | undefined => {
+  if (Predicate.hasProperty(error.cause, "code") && typeof error.cause.code === "string")
+    return error.cause.code
+  return error.reason === "NotFound" ? "ENOTFOUND" : undefined
+}
+
+/** @internal */
+export const resolve = (
+  resolver: AddressResolver.AddressResolver["Service"],
+  destination: HostDestination,
+  family?: NetAddress.IpFamily
+): Effect.Effect<Arr.NonEmptyReadonlyArray<NetAddress.InetAddress>, LookupFailure> =>
+  Effect.mapError(resolver.resolve(destination, { family }), (error) =>
+    error._tag === "DnsError"
+      ? new NameNotResolved({ code: codeOf(error), cause: error })
+      : new InvalidAddress({ detail: error.message, cause: error })
+  )
+
+const candidates = (
+  resolver: AddressResolver.AddressResolver["Service"],
+  destination: TargetDestination,
+  local: NetAddress.InetAddress | undefined,
+  pace: Pace
+): Effect.Effect<Candidates, ConnectFailure> => {
+  if (destination._tag !== "Host") return Effect.succeed(known([destination.address]))
+  const both = resolve(resolver, destination)
+  if (local !== undefined) {
+    // Of the other family only if there is nothing else: the attempts then say why they fail.
+    const ofFamily = resolve(resolver, destination, NetAddress.familyOf(local))
+    return Effect.mapBoth(
+      Effect.catch(ofFamily, () => both),
+      { onSuccess: known, onFailure: (reason) => ({ reason }) }
+    )
+  }
+  if (pace.firstFamilyCount === 0 || !Host.isDomainName(destination.host)) {
+    return Effect.mapBoth(both, {
+      onSuccess: (addresses) => known(interleave(addresses, pace.firstFamilyCount)),
+      onFailure: (reason) => ({ reason })
+    })
+  }
+  return lookUp((family) => resolve(resolver, destination, family), pace)
+}
+
+/** The addresses of both families as they are found (RFC 8305, section 3). */
+const lookUp = Effect.fnUntraced(function* (
+  resolveFamily: (
+    family: NetAddress.IpFamily
+  ) => Effect.Effect<ReadonlyArray<NetAddress.InetAddress>, LookupFailure>,
+  { firstFamilyCount, resolutionDelay }: Pace
+): Effect.fn.Return<Candidates> {
+  const ask = (family: NetAddress.IpFamily) =>
+    Effect.forkChild(Effect.result(resolveFamily(family)), { startImmediately: true })
+  const ipv6 = yield* ask("IPv6")
+  const ipv4 = yield* ask("IPv4")
+  const order = new Order(firstFamilyCount)
+  const failures: Array<LookupFailure> = []
+  let pending = [ipv6, ipv4]
+
+  // IPv6 first, where both are there.
+  const collect = (): void => {
+    pending = pending.filter((fiber) => {
+      const exit = fiber.pollUnsafe()
+      if (exit === undefined) return true
+      if (Exit.isSuccess(exit)) {
+        if (Result.isSuccess(exit.value)) order.add(exit.value.success)
+        else failures.push(exit.value.failure)
+      }
+      return false
+    })
+  }
+  // Joined, so that a defect of the resolver is not lost.
+  const anyAnswer = Effect.suspend(() => Effect.raceAllFirst(pending.map(Fiber.join)))
+
+  const answer = yield* anyAnswer
+  if (Result.isSuccess(answer) && ipv6.pollUnsafe() === undefined) {
+    yield* upTo(Fiber.join(ipv6), resolutionDelay)
+  }
+  return {
+    hasMore: () => !order.isEmpty || pending.length > 0,
+    next: Effect.gen(function* () {
+      for (;;) {
+        collect()
+        const address = order.take()
+        if (address !== undefined || pending.length === 0) return address
+        yield* anyAnswer
+      }
+    }),
+    // That one family has no address says less than any other failure.
+    reason: () => failures.find((_) => _.code !== "ENOTFOUND") ?? failures[0] ?? new NameNotResolved({})
+  }
+})
+
+/** Does not try to connect across families. */
+const fromLocal = (local: NetAddress.InetAddress | undefined, connectOne: ConnectOne): ConnectOne =>
+  local === undefined
+    ? connectOne
+    : (address, connected) => {
+        if (
+          NetAddress.isUnixPathAddress(address) ||
+          NetAddress.isFamily(address, NetAddress.familyOf(local))
+        ) {
+          return connectOne(address, connected)
+        }
+        const cause = new Error(`the local address ${NetAddress.formatHost(local)} is of another family`)
+        return Effect.fail(new AddressNotAvailable({ cause }))
+      }
+
+interface Attempt {
+  readonly address: NetAddress.SocketAddress
+  readonly failure: Deferred.Deferred<ConnectionErrorReason>
+}
+
+/** Whatever ends an attempt without a connection, a defect included, is a reason. */
+const reasonOf = (cause: Cause.Cause<ConnectionErrorReason>): ConnectionErrorReason =>
+  Option.getOrElse(Cause.findErrorOption(cause), () => reasonFromCause(Cause.squash(cause)))
+
+const race = (
+  find: Effect.Effect<Candidates, ConnectFailure>,
+  connectOne: ConnectOne,
+  delay: number,
+  { arrive, winner }: Finish
+): Effect.Effect<Transport, ConnectFailure> => {
+  const attempt = ({ address, failure }: Attempt) => {
+    let arrived = false
+    const connect = Effect.suspend(() =>
+      connectOne(address, (transport) => {
+        arrived = true
+        arrive(transport)
+      })
+    )
+    return Effect.map(Effect.exit(connect), (exit) => {
+      if (arrived) return
+      const reason = Exit.isFailure(exit) ? reasonOf(exit.cause) : new UnknownReason({})
+      Deferred.doneUnsafe(failure, Exit.succeed(reason))
+    })
+  }
+
+  const tryAll = Effect.gen(function* () {
+    const candidates = yield* find
+    const attempts: Array<Attempt> = []
+    for (let address = yield* candidates.next; address !== undefined; address = yield* candidates.next) {
+      const next: Attempt = { address, failure: Deferred.makeUnsafe() }
+      attempts.push(next)
+      yield* Effect.forkChild(attempt(next), { startImmediately: true })
+      if (delay > 0 && candidates.hasMore()) yield* upTo(Deferred.await(next.failure), delay)
+    }
+    if (attempts.length === 0) return yield* Effect.fail({ reason: candidates.reason() })
+    const failures: Array<ConnectAttempt> = []
+    let reason: ConnectionErrorReason = candidates.reason()
+    for (const { address, failure } of attempts) {
+      reason = yield* Deferred.await(failure)
+      failures.push({ address: NetAddress.formatSocketAddress(address), reason })
+    }
+    return yield* Effect.fail({ reason, attempts: failures })
+  })
+
+  // A child of this fiber, as the attempts are of it: what is still under way ends before this does.
+  return Effect.andThen(
+    Effect.forkChild(Deferred.into(tryAll, winner), { startImmediately: true }),
+    Deferred.await(winner)
+  )
+}
