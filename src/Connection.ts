@@ -27,27 +27,29 @@
  * @since 0.1.0
  */
 import {
-  type Array as Arr,
+  Array as Arr,
   Clock,
   Context,
   DateTime,
   Deferred,
-  type Duration,
+  Duration,
   Effect,
   Exit,
   Layer,
   Predicate,
-  type Scope
+  Scope
 } from "effect"
 import { dual } from "effect/Function"
 import type { NetAddress } from "effect/net"
 import { Socket } from "effect/socket"
 import { ConnectionCore, type Settings } from "./internal/ConnectionCore.ts"
 import * as Limits from "./internal/limits.ts"
+import { formatTarget } from "./internal/target.ts"
 import * as MemoryTransport from "./MemoryTransport.ts"
 import { type ConnectOptions, Network, type Target } from "./Network.ts"
+import * as Proxy from "./Proxy.ts"
 import * as SocketTransport from "./SocketTransport.ts"
-import type { ConnectionError, TimeoutError } from "./StreamError.ts"
+import { type ConnectionError, TimeoutError } from "./StreamError.ts"
 import * as StreamReader from "./StreamReader.ts"
 import * as StreamWriter from "./StreamWriter.ts"
 import type { Kind, TlsInfo, Transport } from "./Transport.ts"
@@ -72,6 +74,8 @@ export interface ConnectionInfo {
   readonly remoteAddress: NetAddress.SocketAddress | undefined
   readonly transport: Kind
   readonly tls?: TlsInfo | undefined
+  /** Whom the connection speaks to through proxies, as `connect` was given it. `remoteAddress` is the first proxy's. */
+  readonly target?: string | undefined
   readonly openedAt: DateTime.Utc
 }
 
@@ -186,12 +190,13 @@ class ConnectionImpl implements Connection {
   }
 
   get info(): ConnectionInfo {
-    const { openedAt, transport } = this.core
+    const { openedAt, target, transport } = this.core
     return {
       localAddress: transport.localAddress,
       remoteAddress: transport.remoteAddress,
       transport: transport.kind,
       tls: transport.tls,
+      target,
       openedAt: DateTime.makeUnsafe(openedAt)
     }
   }
@@ -208,7 +213,7 @@ class ConnectionImpl implements Connection {
     return this.core.closed
   }
 
-  withTimeouts(options: Timeouts): Connection {
+  withTimeouts(options: Timeouts): ConnectionImpl {
     const { idleTimeout, readTimeout, writeTimeout } = this.timeouts
     return new ConnectionImpl(this.core, {
       readTimeout: options.read === undefined ? readTimeout : Limits.timeout("read", options.read),
@@ -231,13 +236,7 @@ export const make = (
 ): Effect.Effect<Connection, never, Scope.Scope> =>
   Effect.suspend(() => fromTransport(transport, checkOptions(options)))
 
-/** @internal */
-export const fromTransport = (
-  transport: Transport,
-  settings: Settings
-): Effect.Effect<Connection, never, Scope.Scope> => Effect.acquireRelease(open(transport, settings), release)
-
-const open = (transport: Transport, settings: Settings): Effect.Effect<Connection> =>
+const open = (transport: Transport, settings: Settings): Effect.Effect<ConnectionImpl> =>
   Effect.withFiber((fiber) => {
     const core = new ConnectionCore(transport, settings, fiber.getRef(Clock.Clock), fiber.context)
     core.start()
@@ -247,19 +246,37 @@ const open = (transport: Transport, settings: Settings): Effect.Effect<Connectio
 const release = (connection: Connection, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
   Exit.isSuccess(exit) ? connection.close : connection.abort
 
+const acquire = (
+  transport: Transport,
+  settings: Settings
+): Effect.Effect<ConnectionImpl, never, Scope.Scope> =>
+  Effect.acquireRelease(open(transport, settings), release)
+
+/** @internal */
+export const fromTransport: (
+  transport: Transport,
+  settings: Settings
+) => Effect.Effect<Connection, never, Scope.Scope> = acquire
+
 /**
  * Options of `connect`: those of the connection and those of the socket.
  *
  * @category models
  * @since 0.1.0
  */
-export interface ConnectionOptions extends Options, ConnectOptions {}
+export interface ConnectionOptions extends Options, ConnectOptions {
+  /**
+   * The proxy to go through, or several: the first is connected to, and each is asked for the next one, the last for the
+   * target. `connectTimeout` covers all of it, and `happyEyeballs` and `localAddress` apply to the first. Default none.
+   */
+  readonly proxy?: Proxy.Proxy | ReadonlyArray<Proxy.Proxy> | undefined
+}
 
 /**
  * Connects to a target, within `connectTimeout` (10 seconds unless set). The connection belongs to the scope.
  *
  * Fails with `ConnectionError` (operation `connect`) when nobody listens, the name does not resolve, the target is no
- * address, …, and with `TimeoutError` (operation `connect`). Interrupting it leaves nothing behind.
+ * address, a proxy refuses, …, and with `TimeoutError` (operation `connect`). Interrupting it leaves nothing behind.
  *
  * @category constructors
  * @since 0.1.0
@@ -270,12 +287,60 @@ export const connect = (
 ): Effect.Effect<Connection, ConnectionError | TimeoutError, Network | Scope.Scope> =>
   Effect.suspend(() => {
     const settings = checkOptions(options)
-    return Effect.uninterruptibleMask((restore) =>
-      Network.use((network) => restore(network.connect(target, options))).pipe(
-        Effect.flatMap((transport) => fromTransport(transport, settings))
+    const proxies = options?.proxy === undefined ? [] : Arr.ensure(options.proxy)
+    return Arr.isReadonlyArrayNonEmpty(proxies)
+      ? connectThrough(proxies, target, options, settings)
+      : connectTo(target, options, settings)
+  })
+
+const connectTo = (
+  target: Target,
+  options: ConnectOptions | undefined,
+  settings: Settings
+): Effect.Effect<ConnectionImpl, ConnectionError | TimeoutError, Network | Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Network.use((network) => restore(network.connect(target, options))).pipe(
+      Effect.flatMap((transport) => acquire(transport, settings))
+    )
+  )
+
+/** How long something takes that a limit of its own covers. */
+const unlimited: Timeouts = { read: Duration.infinity, write: Duration.infinity, idle: Duration.infinity }
+
+/** Connects to the first proxy, and on from each to the next. */
+const connectThrough = (
+  proxies: Arr.NonEmptyReadonlyArray<Proxy.Proxy>,
+  target: Target,
+  options: ConnectionOptions | undefined,
+  settings: Settings
+): Effect.Effect<Connection, ConnectionError | TimeoutError, Network | Scope.Scope> => {
+  const duration = Limits.connectTimeout(options?.connectTimeout)
+  const address = formatTarget(target)
+  const hops = [...proxies.slice(1).map((proxy) => proxy.target), target]
+
+  const connected = Effect.gen(function* () {
+    const direct = { ...options, connectTimeout: Duration.infinity }
+    const connection = yield* connectTo(proxies[0].target, direct, settings)
+    const handshaking = connection.withTimeouts(unlimited)
+    for (const [proxy, hop] of Arr.zip(proxies, hops)) yield* Proxy.tunnel(handshaking, proxy, hop)
+    connection.core.target = address
+    return connection
+  })
+  const timed = Duration.isFinite(duration)
+    ? Effect.timeoutOrElse(connected, {
+        duration,
+        orElse: () => Effect.fail(new TimeoutError({ operation: "connect", duration, address }))
+      })
+    : connected
+  // A scope that ends at once if the connection comes to nothing, and with the caller's otherwise.
+  return Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.flatMap(Effect.scope, Scope.fork), (scope) =>
+      Effect.onExit(Scope.provide(restore(timed), scope), (exit) =>
+        Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void
       )
     )
-  })
+  )
+}
 
 /**
  * Connects, runs an effect with the connection, and ends the connection: `close` if the effect succeeds, `abort` if it

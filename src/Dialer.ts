@@ -154,7 +154,7 @@ export const make =
       const operation = "connect"
       const address = formatTarget(target)
       const failed = (failure: ConnectFailure) => new ConnectionError({ operation, address, ...failure })
-      const duration = Duration.fromInputUnsafe(options.connectTimeout ?? DEFAULT_CONNECT_TIMEOUT)
+      const duration = Limits.connectTimeout(options.connectTimeout)
       const pace = checkPace(options.happyEyeballs)
       const destination = parseTarget(target)
       const local =
@@ -192,7 +192,6 @@ export const make =
       })
     })
 
-const DEFAULT_CONNECT_TIMEOUT = Duration.seconds(10)
 const DEFAULT_DELAY = Duration.millis(250)
 const DEFAULT_RESOLUTION_DELAY = Duration.millis(50)
 

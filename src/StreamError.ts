@@ -338,6 +338,28 @@ export class Unsupported extends Schema.TaggedError<Unsupported>("effect-wire/Un
 }
 
 /**
+ * A proxy did not open the tunnel. `proxy` is its address; `kind` tells
+ *
+ * - `Refused`: it could not, or may not, reach the target; `code` is the reply (`SOCKS5_HOST_UNREACHABLE`, `HTTP_502`);
+ * - `AuthenticationFailed`: it wants other credentials, or some at all;
+ * - `MalformedReply`: what it answered is not of its protocol;
+ * - `Closed`: the connection to it ended before its answer was complete; `cause` says how.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class ProxyError extends Schema.TaggedError<ProxyError>("effect-wire/ProxyError")("ProxyError", {
+  ...reasonFields,
+  proxy: Schema.String,
+  kind: Schema.Literals(["Refused", "AuthenticationFailed", "MalformedReply", "Closed"]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `the proxy ${this.proxy} ${this.detail}`
+  }
+}
+
+/**
  * Any other failure; `cause` and `code` are the platform's own.
  *
  * @category reasons
@@ -374,6 +396,7 @@ export const ConnectionErrorReason = Schema.Union([
   InvalidAddress,
   ResourcesExhausted,
   Unsupported,
+  ProxyError,
   UnknownReason
 ])
 

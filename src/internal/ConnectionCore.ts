@@ -37,6 +37,8 @@ export class ConnectionCore implements Handler {
   readonly openedAt: number
   readonly input: Input
   readonly output: Output
+  /** Whom the bytes are for, where the transport's peer is a proxy. */
+  target: string | undefined = undefined
   private readonly settings: Settings
   private readonly deadlines: Deadlines
   private readonly done = Deferred.makeUnsafe<void, ConnectionError>()

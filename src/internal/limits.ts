@@ -54,6 +54,10 @@ export const timeout = (name: string, input: Duration.Input | undefined): number
   return millis
 }
 
+/** The time for a connect, all of it. */
+export const connectTimeout = (input: Duration.Input = Duration.seconds(10)): Duration.Duration =>
+  Duration.fromInputUnsafe(input)
+
 /** In milliseconds. Throws a `RangeError` unless it is 0 or more. */
 export const delay = (name: string, input: Duration.Input): number => {
   const millis = Duration.toMillis(Duration.fromInputUnsafe(input))
