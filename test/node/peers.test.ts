@@ -1,75 +1,15 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option, type Scope, Stream } from "effect"
 import { NetAddress } from "effect/net"
 import { TestClock } from "effect/testing"
 import { Connection, type Network, Server, type StreamReader } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
-import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import { createHash, randomBytes } from "node:crypto"
-import * as fs from "node:fs"
-import * as os from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
+import { describeWith, spawnPeer, tempFolder } from "../support/programs.ts"
 
 const peers = fileURLToPath(new URL("./peers", import.meta.url))
-
-const isInstalled = (program: string): boolean => spawnSync("which", [program]).status === 0
-
-// On a developer's machine a missing program is skipped, visibly; CI has to have them all.
-const describeWith = (program: string, title: string, body: () => void): void => {
-  const missing = !isInstalled(program)
-  const skipped = missing && process.env["CI"] === undefined
-  describe.skipIf(skipped)(skipped ? `${title} (skipped: ${program} is not installed)` : title, body)
-}
-
-interface Peer {
-  readonly child: ChildProcess
-  /** The next line that it prints. */
-  readonly line: Effect.Effect<string>
-  readonly exit: Effect.Effect<{ readonly code: number | null; readonly output: string }>
-}
-
-/** A program, killed with the scope. */
-const spawnPeer = (command: string, args: ReadonlyArray<string>): Effect.Effect<Peer, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const child = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] })
-      let output = ""
-      let seen = 0
-      let waiting: (() => void) | undefined
-      const add = (chunk: Buffer) => {
-        output += chunk.toString()
-        waiting?.()
-      }
-      child.stdout.on("data", add)
-      child.stderr.on("data", add)
-      const exit = new Promise<{ code: number | null; output: string }>((resolve) =>
-        child.on("close", (code) => resolve({ code, output }))
-      )
-      const line = Effect.callback<string>((resume) => {
-        waiting = () => {
-          const end = output.indexOf("\n", seen)
-          if (end === -1) return
-          const text = output.slice(seen, end)
-          seen = end + 1
-          waiting = undefined
-          resume(Effect.succeed(text))
-        }
-        waiting()
-      })
-      return { child, line, exit: Effect.promise(() => exit) }
-    }),
-    ({ child, exit }) =>
-      Effect.andThen(
-        Effect.sync(() => child.kill("SIGKILL")),
-        exit
-      )
-  )
-
-const tempFolder = Effect.acquireRelease(
-  Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "wire-"))),
-  (folder) => Effect.sync(() => fs.rmSync(folder, { recursive: true, force: true }))
-)
 
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
 

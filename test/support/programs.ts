@@ -1,0 +1,68 @@
+import { Effect, type Scope } from "effect"
+import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { describe } from "vitest"
+
+const isInstalled = (program: string): boolean => spawnSync("which", [program]).status === 0
+
+// On a developer's machine a missing program is skipped, visibly; CI has to have them all.
+export const describeWith = (program: string, title: string, body: () => void): void => {
+  const missing = !isInstalled(program)
+  const skipped = missing && process.env["CI"] === undefined
+  describe.skipIf(skipped)(skipped ? `${title} (skipped: ${program} is not installed)` : title, body)
+}
+
+export interface Peer {
+  readonly child: ChildProcess
+  /** The next line that it prints. */
+  readonly line: Effect.Effect<string>
+  readonly exit: Effect.Effect<{ readonly code: number | null; readonly output: string }>
+}
+
+/** A program, killed with the scope. */
+export const spawnPeer = (
+  command: string,
+  args: ReadonlyArray<string>
+): Effect.Effect<Peer, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const child = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] })
+      let output = ""
+      let seen = 0
+      let waiting: (() => void) | undefined
+      const add = (chunk: Buffer) => {
+        output += chunk.toString()
+        waiting?.()
+      }
+      child.stdout.on("data", add)
+      child.stderr.on("data", add)
+      const exit = new Promise<{ code: number | null; output: string }>((resolve) =>
+        child.on("close", (code) => resolve({ code, output }))
+      )
+      const line = Effect.callback<string>((resume) => {
+        waiting = () => {
+          const end = output.indexOf("\n", seen)
+          if (end === -1) return
+          const text = output.slice(seen, end)
+          seen = end + 1
+          waiting = undefined
+          resume(Effect.succeed(text))
+        }
+        waiting()
+      })
+      return { child, line, exit: Effect.promise(() => exit) }
+    }),
+    ({ child, exit }) =>
+      Effect.andThen(
+        Effect.sync(() => child.kill("SIGKILL")),
+        exit
+      )
+  )
+
+/** An empty folder, removed with the scope. */
+export const tempFolder = Effect.acquireRelease(
+  Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "wire-"))),
+  (folder) => Effect.sync(() => fs.rmSync(folder, { recursive: true, force: true }))
+)
