@@ -649,6 +649,22 @@ describe("Connection.connect through proxies", () => {
       assert.strictEqual(yield* server.activeConnections, 0)
     }))
 
+  test("connectTimeout is for the proxy as well, and names the target", () =>
+    Effect.gen(function* () {
+      const connecting = yield* Effect.forkChild(
+        Effect.flip(Connection.connect(target, { proxy: socks, connectTimeout: "3 seconds" }))
+      )
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual((yield* Fiber.join(connecting)).message, `connect to ${target}: timed out after 3s`)
+    }).pipe(
+      Effect.provide(
+        TestNetwork.layerWith({
+          hosts: { "proxy.test": ["10.0.0.9"] },
+          routes: { "10.0.0.9": { latency: "Infinity" } }
+        })
+      )
+    ))
+
   test("an endless connectTimeout has no limit", () =>
     Effect.gen(function* () {
       yield* serve(scripted([]))
