@@ -459,8 +459,12 @@ const race = (
     for (let address = yield* candidates.next; address !== undefined; address = yield* candidates.next) {
       const next: Attempt = { address, failure: Deferred.makeUnsafe() }
       attempts.push(next)
-      yield* Effect.forkChild(attempt(next), { startImmediately: true })
-      if (delay > 0 && candidates.hasMore()) yield* upTo(Deferred.await(next.failure), delay)
+      if (candidates.hasMore()) {
+        yield* Effect.forkChild(attempt(next), { startImmediately: true })
+        if (delay > 0) yield* upTo(Deferred.await(next.failure), delay)
+      } else {
+        yield* attempt(next)
+      }
     }
     if (attempts.length === 0) return yield* Effect.fail({ reason: candidates.reason() })
     const failures: Array<ConnectAttempt> = []
