@@ -35,6 +35,7 @@ import {
   Duration,
   Effect,
   Exit,
+  type Fiber,
   Layer,
   Predicate,
   Scope
@@ -181,7 +182,7 @@ class ConnectionImpl implements Connection {
     this.writer = StreamWriter.fromOutput(
       core.output,
       { operation: "write", timeout: writeTimeout, idle: idleTimeout },
-      Effect.sync(() => core.isClosing)
+      core.isClosing
     )
   }
 
@@ -237,13 +238,21 @@ export const make = (
   Effect.suspend(() => fromTransport(transport, checkOptions(options)))
 
 const open = (transport: Transport, settings: Settings): Effect.Effect<ConnectionImpl> =>
-  Effect.withFiber((fiber) => {
-    const core = new ConnectionCore(transport, settings, fiber.getRef(Clock.Clock), fiber.context)
-    core.start()
-    return Effect.succeed(new ConnectionImpl(core, settings))
-  })
+  Effect.withFiber((fiber) => Effect.succeed(openIn(fiber, transport, settings)))
 
-const release = (connection: Connection, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
+/** @internal */
+export const openIn = (
+  fiber: Fiber.Fiber<unknown, unknown>,
+  transport: Transport,
+  settings: Settings
+): ConnectionImpl => {
+  const core = new ConnectionCore(transport, settings, fiber.getRef(Clock.Clock), fiber.context)
+  core.start()
+  return new ConnectionImpl(core, settings)
+}
+
+/** @internal */
+export const release = (connection: Connection, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
   Exit.isSuccess(exit) ? connection.close : connection.abort
 
 const acquire = (

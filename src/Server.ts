@@ -181,7 +181,7 @@ interface Client {
   /** Whether its handler still runs; afterwards the connection is only closing. */
   handling: boolean
   fate: keyof ShutdownReport
-  fiber: Fiber.Fiber<unknown, unknown> | undefined
+  readonly fiber: Fiber.Fiber<unknown, unknown>
 }
 
 /**
@@ -235,23 +235,24 @@ export const serve = <E, R, R2 = never>(
 
       // The fiber runs from here and now, so that there is no moment in which nobody owns the transport.
       const start = (transport: Transport): void => {
-        let client: Client | undefined
-        const serving = Connection.fromTransport(transport, settings).pipe(
-          Effect.flatMap((connection) => {
-            const opened = (client = supervisor.opened(connection))
-            return Effect.onExit(handle(connection), () => Effect.sync(() => (opened.handling = false)))
-          }),
-          Effect.scoped,
-          Effect.onExit((exit) =>
-            Effect.suspend(() => {
-              if (client !== undefined) supervisor.ended(client, exit)
-              return slots === undefined ? Effect.void : slots.release(1)
-            })
-          ),
-          Effect.exit
+        const serving = Effect.uninterruptibleMask((restore) =>
+          Effect.withFiber((fiber) => {
+            const connection = Connection.openIn(fiber, transport, settings)
+            const client = supervisor.opened(connection, fiber)
+            return restore(Effect.scoped(handle(connection))).pipe(
+              Effect.onExit((exit) => {
+                client.handling = false
+                return Connection.release(connection, exit)
+              }),
+              Effect.onExit((exit) => {
+                supervisor.ended(client, exit)
+                return slots === undefined ? Effect.void : slots.release(1)
+              }),
+              Effect.exit
+            )
+          })
         )
-        const fiber = Effect.runForkWith(context)(serving)
-        if (client !== undefined) client.fiber = fiber
+        Effect.runForkWith(context)(serving)
       }
 
       const refuse = (transport: Transport): Effect.Effect<void> =>
@@ -431,8 +432,8 @@ class Supervisor implements Server {
     )
   }
 
-  opened(connection: Connection.Connection): Client {
-    const client: Client = { connection, handling: true, fate: "finished", fiber: undefined }
+  opened(connection: Connection.Connection, fiber: Fiber.Fiber<unknown, unknown>): Client {
+    const client: Client = { connection, handling: true, fate: "finished", fiber }
     this.clients.add(client)
     this.empty.closeUnsafe()
     this.publish(() => ServerEvent.Opened({ id: connection.id, info: connection.info }))
@@ -487,7 +488,7 @@ class Supervisor implements Server {
   // writes finds the connection closed.
   private cutOff(client: Client): Effect.Effect<void> {
     client.fate = client.handling ? "interrupted" : "aborted"
-    client.fiber?.interruptUnsafe()
+    client.fiber.interruptUnsafe()
     return client.connection.abort
   }
 

@@ -412,75 +412,114 @@ const toLines = (bytes: Uint8Array): Arr.NonEmptyReadonlyArray<string> => {
 }
 
 /** @internal */
-export const fromInput = (input: Input, timeouts: TimeLimits): StreamReader => {
-  const run = <A, E>(attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> => input.run(timeouts, attempt)
+export const fromInput = (input: Input, timeouts: TimeLimits): StreamReader => new Reader(input, timeouts)
 
-  const pullOf = <A, E>(attempt: Attempt<A | undefined, E>): Pull.Pull<A, E | ReadError> =>
-    Effect.flatMap(run(attempt), (a) => (a === undefined ? Cause.done() : Effect.succeed(a)))
+// Most connections use a few of these operations: those that are more than a function are made when first used.
+class Reader implements StreamReader {
+  readonly [TypeId] = TypeId
+  private readonly input: Input
+  private readonly timeouts: TimeLimits
+  private available: Effect.Effect<Uint8Array, ReadError> | undefined = undefined
+  private line: StreamReader["readLine"] | undefined = undefined
+  private lineString: StreamReader["readLineString"] | undefined = undefined
 
-  const readAvailable = run(() => input.tryRead(Infinity))
-  const readLine = run(() => input.tryReadLine())
+  constructor(input: Input, timeouts: TimeLimits) {
+    this.input = input
+    this.timeouts = timeouts
+  }
 
-  return {
-    [TypeId]: TypeId,
-    limit: input.limit,
-    read: (max) =>
-      max === undefined
-        ? readAvailable
-        : Effect.suspend(() => {
-            count("read: max", max)
-            return max === 0 ? Effect.succeed(empty) : run(() => input.tryRead(max))
-          }),
-    readAll: (options) =>
-      Effect.suspend(() => {
-        const maxBytes = options?.maxBytes ?? DEFAULT_MAX_BYTES
-        count("readAll: maxBytes", maxBytes)
-        return run(() => input.tryReadAll(maxBytes))
-      }),
-    readExactly: (n) =>
-      Effect.suspend(() => {
-        count("readExactly: n", n)
-        return run(() => input.tryReadExactly(n))
-      }),
-    readUntil: (separator, options) =>
-      Effect.suspend(() => {
-        const compiled = Separators.make(separator)
-        const limit = options?.limit === undefined ? input.limit : Limits.readLimit(options.limit)
-        return run(() => input.tryReadUntil(compiled, limit))
-      }),
-    readLine,
-    readLineString: run(() => {
-      const line = input.tryReadLine()
+  get limit(): number {
+    return this.input.limit
+  }
+
+  readonly read: StreamReader["read"] = (max) =>
+    max === undefined
+      ? (this.available ??= this.run(() => this.input.tryRead(Infinity)))
+      : Effect.suspend(() => {
+          count("read: max", max)
+          return max === 0 ? Effect.succeed(empty) : this.run(() => this.input.tryRead(max))
+        })
+
+  readonly readAll: StreamReader["readAll"] = (options) =>
+    Effect.suspend(() => {
+      const maxBytes = options?.maxBytes ?? DEFAULT_MAX_BYTES
+      count("readAll: maxBytes", maxBytes)
+      return this.run(() => this.input.tryReadAll(maxBytes))
+    })
+
+  readonly readExactly: StreamReader["readExactly"] = (n) =>
+    Effect.suspend(() => {
+      count("readExactly: n", n)
+      return this.run(() => this.input.tryReadExactly(n))
+    })
+
+  readonly readUntil: StreamReader["readUntil"] = (separator, options) =>
+    Effect.suspend(() => {
+      const compiled = Separators.make(separator)
+      const limit = options?.limit === undefined ? this.input.limit : Limits.readLimit(options.limit)
+      return this.run(() => this.input.tryReadUntil(compiled, limit))
+    })
+
+  get readLine(): StreamReader["readLine"] {
+    return (this.line ??= this.run(() => this.input.tryReadLine()))
+  }
+
+  get readLineString(): StreamReader["readLineString"] {
+    return (this.lineString ??= this.run(() => {
+      const line = this.input.tryReadLine()
       return (
         line && Exit.map(line, (bytes) => (bytes.length === 0 ? Option.none() : Option.some(toLine(bytes))))
       )
-    }),
-    peek: (n) =>
-      Effect.suspend(() => {
-        count("peek: n", n)
-        return run(() => input.tryPeek(n))
-      }),
-    skip: (n) =>
-      Effect.suspend(() => {
-        count("skip: n", n)
-        return run(() => input.trySkip(n))
-      }),
-    skipUntil: (separator) =>
-      Effect.suspend(() => {
-        const compiled = Separators.make(separator)
-        const skipped = { bytes: 0 }
-        return run(() => input.trySkipUntil(compiled, skipped))
-      }),
-    atEof: Effect.sync(() => input.eof && input.buffer.size === 0),
-    bufferedBytes: Effect.sync(() => input.buffer.size),
-    stream: Stream.fromPull(Effect.succeed(pullOf(() => input.tryChunks()))),
-    lines: Stream.fromPull(
+    }))
+  }
+
+  readonly peek: StreamReader["peek"] = (n) =>
+    Effect.suspend(() => {
+      count("peek: n", n)
+      return this.run(() => this.input.tryPeek(n))
+    })
+
+  readonly skip: StreamReader["skip"] = (n) =>
+    Effect.suspend(() => {
+      count("skip: n", n)
+      return this.run(() => this.input.trySkip(n))
+    })
+
+  readonly skipUntil: StreamReader["skipUntil"] = (separator) =>
+    Effect.suspend(() => {
+      const compiled = Separators.make(separator)
+      const skipped = { bytes: 0 }
+      return this.run(() => this.input.trySkipUntil(compiled, skipped))
+    })
+
+  get atEof(): Effect.Effect<boolean> {
+    return Effect.sync(() => this.input.eof && this.input.buffer.size === 0)
+  }
+
+  get bufferedBytes(): Effect.Effect<number> {
+    return Effect.sync(() => this.input.buffer.size)
+  }
+
+  get stream(): StreamReader["stream"] {
+    return Stream.fromPull(Effect.succeed(this.pull(() => this.input.tryChunks())))
+  }
+
+  get lines(): StreamReader["lines"] {
+    return Stream.fromPull(
       Effect.succeed(
         Effect.map(
-          pullOf(() => input.tryLines()),
+          this.pull(() => this.input.tryLines()),
           toLines
         )
       )
     )
+  }
+
+  private run<A, E>(attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
+    return this.input.run(this.timeouts, attempt)
+  }
+
+  private pull<A, E>(attempt: Attempt<A | undefined, E>): Pull.Pull<A, E | ReadError> {
+    return Effect.flatMap(this.run(attempt), (a) => (a === undefined ? Cause.done() : Effect.succeed(a)))
   }
 }

@@ -144,23 +144,58 @@ export const toQueue = (
 export const fromOutput = (
   output: Output,
   timeouts: TimeLimits,
-  isClosing: Effect.Effect<boolean>
-): StreamWriter => {
-  const writeAll: StreamWriter["writeAll"] = (chunks) => output.writeAll(timeouts, chunks)
-  return {
-    [TypeId]: TypeId,
-    write: (chunk) => output.write(timeouts, chunk),
-    writeAll,
-    drain: output.drain(timeouts),
-    flush: output.flush(timeouts),
-    end: output.end(timeouts),
-    canEnd: output.canEnd,
-    isClosing,
-    bufferedBytes: Effect.sync(() => output.bufferedBytes),
-    get watermarks() {
-      return output.watermarks
-    },
-    setWatermarks: (watermarks) => Effect.sync(() => output.setWatermarks(Limits.watermarks(watermarks))),
-    sink: Sink.forEachArray(writeAll)
+  isClosing: () => boolean
+): StreamWriter => new Writer(output, timeouts, isClosing)
+
+// What is more than a function is made when it is used: most connections only write.
+class Writer implements StreamWriter {
+  readonly [TypeId] = TypeId
+  private readonly closing: () => boolean
+  private readonly output: Output
+  private readonly timeouts: TimeLimits
+
+  constructor(output: Output, timeouts: TimeLimits, isClosing: () => boolean) {
+    this.output = output
+    this.timeouts = timeouts
+    this.closing = isClosing
+  }
+
+  readonly write: StreamWriter["write"] = (chunk) => this.output.write(this.timeouts, chunk)
+
+  readonly writeAll: StreamWriter["writeAll"] = (chunks) => this.output.writeAll(this.timeouts, chunks)
+
+  get drain(): StreamWriter["drain"] {
+    return this.output.drain(this.timeouts)
+  }
+
+  get flush(): StreamWriter["flush"] {
+    return this.output.flush(this.timeouts)
+  }
+
+  get end(): StreamWriter["end"] {
+    return this.output.end(this.timeouts)
+  }
+
+  get canEnd(): boolean {
+    return this.output.canEnd
+  }
+
+  get isClosing(): Effect.Effect<boolean> {
+    return Effect.sync(this.closing)
+  }
+
+  get bufferedBytes(): Effect.Effect<number> {
+    return Effect.sync(() => this.output.bufferedBytes)
+  }
+
+  get watermarks(): Watermarks {
+    return this.output.watermarks
+  }
+
+  readonly setWatermarks: StreamWriter["setWatermarks"] = (watermarks) =>
+    Effect.sync(() => this.output.setWatermarks(Limits.watermarks(watermarks)))
+
+  get sink(): StreamWriter["sink"] {
+    return Sink.forEachArray(this.writeAll)
   }
 }

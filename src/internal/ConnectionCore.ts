@@ -41,6 +41,7 @@ export class ConnectionCore implements Handler {
   target: string | undefined = undefined
   private readonly settings: Settings
   private readonly deadlines: Deadlines
+  private readonly closing: Deadlines
   private readonly done = Deferred.makeUnsafe<void, ConnectionError>()
   private state: "open" | "closing" | "aborting" | "finished" = "open"
   private peerEnded = false
@@ -53,6 +54,7 @@ export class ConnectionCore implements Handler {
     this.openedAt = clock.currentTimeMillisUnsafe()
     this.settings = settings
     this.deadlines = new Deadlines(clock, context, this.address)
+    this.closing = Deadlines.ofClosing(clock)
     this.input = new Input(settings.limit, this.address, this.deadlines)
     // A lockstep transport holds nothing: whoever writes waits until the peer has taken it.
     const watermarks = transport.readAhead ? settings.watermarks : { high: 0, low: 0 }
@@ -69,9 +71,7 @@ export class ConnectionCore implements Handler {
     return remoteAddress === undefined ? undefined : NetAddress.formatSocketAddress(remoteAddress)
   }
 
-  get isClosing(): boolean {
-    return this.state !== "open"
-  }
+  readonly isClosing = (): boolean => this.state !== "open"
 
   /** Completes when the transport has let go; fails if the connection died of an error. */
   get closed(): Effect.Effect<void, ConnectionError> {
@@ -84,21 +84,25 @@ export class ConnectionCore implements Handler {
 
   // Sends what was written and a FIN, and discards what the peer still sends until its FIN. A peer that takes longer
   // than the close timeout, or sends more than the budget, is cut off.
-  readonly close: Effect.Effect<void> = Effect.suspend(() => {
-    if (this.state === "open") {
-      this.state = "closing"
-      // Writing first: a waiting reader that fails may write something at once.
-      this.output.close(this.closedLocally("write"))
-      this.input.fail(this.closedLocally("read"))
-      if (this.isClosingStill()) this.awaitPeer()
-    }
-    return this.finished
-  })
+  get close(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.state === "open") {
+        this.state = "closing"
+        // Writing first: a waiting reader that fails may write something at once.
+        this.output.close(this.closedLocally("write"))
+        this.input.fail(this.closedLocally("read"))
+        if (this.isClosingStill()) this.awaitPeer()
+      }
+      return this.finished
+    })
+  }
 
-  readonly abort: Effect.Effect<void> = Effect.suspend(() => {
-    this.abortNow()
-    return this.finished
-  })
+  get abort(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.abortNow()
+      return this.finished
+    })
+  }
 
   abortNow(): void {
     if (this.state === "aborting" || this.state === "finished") return
@@ -109,23 +113,23 @@ export class ConnectionCore implements Handler {
     this.transport.abort()
   }
 
-  onData = (chunk: Uint8Array): void => {
+  readonly onData = (chunk: Uint8Array): void => {
     if (this.state === "open") return this.input.feed(chunk)
     this.discarded += chunk.length
     if (this.state === "closing" && this.discarded > CLOSE_BUDGET) this.abortNow()
   }
 
-  onEnd = (): void => {
+  readonly onEnd = (): void => {
     this.peerEnded = true
     this.input.feedEof()
     if (this.state === "closing") this.transport.close()
   }
 
-  onDrain = (): void => {
+  readonly onDrain = (): void => {
     this.output.drained()
   }
 
-  onClosed = (error?: ConnectionError): void => {
+  readonly onClosed = (error?: ConnectionError): void => {
     if (this.state === "finished") return
     const local = this.state !== "open"
     this.state = "finished"
@@ -139,14 +143,15 @@ export class ConnectionCore implements Handler {
 
   private awaitPeer(): void {
     const limits: TimeLimits = { operation: "close", timeout: this.settings.closeTimeout, idle: Infinity }
-    this.closeDeadline = this.deadlines.arm(limits, () => this.abortNow())
+    this.closeDeadline = this.closing.arm(limits, () => this.abortNow())
     if (this.peerEnded || !this.transport.canEnd) this.transport.close()
     else this.transport.resume()
   }
 
   private disarmClose(): void {
-    this.deadlines.disarm(this.closeDeadline)
-    this.deadlines.settle()
+    if (this.closeDeadline === undefined) return
+    this.closing.disarm(this.closeDeadline)
+    this.closing.settle()
   }
 
   // Failing the waiting fibers may have closed or aborted the connection already.

@@ -1,4 +1,4 @@
-import { type Clock, type Context, Duration, Effect, type Fiber } from "effect"
+import { Clock, Context, Duration, Effect, type Fiber } from "effect"
 import { TimeoutError } from "../StreamError.ts"
 
 /** The time limits of one operation, in milliseconds; infinite where there is none. */
@@ -19,6 +19,8 @@ export interface Deadline {
   /** When to look next. */
   at: number
 }
+
+const closing = new WeakMap<Clock.Clock, Deadlines>()
 
 /**
  * The deadlines of a connection: one timer, armed only while an operation waits.
@@ -41,6 +43,16 @@ export class Deadlines {
     this.clock = clock
     this.context = context
     this.address = address
+  }
+
+  /** The one timer of all connections of a clock that are closing: most of them have closed long before it fires. */
+  static ofClosing(clock: Clock.Clock): Deadlines {
+    let deadlines = closing.get(clock)
+    if (deadlines === undefined) {
+      deadlines = new Deadlines(clock, Context.make(Clock.Clock, clock), () => undefined)
+      closing.set(clock, deadlines)
+    }
+    return deadlines
   }
 
   private now(): number {
