@@ -1,5 +1,6 @@
 // Effect's own Socket and NodeSocketServer.
-import { NodeRuntime, NodeSocketServer } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeSocketServer from "@effect/platform-node/NodeSocketServer"
 import { Effect, type Scope, Stream } from "effect"
 import { NetAddress } from "effect/net"
 import { Socket } from "effect/socket"

@@ -1,5 +1,5 @@
 // The library, used as its documentation says.
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Effect } from "effect"
 import { NetAddress } from "effect/net"
 import { Connection, Network, Server } from "effect-wire"

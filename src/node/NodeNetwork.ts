@@ -3,7 +3,8 @@
  *
  * @since 0.1.0
  */
-import { NodeAddressResolver, NodeDns } from "@effect/platform-node"
+import * as NodeAddressResolver from "@effect/platform-node/NodeAddressResolver"
+import * as NodeDns from "@effect/platform-node/NodeDns"
 import { Duration, Effect, Layer, Result, type Scope } from "effect"
 import { AddressResolver, NetAddress } from "effect/net"
 import { randomUUID } from "node:crypto"

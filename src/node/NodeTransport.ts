@@ -8,6 +8,7 @@ import * as net from "node:net"
 import type { Duplex } from "node:stream"
 import { ConnectionAborted, ConnectionError, connectionErrorFromCause } from "../StreamError.ts"
 import { interfaceScopeIds } from "./internal/interfaces.ts"
+import { type Chunk, Outbox } from "./internal/outbox.ts"
 import { readIntoBuffer } from "./internal/receiving.ts"
 import type { Handler, Kind, Transport } from "../Transport.ts"
 
@@ -86,9 +87,6 @@ const FLUSH_BYTES = 65_536
 /** At most so many bytes are handed to the stream at a time: while it is congested, `bufferedBytes` falls in such steps. */
 const BATCH_BYTES = 262_144
 
-/** Chunks that are smaller than this on average are copied together, which is cheaper than gathering them. */
-const COPY_BYTES = 4096
-
 /**
  * Whether a reset can pass for an end of input: before 1.52, libuv does so if bytes came just before the reset.
  *
@@ -100,11 +98,6 @@ const hidesResets = ((): boolean => {
 })()
 
 const nothing = new Uint8Array(0)
-
-type Chunk = Uint8Array | string
-
-const byteLength = (chunk: Chunk): number =>
-  typeof chunk === "string" ? Buffer.byteLength(chunk) : chunk.byteLength
 
 interface NativeAddress {
   readonly host: string
@@ -150,8 +143,7 @@ class DuplexTransport implements Transport {
   private remote: NetAddress.SocketAddress | NativeAddress | undefined
   private handler: Handler | undefined = undefined
   // What was written and not yet handed to the stream.
-  private pending: Array<Chunk> = []
-  private pendingBytes = 0
+  private readonly outbox = new Outbox()
   // Bytes of the one write that the stream has not finished.
   private inFlight = 0
   // Writes that were finished at once, and for which the stream still calls back.
@@ -204,7 +196,7 @@ class DuplexTransport implements Transport {
   }
 
   get bufferedBytes(): number {
-    return this.pendingBytes + this.inFlight
+    return this.outbox.bytes + this.inFlight
   }
 
   start(handler: Handler): void {
@@ -226,12 +218,12 @@ class DuplexTransport implements Transport {
   }
 
   write(chunk: Chunk): void {
-    this.add(chunk)
+    this.outbox.add(chunk)
     this.scheduleSend()
   }
 
   writeAll(chunks: ReadonlyArray<Chunk>): void {
-    for (const chunk of chunks) this.add(chunk)
+    for (const chunk of chunks) this.outbox.add(chunk)
     this.scheduleSend()
   }
 
@@ -258,8 +250,7 @@ class DuplexTransport implements Transport {
   abort(): void {
     if (this.closing === "abort") return
     this.closing = "abort"
-    this.pending = []
-    this.pendingBytes = 0
+    this.outbox.clear()
     this.inFlight = 0
     // A reset is impossible while the end is being sent: it follows then.
     if (this.tcp === undefined || this.output !== "ended" || this.duplex.writableFinished) this.reset()
@@ -271,16 +262,11 @@ class DuplexTransport implements Transport {
     else this.tcp.resetAndDestroy()
   }
 
-  private add(chunk: Chunk): void {
-    if (chunk.length === 0) return
-    this.pending.push(chunk)
-    this.pendingBytes += byteLength(chunk)
-  }
-
   // One write at a time is on its way; what is written meanwhile is collected, and sent when that one is done.
   private scheduleSend(): void {
-    if (this.inFlight > 0 || this.pending.length === 0) return
-    if (this.pendingBytes < FLUSH_BYTES) {
+    const { bytes } = this.outbox
+    if (this.inFlight > 0 || bytes === 0) return
+    if (bytes < FLUSH_BYTES) {
       this.scheduleTick()
       return
     }
@@ -317,16 +303,17 @@ class DuplexTransport implements Transport {
 
   private send(): void {
     if (this.closing === "abort") return
-    while (this.inFlight === 0 && this.pending.length > 0) {
+    while (this.inFlight === 0 && this.outbox.bytes > 0) {
       if (!this.isWritable()) return
-      const batch = this.takeBatch()
-      this.inFlight = batch.bytes
-      this.pendingBytes -= batch.bytes
+      const { bytes } = this.outbox
+      const batch = this.outbox.take(BATCH_BYTES)
+      this.inFlight = bytes - this.outbox.bytes
       this.writeBatch(batch)
       if (this.duplex.writableLength > 0 || !this.isWritable()) {
         if (this.isSocket) this.duplex.write(nothing, this.onWritten)
       } else {
-        if (!this.isSocket) this.finishedAtOnce++
+        if (this.isSocket) this.outbox.sent()
+        else this.finishedAtOnce++
         this.inFlight = 0
         this.drained = true
       }
@@ -342,56 +329,17 @@ class DuplexTransport implements Transport {
     return !this.duplex.destroyed && this.duplex.errored === null
   }
 
-  private takeBatch(): {
-    readonly chunks: Array<Chunk>
-    readonly bytes: number
-  } {
-    if (this.pendingBytes <= BATCH_BYTES) {
-      const chunks = this.pending
-      this.pending = []
-      return { chunks, bytes: this.pendingBytes }
-    }
-    let bytes = 0
-    let count = 0
-    for (const chunk of this.pending) {
-      const length = byteLength(chunk)
-      if (bytes + length > BATCH_BYTES) break
-      bytes += length
-      count++
-    }
-    if (count > 0) return { chunks: this.pending.splice(0, count), bytes }
-    const [first = ""] = this.pending
-    const large = typeof first === "string" ? Buffer.from(first) : first
-    this.pending[0] = large.subarray(BATCH_BYTES)
-    return { chunks: [large.subarray(0, BATCH_BYTES)], bytes: BATCH_BYTES }
-  }
-
-  private writeBatch({ bytes, chunks }: { readonly chunks: Array<Chunk>; readonly bytes: number }): void {
+  private writeBatch(chunks: ReadonlyArray<Chunk>): void {
     const { duplex } = this
     // A callback costs a socket a tick for each write. Without one, an empty write behind it tells when it is done.
     const onWritten = this.isSocket ? undefined : this.onWritten
-    const [first] = chunks
-    if (chunks.length === 1) {
-      duplex.write(first, onWritten)
-    } else if (bytes < chunks.length * COPY_BYTES) {
-      const joined = Buffer.allocUnsafe(bytes)
-      let offset = 0
-      for (const chunk of chunks) {
-        if (typeof chunk === "string") {
-          offset += joined.write(chunk, offset)
-        } else {
-          joined.set(chunk, offset)
-          offset += chunk.byteLength
-        }
-      }
-      duplex.write(joined, onWritten)
-    } else {
-      const last = chunks.length - 1
+    const last = chunks.length - 1
+    if (last > 0) {
       duplex.cork()
       for (let i = 0; i < last; i++) duplex.write(chunks[i])
-      duplex.write(chunks[last], onWritten)
-      duplex.uncork()
     }
+    duplex.write(chunks[last], onWritten)
+    if (last > 0) duplex.uncork()
   }
 
   private readonly onWritten = (error?: Error | null): void => {
