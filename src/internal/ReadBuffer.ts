@@ -1,4 +1,4 @@
-import { empty, indexOf } from "./bytes.ts"
+import { empty, indexOf, indexOfByte, view } from "./bytes.ts"
 import { equals, type Separator } from "./Separator.ts"
 
 /** Where a separator was found: `end` is the offset just past it, `length` its own length. */
@@ -55,12 +55,12 @@ export class ReadBuffer {
     const chunk = this.sought === undefined ? this.chunks[this.head] : undefined
     if (chunk === undefined) return undefined
     const start = this.offset
-    const end = chunk.indexOf(byte, start) + 1
+    const end = indexOfByte(chunk, byte, start) + 1
     // The end of a chunk is left to `discard`, which drops it.
     if (end === 0 || end === chunk.length || end - start - 1 > limit) return undefined
     this.offset = end
     this.size -= end - start
-    return chunk.subarray(start, end)
+    return view(chunk, start, end)
   }
 
   /** The first `n` bytes, left in place. */
@@ -69,7 +69,7 @@ export class ReadBuffer {
     if (n === 0 || first === undefined) return empty
     const start = this.offset
     if (first.length - start >= n) {
-      return start === 0 && first.length === n ? first : first.subarray(start, start + n)
+      return start === 0 && first.length === n ? first : view(first, start, start + n)
     }
     const out = new Uint8Array(n)
     this.copy(out)
@@ -163,7 +163,7 @@ export class ReadBuffer {
     const from = this.scanned - start
     if (separator.longest === 1 && separator.patterns.length === 1) {
       const byte = separator.patterns[0]?.[0]
-      const at = byte === undefined ? -1 : chunk.indexOf(byte, from)
+      const at = byte === undefined ? -1 : indexOfByte(chunk, byte, from)
       return at === -1 ? undefined : { end: start + at + 1, length: 1 }
     }
     const across =

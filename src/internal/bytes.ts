@@ -26,14 +26,22 @@ const indexOfScalar = (haystack: Uint8Array, needle: Uint8Array, from: number): 
 }
 
 // Node's native search compares many bytes at a time; elsewhere the search is by the first byte.
-const native: { readonly indexOf: (needle: Uint8Array, from: number) => number } | undefined =
+const native: { readonly indexOf: (needle: Uint8Array | number, from: number) => number } | undefined =
   "Buffer" in globalThis ? Buffer.alloc(0) : undefined
 
 const indexOfMany = (haystack: Uint8Array, needle: Uint8Array, from: number): number =>
   native === undefined ? indexOfScalar(haystack, needle, from) : native.indexOf.call(haystack, needle, from)
 
+/** The first place of `byte` at or after `from`, or -1. */
+export const indexOfByte = (haystack: Uint8Array, byte: number, from: number): number =>
+  native === undefined ? haystack.indexOf(byte, from) : native.indexOf.call(haystack, byte, from)
+
 /** The first place of `needle` at or after `from`, or -1. */
 export const indexOf = (haystack: Uint8Array, needle: Uint8Array, from: number): number => {
   const single = needle.length === 1 ? needle[0] : undefined
-  return single === undefined ? indexOfMany(haystack, needle, from) : haystack.indexOf(single, from)
+  return single === undefined ? indexOfMany(haystack, needle, from) : indexOfByte(haystack, single, from)
 }
+
+/** A view of some bytes: what `subarray` gives, in half the time. */
+export const view = (bytes: Uint8Array, start: number, end: number): Uint8Array =>
+  new Uint8Array(bytes.buffer, bytes.byteOffset + start, end - start)

@@ -8,28 +8,36 @@ export const COPY_BYTES = 4096
 
 const SLAB_BYTES = 65_536
 
-// One slab for all connections: as a rule, one of them writes at a time, and sends before another one writes.
-let slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
-let used = 0
+/** One slab for all connections: as a rule, one of them writes at a time, and sends before another one writes. */
+interface Stage {
+  slab: Buffer
+  used: number
+  /** Whose bytes the slab ends with, and where they begin. */
+  owner: Outbox | undefined
+  start: number
+  /** Who took those bytes to send them: if they are sent at once, their place is used again. */
+  taker: Outbox | undefined
+}
 
-// Whose bytes the slab ends with, and where they begin.
-let owner: Outbox | undefined
-let start = 0
-
-// Who took the last bytes of the slab to send them: if they are sent at once, their place is used again.
-let taker: Outbox | undefined
+const stage: Stage = {
+  slab: Buffer.allocUnsafeSlow(SLAB_BYTES),
+  used: 0,
+  owner: undefined,
+  start: 0,
+  taker: undefined
+}
 
 /** What a connection has written and not yet sent: small chunks copied together, large ones as they are. */
 export class Outbox {
   bytes = 0
   private chunks: Array<Chunk> = []
 
-  /** Adds a chunk, which is not empty. */
   add(chunk: Chunk): void {
+    if (chunk.length === 0) return
     if (typeof chunk === "string") this.addText(chunk)
     else if (chunk.byteLength < COPY_BYTES) {
       this.reserve(chunk.byteLength)
-      slab.set(chunk, used)
+      stage.slab.set(chunk, stage.used)
       this.append(chunk.byteLength)
     } else this.addWhole(chunk, chunk.byteLength)
   }
@@ -39,7 +47,7 @@ export class Outbox {
     const most = text.length * 3
     if (most < COPY_BYTES) {
       this.reserve(most)
-      this.append(slab.write(text, used))
+      this.append(stage.slab.write(text, stage.used))
     } else this.addWhole(text, byteLength(text))
   }
 
@@ -50,35 +58,36 @@ export class Outbox {
   }
 
   private append(bytes: number): void {
-    used += bytes
+    stage.used += bytes
     this.bytes += bytes
   }
 
   /** Makes the bytes that follow in the slab this connection's. */
   private reserve(bytes: number): void {
-    if (owner === this && used + bytes <= SLAB_BYTES) return
-    owner?.seal()
-    taker = undefined
-    if (used + bytes > SLAB_BYTES) {
-      slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
-      used = 0
+    if (stage.owner === this && stage.used + bytes <= SLAB_BYTES) return
+    stage.owner?.seal()
+    stage.taker = undefined
+    if (stage.used + bytes > SLAB_BYTES) {
+      stage.slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
+      stage.used = 0
     }
-    owner = this
-    start = used
+    stage.owner = this
+    stage.start = stage.used
   }
 
   private seal(): void {
-    if (owner !== this) return
-    owner = undefined
-    this.chunks.push(slab.subarray(start, used))
+    if (stage.owner !== this) return
+    stage.owner = undefined
+    this.chunks.push(stage.slab.subarray(stage.start, stage.used))
   }
 
   /** Removes and returns everything, or, if that is more than `most` bytes, about that much. */
   take(most: number): ReadonlyArray<Chunk> {
-    taker = owner === this ? this : undefined
+    const isAll = this.bytes <= most
+    stage.taker = isAll && stage.owner === this ? this : undefined
     this.seal()
     const { chunks } = this
-    if (this.bytes <= most) {
+    if (isAll) {
       this.chunks = []
       this.bytes = 0
       return chunks
@@ -106,14 +115,14 @@ export class Outbox {
 
   /** What was taken last is sent, and nobody holds it any more. */
   sent(): void {
-    if (taker !== this) return
-    taker = undefined
-    used = start
+    if (stage.taker !== this) return
+    stage.taker = undefined
+    stage.used = stage.start
   }
 
   /** Drops everything. */
   clear(): void {
-    if (owner === this) owner = undefined
+    if (stage.owner === this) stage.owner = undefined
     this.chunks = []
     this.bytes = 0
   }
