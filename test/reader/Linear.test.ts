@@ -31,9 +31,10 @@ const countWork = (f: () => void): number => {
     work++
     return subarray.call(this, start, end)
   }
-  Buffer.prototype.indexOf = function (this: Buffer, value: Uint8Array, from: number) {
+  Buffer.prototype.indexOf = function (this: Buffer, value: Uint8Array | number, from: number) {
     const at: number = bufferIndexOf.call(this, value, from)
-    work += searched(this.length, from, at === -1 ? -1 : at + value.length - 1)
+    const length = typeof value === "number" ? 1 : value.length
+    work += searched(this.length, from, at === -1 ? -1 : at + length - 1)
     return at
   } as typeof bufferIndexOf
   try {
