@@ -388,7 +388,7 @@ class Supervisor implements Server {
   private readonly grace: Duration.Duration
   // Events are made for somebody only.
   private subscribers = 0
-  private readonly clients: Array<Client> = []
+  private readonly clients = new Set<Client>()
   private readonly empty = Latch.makeUnsafe(true)
   private readonly down = Latch.makeUnsafe(false)
   // Counted from the beginning of the shutdown.
@@ -406,7 +406,7 @@ class Supervisor implements Server {
     this.grace = grace
   }
 
-  readonly activeConnections = Effect.sync(() => this.clients.length)
+  readonly activeConnections = Effect.sync(() => this.clients.size)
 
   readonly connections = Effect.sync(() => Array.from(this.clients, (_) => _.connection.info))
 
@@ -434,17 +434,17 @@ class Supervisor implements Server {
 
   opened(connection: Connection.Connection, fiber: Fiber.Fiber<unknown, unknown>): Client {
     const client: Client = { connection, handling: true, fate: "finished", fiber }
-    this.clients.push(client)
+    this.clients.add(client)
     this.empty.closeUnsafe()
     this.publish(() => ServerEvent.Opened({ id: connection.id, info: connection.info }))
     return client
   }
 
   ended(client: Client, exit: Exit.Exit<unknown, unknown>): void {
-    {const i=this.clients.indexOf(client); const l=this.clients.pop(); if(l!==undefined && l!==client) this.clients[i]=l}
+    this.clients.delete(client)
     if (this.report !== undefined) this.report[client.fate]++
     this.publish(() => ServerEvent.Closed({ id: client.connection.id, info: client.connection.info, exit }))
-    if (this.clients.length === 0) this.empty.openUnsafe()
+    if (this.clients.size === 0) this.empty.openUnsafe()
   }
 
   readonly shutdown = (options?: {
@@ -463,7 +463,7 @@ class Supervisor implements Server {
   // Goes on to the end whoever interrupts the shutdown.
   private begin(): Effect.Effect<Record<keyof ShutdownReport, number>> {
     const report = (this.report = { finished: 0, interrupted: 0, aborted: 0 })
-    this.publish(() => ServerEvent.ShuttingDown({ activeConnections: this.clients.length }))
+    this.publish(() => ServerEvent.ShuttingDown({ activeConnections: this.clients.size }))
     return Scope.close(this.listening, Exit.void).pipe(
       Effect.andThen(this.empty.await),
       Effect.andThen(
