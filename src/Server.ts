@@ -47,7 +47,10 @@ import {
   type Take
 } from "effect"
 import { NetAddress } from "effect/net"
+import type { Codec } from "./Codec.ts"
 import * as Connection from "./Connection.ts"
+import * as Framed from "./Framed.ts"
+import type { Framing } from "./Framing.ts"
 import type { Settings } from "./internal/ConnectionCore.ts"
 import { type ListenAddress, type Listener, type ListenOptions, Network, type UnixTarget } from "./Network.ts"
 import type { ListenError } from "./StreamError.ts"
@@ -280,6 +283,44 @@ export const serve = <E, R, R2 = never>(
       return supervisor
     })
   )
+
+/**
+ * Serves clients that speak messages: `serve`, with a `Framed` for each connection. Where more than that is wanted, such as
+ * a layer, a handler of `serve`, `layer` or `run` makes its own with `Framed.make`.
+ *
+ * **Example** (A calculator in JSON lines)
+ *
+ * ```ts
+ * import { Effect, Schema, Stream } from "effect"
+ * import { Codec, Connection, Framed, Framing, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const codec = Codec.schema(Schema.Array(Schema.Number))
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serveFramed(
+ *     Framing.lines(),
+ *     codec,
+ *     ({ messages, send }) => Stream.runForEach(messages, (numbers) => send([numbers.reduce((a, b) => a + b, 0)])),
+ *     { listen: { port: 7000 } }
+ *   )
+ *   const client = Framed.make(yield* Connection.connect("localhost:7000"), Framing.lines(), codec)
+ *   return yield* client.request([1, 2, 3])
+ * })
+ *
+ * console.log(await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))) // [ 6 ]
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const serveFramed = <In, Out, F, E, R, R2 = never>(
+  framing: Framing<F>,
+  codec: Codec<In, Out, F>,
+  handler: (framed: Framed.Framed<In, Out>) => Effect.Effect<unknown, E, R>,
+  options: Options<E, R2> & Framed.Options
+): Effect.Effect<Server, ListenError, Network | Scope.Scope | Exclude<R | R2, Scope.Scope>> =>
+  serve((connection) => handler(Framed.make(connection, framing, codec, options)), options)
 
 /**
  * A server as a layer: it listens when the layer is built, and shuts down when the layer's scope ends.

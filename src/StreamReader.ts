@@ -414,11 +414,19 @@ const toLines = (bytes: Uint8Array): Arr.NonEmptyReadonlyArray<string> => {
 /** @internal */
 export const fromInput = (input: Input, timeouts: TimeLimits): StreamReader => new Reader(input, timeouts)
 
+/** @internal */
+export const backingOf = (
+  reader: StreamReader
+): { readonly input: Input; readonly timeouts: TimeLimits } => {
+  if (!(reader instanceof Reader)) throw new TypeError("not a reader made by this library")
+  return reader
+}
+
 // Most connections use a few of these operations: those that are more than a function are made when first used.
 class Reader implements StreamReader {
   readonly [TypeId] = TypeId
-  private readonly input: Input
-  private readonly timeouts: TimeLimits
+  readonly input: Input
+  readonly timeouts: TimeLimits
   private available: Effect.Effect<Uint8Array, ReadError> | undefined = undefined
   private line: StreamReader["readLine"] | undefined = undefined
   private lineString: StreamReader["readLineString"] | undefined = undefined

@@ -3,8 +3,12 @@
  *
  * @since 0.1.0
  */
+export * as Codec from "./Codec.ts"
 export * as Connection from "./Connection.ts"
 export * as Dialer from "./Dialer.ts"
+export * as FrameError from "./FrameError.ts"
+export * as Framed from "./Framed.ts"
+export * as Framing from "./Framing.ts"
 export * as MemoryTransport from "./MemoryTransport.ts"
 export * as Network from "./Network.ts"
 export * as Proxy from "./Proxy.ts"

@@ -43,7 +43,7 @@ export class Input {
   readonly buffer = new ReadBuffer()
   eof = false
   bytesRead = 0
-  private readonly address: () => string | undefined
+  readonly address: () => string | undefined
   private readonly deadlines: Deadlines | undefined
   // Made when somebody is to fail with it: most connections end without.
   private failure: (() => Exit.Exit<never, ReadError>) | undefined = undefined
@@ -281,6 +281,19 @@ export class Input {
       return this.failure?.() ?? (this.eof ? Exit.succeed(undefined) : undefined)
     this.consumed()
     return Exit.succeed(chunks)
+  }
+
+  /**
+   * What `decode` makes of the buffer, from which it removes what it is done with. When it needs more and there is no
+   * more to come, the failure, or what `atEnd` makes of the end of input.
+   */
+  tryDecode<A, E>(
+    decode: () => Exit.Exit<A, E> | undefined,
+    atEnd: () => Exit.Exit<A, E>
+  ): Exit.Exit<A, E | ReadError> | undefined {
+    const exit = decode()
+    this.consumed()
+    return exit ?? this.failure?.() ?? (this.eof ? atEnd() : undefined)
   }
 
   // Where the first piece ends, or the overrun. The limit counts the bytes before the separator.

@@ -76,6 +76,68 @@ export class ReadBuffer {
     return out
   }
 
+  /** The byte at an offset below `size`. */
+  byteAt(at: number): number {
+    let index = this.head
+    let chunk = this.chunks[index]
+    let rest = this.offset + at
+    while (chunk !== undefined && rest >= chunk.length) {
+      rest -= chunk.length
+      chunk = this.chunks[++index]
+    }
+    return chunk?.[rest] ?? 0
+  }
+
+  /** An unsigned integer of `width` bytes; beyond 2^53 it is rounded. */
+  uint(at: number, width: number, littleEndian: boolean): number {
+    const first = this.chunks[this.head]
+    const start = this.offset + at
+    let value = 0
+    if (first !== undefined && start + width <= first.length) {
+      for (let i = 0; i < width; i++) {
+        value = value * 256 + (first[littleEndian ? start + width - 1 - i : start + i] ?? 0)
+      }
+      return value
+    }
+    for (let i = 0; i < width; i++) {
+      value = value * 256 + this.byteAt(littleEndian ? at + width - 1 - i : at + i)
+    }
+    return value
+  }
+
+  /** The bytes between two offsets, left in place; `to` is at most `size`. */
+  slice(from: number, to: number): Uint8Array {
+    let index = this.head
+    let chunk = this.chunks[index]
+    let start = this.offset + from
+    while (chunk !== undefined && start >= chunk.length) {
+      start -= chunk.length
+      chunk = this.chunks[++index]
+    }
+    const length = to - from
+    if (chunk === undefined || length === 0) return empty
+    if (start + length <= chunk.length) return view(chunk, start, start + length)
+    const out = new Uint8Array(length)
+    this.copyFrom(index, start, out)
+    return out
+  }
+
+  /** Removes the first `end` bytes and returns those between two offsets; neither is above `end`. */
+  extract(from: number, to: number, end: number): Uint8Array {
+    const chunk = this.chunks[this.head]
+    const start = this.offset
+    // The end of a chunk is left to `discard`, which drops it.
+    if (chunk !== undefined && start + end < chunk.length) {
+      this.sought = undefined
+      this.offset = start + end
+      this.size -= end
+      return view(chunk, start + from, start + to)
+    }
+    const bytes = this.slice(from, to)
+    this.discard(end)
+    return bytes
+  }
+
   /** Removes the first `n` bytes. */
   discard(n: number): void {
     this.sought = undefined
@@ -200,9 +262,13 @@ export class ReadBuffer {
   }
 
   private copy(out: Uint8Array): void {
+    this.copyFrom(this.head, this.offset, out)
+  }
+
+  private copyFrom(index: number, from: number, out: Uint8Array): void {
     let filled = 0
-    let start = this.offset
-    for (let i = this.head; filled < out.length; i++) {
+    let start = from
+    for (let i = index; filled < out.length; i++) {
       const chunk = this.chunks[i]
       if (chunk === undefined) break
       const length = Math.min(chunk.length - start, out.length - filled)

@@ -18,6 +18,20 @@ export const readLimit = (limit: number = DEFAULT_LIMIT): number => {
   return limit
 }
 
+/** Throws a `RangeError` unless it is a positive integer. */
+export const positive = (name: string, n: number, unit: string): number => {
+  if (!Number.isSafeInteger(n) || n < 1) {
+    throw new RangeError(`${name} must be a positive integer (${unit}), received ${n}`)
+  }
+  return n
+}
+
+/** Throws a `RangeError` unless it is a non-negative integer. */
+export const natural = (name: string, n: number): number => {
+  if (!isCount(n)) throw new RangeError(`${name} must be a non-negative integer, received ${n}`)
+  return n
+}
+
 /** Throws a `RangeError` unless both are non-negative integers and `low` is not above `high`. */
 export const watermarks = (options?: {
   readonly high: number

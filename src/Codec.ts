@@ -1,0 +1,236 @@
+/**
+ * What a frame means.
+ *
+ * A codec turns a frame into a message and back, at once and without effects; where it cannot, it says why with an
+ * `InvalidMessage`. Codecs compose: `compose` puts one on top of another, `map` changes the message.
+ *
+ * **Example** (JSON checked by a schema)
+ *
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Codec } from "effect-wire"
+ *
+ * const codec = Codec.schema(Schema.Struct({ name: Schema.String, born: Schema.DateFromString }))
+ *
+ * const frame = codec.encode({ name: "Ada", born: new Date("1815-12-10") })
+ * console.log(frame) // {"name":"Ada","born":"1815-12-10T00:00:00.000Z"}, as bytes
+ * ```
+ *
+ * @since 0.1.0
+ */
+import { Predicate, Result, Schema } from "effect"
+import { SchemaBinary } from "effect/encoding"
+import { dual } from "effect/Function"
+import { InvalidMessage } from "./FrameError.ts"
+import { encode } from "./internal/bytes.ts"
+import * as Text from "./internal/text.ts"
+
+/**
+ * Runtime type identifier of codecs.
+ *
+ * @category type IDs
+ * @since 0.1.0
+ */
+export const TypeId = "~effect-wire/Codec"
+
+/**
+ * Turns frames `F` into messages `In`, and messages `Out` into frames. The two kinds of messages are the same unless
+ * `duplex` puts two codecs together.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Codec<out In, in Out = In, in out F = Uint8Array> {
+  readonly [TypeId]: typeof TypeId
+  readonly decode: (frame: F) => Result.Result<In, InvalidMessage>
+  readonly encode: (message: Out) => Result.Result<F, InvalidMessage>
+}
+
+/**
+ * Tells whether a value is a codec.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isCodec = (u: unknown): u is Codec<unknown, never, never> => Predicate.hasProperty(u, TypeId)
+
+/**
+ * A codec of your own. What `decode` or `encode` throws is a defect of the `receive` or `send`, unless it is an
+ * `InvalidMessage`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = <In, Out = In, F = Uint8Array>(options: {
+  readonly decode: (frame: F) => Result.Result<In, InvalidMessage>
+  readonly encode: (message: Out) => Result.Result<F, InvalidMessage>
+}): Codec<In, Out, F> => ({ [TypeId]: TypeId, decode: options.decode, encode: options.encode })
+
+const invalid = (detail: string, cause?: unknown): Result.Result<never, InvalidMessage> =>
+  Result.fail(new InvalidMessage({ detail, cause }))
+
+/**
+ * The frame itself: its bytes, or whatever a framing of your own gives.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const identity = <F>(): Codec<F, F, F> =>
+  make<F, F, F>({ decode: Result.succeed, encode: Result.succeed })
+
+/**
+ * The bytes of the frame, a view of what was received wherever the frame lies in one chunk.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const bytes: Codec<Uint8Array> = identity()
+
+/**
+ * Text. Bytes that are no text in the encoding, and characters that it does not have, are an `InvalidMessage`. Default
+ * `"utf-8"`; a byte order mark is kept.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const string = (encoding: "utf-8" | "utf-16le" | "latin1" | "ascii" = "utf-8"): Codec<string> => {
+  const { decode, encode } = Text.coders[encoding]
+  return make({
+    decode: (frame) => {
+      const text = decode(frame)
+      return text === undefined ? invalid(`not ${encoding}`) : Result.succeed(text)
+    },
+    encode: (text) => {
+      const frame = encode(text)
+      return frame === undefined
+        ? invalid(`text that cannot be written in ${encoding}`)
+        : Result.succeed(frame)
+    }
+  })
+}
+
+const messageOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
+
+/**
+ * JSON in UTF-8, whatever it holds: for what a schema says is in it, see `schema`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const json: Codec<unknown> = make<unknown>({
+  decode: (frame) => {
+    const text = Text.coders["utf-8"].decode(frame)
+    if (text === undefined) return invalid("not utf-8")
+    try {
+      const message: unknown = JSON.parse(text)
+      return Result.succeed(message)
+    } catch (cause) {
+      return invalid(messageOf(cause), cause)
+    }
+  },
+  encode: (message) => {
+    try {
+      // Not a string for what JSON has no form for, such as `undefined`.
+      const text: unknown = JSON.stringify(message)
+      if (typeof text !== "string") return invalid(`${typeof message} has no form in JSON`)
+      return Result.succeed(encode(text))
+    } catch (cause) {
+      return invalid(messageOf(cause), cause)
+    }
+  }
+})
+
+const checked = <T, F>(schema: Schema.ConstraintCodec<T, unknown>): Codec<T, T, F> => {
+  const decode = Schema.decodeUnknownResult(schema)
+  const encode = Schema.encodeUnknownResult(schema)
+  const refuse = (error: Schema.SchemaError) => new InvalidMessage({ detail: error.message, cause: error })
+  return make<T, T, F>({
+    decode: (frame) => Result.mapError(decode(frame), refuse),
+    // A schema's encoded side is what the codec below it takes.
+    encode: (message) => Result.mapError(encode(message), refuse) as Result.Result<F, InvalidMessage>
+  })
+}
+
+/**
+ * JSON in UTF-8 that a schema checks and transforms, by its canonical JSON form (`Schema.toCodecJson`): dates, maps, bytes
+ * and the like are no obstacle. The schema must be synchronous and without services; an asynchronous one is a defect. The
+ * `cause` of an `InvalidMessage` is the `Schema.SchemaError`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const schema = <T, E>(schema: Schema.ConstraintCodec<T, E>): Codec<T> =>
+  compose(json, checked<T, unknown>(Schema.toCodecJson(schema)))
+
+/**
+ * A schema's compact binary form (`effect/encoding/SchemaBinary`), several times smaller and faster than JSON. Both peers
+ * need the same schema, or compatible ones; with `fingerprint`, exactly the same, for still smaller frames. Conditions and
+ * errors are those of `schema`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const schemaBinary = <T, E>(
+  schema: Schema.ConstraintCodec<T, E>,
+  options?: SchemaBinary.Options
+): Codec<T> => checked<T, Uint8Array>(SchemaBinary.toCodec(schema, options))
+
+/**
+ * A codec on top of another: the messages of the first are the frames of the second.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const compose: {
+  <In2, Out2, A>(that: Codec<In2, Out2, A>): <F>(self: Codec<A, A, F>) => Codec<In2, Out2, F>
+  <A, F, In2, Out2>(self: Codec<A, A, F>, that: Codec<In2, Out2, A>): Codec<In2, Out2, F>
+} = dual(2, <A, F, In2, Out2>(self: Codec<A, A, F>, that: Codec<In2, Out2, A>): Codec<In2, Out2, F> =>
+  make<In2, Out2, F>({
+    decode: (frame) => {
+      const message = self.decode(frame)
+      return Result.isFailure(message) ? Result.fail(message.failure) : that.decode(message.success)
+    },
+    encode: (message) => {
+      const frame = that.encode(message)
+      return Result.isFailure(frame) ? Result.fail(frame.failure) : self.encode(frame.success)
+    }
+  })
+)
+
+/**
+ * Other messages by a pair of functions, which must not throw.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const map: {
+  <A, B>(options: {
+    readonly decode: (message: A) => B
+    readonly encode: (message: B) => A
+  }): <F>(self: Codec<A, A, F>) => Codec<B, B, F>
+  <A, B, F>(
+    self: Codec<A, A, F>,
+    options: { readonly decode: (message: A) => B; readonly encode: (message: B) => A }
+  ): Codec<B, B, F>
+} = dual(
+  2,
+  <A, B, F>(
+    self: Codec<A, A, F>,
+    options: { readonly decode: (message: A) => B; readonly encode: (message: B) => A }
+  ): Codec<B, B, F> =>
+    make<B, B, F>({
+      decode: (frame) => Result.map(self.decode(frame), options.decode),
+      encode: (message) => self.encode(options.encode(message))
+    })
+)
+
+/**
+ * One codec for what is received and another for what is sent: the requests and the replies of a protocol.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const duplex = <In, Out, F, X, Y>(options: {
+  readonly receive: Codec<In, X, F>
+  readonly send: Codec<Y, Out, F>
+}): Codec<In, Out, F> => make<In, Out, F>({ decode: options.receive.decode, encode: options.send.encode })

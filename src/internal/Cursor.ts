@@ -1,0 +1,102 @@
+import { Effect, Exit } from "effect"
+import { FrameTooLong } from "../FrameError.ts"
+import type { FrameReader } from "../Framing.ts"
+import { IncompleteReadError, type ReadError } from "../StreamError.ts"
+import type { Separator as SeparatorInput } from "../StreamReader.ts"
+import { indexOf } from "./bytes.ts"
+import type { TimeLimits } from "./Deadlines.ts"
+import type { Input } from "./Input.ts"
+import * as Limits from "./limits.ts"
+import * as Separators from "./Separator.ts"
+
+type CursorError = FrameTooLong | IncompleteReadError | ReadError
+
+/**
+ * Reads on through the frame at the start of the buffer and leaves everything in place, so that whoever is interrupted
+ * within a frame has lost nothing.
+ */
+export class Cursor implements FrameReader {
+  position = 0
+  private readonly input: Input
+  private readonly limits: TimeLimits
+  private readonly max: number
+
+  constructor(input: Input, limits: TimeLimits, max: number) {
+    this.input = input
+    this.limits = limits
+    this.max = max
+  }
+
+  readExactly = (n: number): Effect.Effect<Uint8Array, CursorError> => this.bytes("readExactly", n, n)
+
+  peek = (n: number): Effect.Effect<Uint8Array, CursorError> => this.bytes("peek", n, 0)
+
+  skip = (n: number): Effect.Effect<void, CursorError> => this.bytes("skip", n, n)
+
+  readUntil = (separator: SeparatorInput): Effect.Effect<Uint8Array, CursorError> =>
+    Effect.suspend(() => {
+      const sought = Separators.make(separator)
+      let searched = 0
+      return this.run("readUntil", undefined, () => {
+        const start = this.position
+        const { buffer } = this.input
+        // From where a match could begin that was not complete the last time.
+        const from = Math.max(start, start + searched - sought.longest + 1)
+        const end = endOf(buffer.slice(from, buffer.size), sought)
+        if (end === -1) {
+          searched = buffer.size - start
+          return buffer.size > this.max ? this.tooLong(buffer.size) : undefined
+        }
+        if (from + end > this.max) return this.tooLong(from + end)
+        this.position = from + end
+        return Exit.succeed(buffer.slice(start, from + end))
+      })
+    })
+
+  private bytes(operation: string, n: number, advance: number): Effect.Effect<Uint8Array, CursorError> {
+    return Effect.suspend(() => {
+      Limits.natural(`${operation}: n`, n)
+      return this.run(operation, n, () => {
+        const start = this.position
+        const end = start + n
+        if (end > this.max) return this.tooLong(end)
+        if (this.input.buffer.size < end) return undefined
+        this.position = start + advance
+        return Exit.succeed(this.input.buffer.slice(start, end))
+      })
+    })
+  }
+
+  private run<A>(
+    operation: string,
+    expected: number | undefined,
+    attempt: () => Exit.Exit<A, CursorError> | undefined
+  ): Effect.Effect<A, CursorError> {
+    const { input } = this
+    // All of the unfinished frame, not only what this operation would have read.
+    const atEnd = (): Exit.Exit<A, CursorError> =>
+      Exit.fail(
+        new IncompleteReadError({
+          operation,
+          partial: input.buffer.take(input.buffer.size),
+          expected: expected === undefined ? undefined : this.position + expected,
+          address: input.address()
+        })
+      )
+    return input.run(this.limits, () => input.tryDecode(attempt, atEnd))
+  }
+
+  private tooLong(length: number): Exit.Exit<never, FrameTooLong> {
+    return Exit.fail(new FrameTooLong({ length, limit: this.max }))
+  }
+}
+
+/** Just past the match that ends first, or -1. */
+const endOf = (bytes: Uint8Array, { patterns }: Separators.Separator): number => {
+  let end = -1
+  for (const pattern of patterns) {
+    const at = indexOf(bytes, pattern, 0)
+    if (at !== -1 && (end === -1 || at + pattern.length < end)) end = at + pattern.length
+  }
+  return end
+}

@@ -1,0 +1,51 @@
+import type { Effect } from "effect"
+import type { FrameTooLong, MalformedFrame } from "../FrameError.ts"
+import type { IncompleteReadError, ReadError } from "../StreamError.ts"
+import type { ReadBuffer } from "./ReadBuffer.ts"
+import type { Separator } from "./Separator.ts"
+
+/** Where a framing finds its bytes. */
+export interface Source {
+  readonly buffer: ReadBuffer
+  readonly eof: boolean
+  readonly limit: number
+}
+
+/**
+ * Why the bytes in a buffer are no frame, and what lies between them and the next one: so many bytes, or everything through
+ * a separator. Nothing if nobody can tell where the next one begins.
+ */
+export class Refusal {
+  readonly reason: FrameTooLong | MalformedFrame
+  readonly past: number | Separator | undefined
+
+  constructor(reason: FrameTooLong | MalformedFrame, past: number | Separator | undefined) {
+    this.reason = reason
+    this.past = past
+  }
+}
+
+/** Takes a frame from the buffer in one step. */
+export interface Buffered<out F> {
+  readonly _tag: "Buffered"
+  /** A whole frame, removed from the buffer; `undefined` if more bytes are needed; or why it is none, left in place. */
+  readonly decode: (source: Source) => F | undefined | Refusal
+  /** How long the frame in the buffer is going to be, if that is known. */
+  readonly expected: ((source: Source) => number | undefined) | undefined
+}
+
+/** Reads a frame step by step. */
+export interface Stepwise<out F, in Reader> {
+  readonly _tag: "Stepwise"
+  readonly decode: (
+    reader: Reader
+  ) => Effect.Effect<F, MalformedFrame | FrameTooLong | IncompleteReadError | ReadError>
+}
+
+/** What a framing does. */
+export interface Machine<in out F, in Reader> {
+  readonly decoder: Buffered<F> | Stepwise<F, Reader>
+  readonly encode: (
+    frame: F
+  ) => Uint8Array | string | ReadonlyArray<Uint8Array | string> | MalformedFrame | FrameTooLong
+}
