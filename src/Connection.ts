@@ -152,15 +152,22 @@ export interface Options {
 export const checkOptions = (options: Options | undefined): Settings => ({
   limit: Limits.readLimit(options?.limit),
   watermarks: Limits.watermarks(options?.watermarks),
-  readTimeout: Limits.timeout("readTimeout", options?.readTimeout),
-  writeTimeout: Limits.timeout("writeTimeout", options?.writeTimeout),
-  idleTimeout: Limits.timeout("idleTimeout", options?.idleTimeout),
+  ...timeLimits(
+    Limits.timeout("readTimeout", options?.readTimeout),
+    Limits.timeout("writeTimeout", options?.writeTimeout),
+    Limits.timeout("idleTimeout", options?.idleTimeout)
+  ),
   closeTimeout: Limits.timeout("closeTimeout", options?.closeTimeout ?? DEFAULT_CLOSE_TIMEOUT)
 })
 
 const DEFAULT_CLOSE_TIMEOUT = "5 seconds"
 
-type OperationTimeouts = Pick<Settings, "readTimeout" | "writeTimeout" | "idleTimeout">
+type OperationTimeouts = Pick<Settings, "reading" | "writing">
+
+const timeLimits = (read: number, write: number, idle: number): OperationTimeouts => ({
+  reading: { operation: "read", timeout: read, idle },
+  writing: { operation: "write", timeout: write, idle }
+})
 
 class ConnectionImpl implements Connection {
   readonly [TypeId] = TypeId
@@ -173,17 +180,8 @@ class ConnectionImpl implements Connection {
   constructor(core: ConnectionCore, timeouts: OperationTimeouts) {
     this.core = core
     this.timeouts = timeouts
-    const { idleTimeout, readTimeout, writeTimeout } = timeouts
-    this.reader = StreamReader.fromInput(core.input, {
-      operation: "read",
-      timeout: readTimeout,
-      idle: idleTimeout
-    })
-    this.writer = StreamWriter.fromOutput(
-      core.output,
-      { operation: "write", timeout: writeTimeout, idle: idleTimeout },
-      core.isClosing
-    )
+    this.reader = StreamReader.fromInput(core.input, timeouts.reading)
+    this.writer = StreamWriter.fromOutput(core.output, timeouts.writing, core)
   }
 
   get id(): string {
@@ -215,12 +213,17 @@ class ConnectionImpl implements Connection {
   }
 
   withTimeouts(options: Timeouts): ConnectionImpl {
-    const { idleTimeout, readTimeout, writeTimeout } = this.timeouts
-    return new ConnectionImpl(this.core, {
-      readTimeout: options.read === undefined ? readTimeout : Limits.timeout("read", options.read),
-      writeTimeout: options.write === undefined ? writeTimeout : Limits.timeout("write", options.write),
-      idleTimeout: options.idle === undefined ? idleTimeout : Limits.timeout("idle", options.idle)
-    })
+    const { reading, writing } = this.timeouts
+    const choose = (name: "read" | "write" | "idle", present: number): number =>
+      options[name] === undefined ? present : Limits.timeout(name, options[name])
+    return new ConnectionImpl(
+      this.core,
+      timeLimits(
+        choose("read", reading.timeout),
+        choose("write", writing.timeout),
+        choose("idle", reading.idle)
+      )
+    )
   }
 }
 

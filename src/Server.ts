@@ -463,14 +463,20 @@ class Supervisor implements Server {
 
   /** The next connection of a listener. What it cannot accept now it tries again, after a pause. */
   next(listener: Listener): Effect.Effect<Transport> {
-    return listener.accept.pipe(
-      Effect.tapError((error) => {
-        this.publish(() => ServerEvent.AcceptFailed({ error }))
-        return Effect.logWarning(error.message)
-      }),
-      Effect.retry(acceptBackoff),
-      Effect.orDie
-    )
+    const report = (error: ListenError): Effect.Effect<void> => {
+      this.publish(() => ServerEvent.AcceptFailed({ error }))
+      return Effect.logWarning(error.message)
+    }
+    // The schedule is only made when something has failed.
+    const retry = (error: ListenError): Effect.Effect<Transport> => {
+      let failed: ListenError | undefined = error
+      return Effect.suspend((): Effect.Effect<Transport, ListenError> => {
+        if (failed === undefined) return listener.accept
+        failed = undefined
+        return Effect.fail(error)
+      }).pipe(Effect.tapError(report), Effect.retry(acceptBackoff), Effect.orDie)
+    }
+    return Effect.catch(listener.accept, retry)
   }
 
   opened(connection: Connection.Connection, fiber: Fiber.Fiber<unknown, unknown>): Client {

@@ -274,7 +274,7 @@ export interface FeedableOptions extends Options {
  * @since 0.1.0
  */
 export const feedable = (options?: FeedableOptions): Feedable => {
-  const input = new Input(Limits.readLimit(options?.limit), noAddress, undefined)
+  const input = new Input(Limits.readLimit(options?.limit), Limits.nowhere)
   if (options?.onPause !== undefined || options?.onResume !== undefined) {
     let started = false
     input.attach({
@@ -324,7 +324,7 @@ export const fromStream = <E, R>(
   options?: Options
 ): Effect.Effect<StreamReader, never, R | Scope.Scope> =>
   Effect.gen(function* () {
-    const input = new Input(Limits.readLimit(options?.limit), noAddress, undefined)
+    const input = new Input(Limits.readLimit(options?.limit), Limits.nowhere)
     const gate = yield* Effect.sync(() => new Gate())
     input.attach(gate)
     yield* stream.pipe(
@@ -383,8 +383,6 @@ class Gate {
   }
 }
 
-const noAddress = (): undefined => undefined
-
 const count = (name: string, n: number): void => {
   if (!Number.isSafeInteger(n) || n < 0) {
     throw new RangeError(`${name} must be a non-negative integer, received ${n}`)
@@ -422,7 +420,7 @@ export const backingOf = (
   return reader
 }
 
-// Most connections use a few of these operations: those that are more than a function are made when first used.
+// Of these operations most connections use one or two: all but those are made when they are used.
 class Reader implements StreamReader {
   readonly [TypeId] = TypeId
   readonly input: Input
@@ -448,12 +446,14 @@ class Reader implements StreamReader {
           return max === 0 ? Effect.succeed(empty) : this.run(() => this.input.tryRead(max))
         })
 
-  readonly readAll: StreamReader["readAll"] = (options) =>
-    Effect.suspend(() => {
-      const maxBytes = options?.maxBytes ?? DEFAULT_MAX_BYTES
-      count("readAll: maxBytes", maxBytes)
-      return this.run(() => this.input.tryReadAll(maxBytes))
-    })
+  get readAll(): StreamReader["readAll"] {
+    return (options) =>
+      Effect.suspend(() => {
+        const maxBytes = options?.maxBytes ?? DEFAULT_MAX_BYTES
+        count("readAll: maxBytes", maxBytes)
+        return this.run(() => this.input.tryReadAll(maxBytes))
+      })
+  }
 
   readonly readExactly: StreamReader["readExactly"] = (n) =>
     Effect.suspend(() => {
@@ -461,12 +461,14 @@ class Reader implements StreamReader {
       return this.run(() => this.input.tryReadExactly(n))
     })
 
-  readonly readUntil: StreamReader["readUntil"] = (separator, options) =>
-    Effect.suspend(() => {
-      const compiled = Separators.make(separator)
-      const limit = options?.limit === undefined ? this.input.limit : Limits.readLimit(options.limit)
-      return this.run(() => this.input.tryReadUntil(compiled, limit))
-    })
+  get readUntil(): StreamReader["readUntil"] {
+    return (separator, options) =>
+      Effect.suspend(() => {
+        const compiled = Separators.make(separator)
+        const limit = options?.limit === undefined ? this.input.limit : Limits.readLimit(options.limit)
+        return this.run(() => this.input.tryReadUntil(compiled, limit))
+      })
+  }
 
   get readLine(): StreamReader["readLine"] {
     return (this.line ??= this.run(() => this.input.tryReadLine()))
@@ -481,24 +483,30 @@ class Reader implements StreamReader {
     }))
   }
 
-  readonly peek: StreamReader["peek"] = (n) =>
-    Effect.suspend(() => {
-      count("peek: n", n)
-      return this.run(() => this.input.tryPeek(n))
-    })
+  get peek(): StreamReader["peek"] {
+    return (n) =>
+      Effect.suspend(() => {
+        count("peek: n", n)
+        return this.run(() => this.input.tryPeek(n))
+      })
+  }
 
-  readonly skip: StreamReader["skip"] = (n) =>
-    Effect.suspend(() => {
-      count("skip: n", n)
-      return this.run(() => this.input.trySkip(n))
-    })
+  get skip(): StreamReader["skip"] {
+    return (n) =>
+      Effect.suspend(() => {
+        count("skip: n", n)
+        return this.run(() => this.input.trySkip(n))
+      })
+  }
 
-  readonly skipUntil: StreamReader["skipUntil"] = (separator) =>
-    Effect.suspend(() => {
-      const compiled = Separators.make(separator)
-      const skipped = { bytes: 0 }
-      return this.run(() => this.input.trySkipUntil(compiled, skipped))
-    })
+  get skipUntil(): StreamReader["skipUntil"] {
+    return (separator) =>
+      Effect.suspend(() => {
+        const compiled = Separators.make(separator)
+        const skipped = { bytes: 0 }
+        return this.run(() => this.input.trySkipUntil(compiled, skipped))
+      })
+  }
 
   get atEof(): Effect.Effect<boolean> {
     return Effect.sync(() => this.input.eof && this.input.buffer.size === 0)

@@ -144,25 +144,27 @@ export const toQueue = (
 export const fromOutput = (
   output: Output,
   timeouts: TimeLimits,
-  isClosing: () => boolean
-): StreamWriter => new Writer(output, timeouts, isClosing)
+  connection: { readonly isClosing: boolean }
+): StreamWriter => new Writer(output, timeouts, connection)
 
-// What is more than a function is made when it is used: most connections only write.
+// Most connections only write: all else is made when it is used.
 class Writer implements StreamWriter {
   readonly [TypeId] = TypeId
-  private readonly closing: () => boolean
+  private readonly connection: { readonly isClosing: boolean }
   private readonly output: Output
   private readonly timeouts: TimeLimits
 
-  constructor(output: Output, timeouts: TimeLimits, isClosing: () => boolean) {
+  constructor(output: Output, timeouts: TimeLimits, connection: { readonly isClosing: boolean }) {
     this.output = output
     this.timeouts = timeouts
-    this.closing = isClosing
+    this.connection = connection
   }
 
   readonly write: StreamWriter["write"] = (chunk) => this.output.write(this.timeouts, chunk)
 
-  readonly writeAll: StreamWriter["writeAll"] = (chunks) => this.output.writeAll(this.timeouts, chunks)
+  get writeAll(): StreamWriter["writeAll"] {
+    return (chunks) => this.output.writeAll(this.timeouts, chunks)
+  }
 
   get drain(): StreamWriter["drain"] {
     return this.output.drain(this.timeouts)
@@ -181,7 +183,7 @@ class Writer implements StreamWriter {
   }
 
   get isClosing(): Effect.Effect<boolean> {
-    return Effect.sync(this.closing)
+    return Effect.sync(() => this.connection.isClosing)
   }
 
   get bufferedBytes(): Effect.Effect<number> {
@@ -192,8 +194,9 @@ class Writer implements StreamWriter {
     return this.output.watermarks
   }
 
-  readonly setWatermarks: StreamWriter["setWatermarks"] = (watermarks) =>
-    Effect.sync(() => this.output.setWatermarks(Limits.watermarks(watermarks)))
+  get setWatermarks(): StreamWriter["setWatermarks"] {
+    return (watermarks) => Effect.sync(() => this.output.setWatermarks(Limits.watermarks(watermarks)))
+  }
 
   get sink(): StreamWriter["sink"] {
     return Sink.forEachArray(this.writeAll)

@@ -7,7 +7,7 @@ import {
   type ConnectionErrorReason
 } from "../StreamError.ts"
 import type { Handler, Transport } from "../Transport.ts"
-import { type Deadline, Deadlines, type TimeLimits } from "./Deadlines.ts"
+import { type Deadline, Deadlines, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { Input } from "./Input.ts"
 import type { Watermarks } from "./limits.ts"
 import { Output } from "./Output.ts"
@@ -16,9 +16,8 @@ import { Output } from "./Output.ts"
 export interface Settings {
   readonly limit: number
   readonly watermarks: Watermarks
-  readonly readTimeout: number
-  readonly writeTimeout: number
-  readonly idleTimeout: number
+  readonly reading: TimeLimits
+  readonly writing: TimeLimits
   readonly closeTimeout: number
 }
 
@@ -31,8 +30,7 @@ let connections = 0
  * A connection's state machine: open, then closing (a local close that still sends and waits for the peer), then
  * finished (the transport has let go).
  */
-export class ConnectionCore implements Handler {
-  readonly id: string
+export class ConnectionCore implements Handler, Surroundings {
   readonly transport: Transport
   readonly openedAt: number
   readonly input: Input
@@ -40,8 +38,10 @@ export class ConnectionCore implements Handler {
   /** Whom the bytes are for, where the transport's peer is a proxy. */
   target: string | undefined = undefined
   private readonly settings: Settings
-  private readonly deadlines: Deadlines
-  private readonly closing: Deadlines
+  deadlines: Deadlines | undefined = undefined
+  private readonly number = ++connections
+  private readonly clock: Clock.Clock
+  private readonly context: Context.Context<never>
   private readonly done = Deferred.makeUnsafe<void, ConnectionError>()
   private state: "open" | "closing" | "aborting" | "finished" = "open"
   private peerEnded = false
@@ -49,16 +49,15 @@ export class ConnectionCore implements Handler {
   private closeDeadline: Deadline | undefined = undefined
 
   constructor(transport: Transport, settings: Settings, clock: Clock.Clock, context: Context.Context<never>) {
-    this.id = `${transport.kind}-${++connections}`
     this.transport = transport
     this.openedAt = clock.currentTimeMillisUnsafe()
     this.settings = settings
-    this.deadlines = new Deadlines(clock, context, this.address)
-    this.closing = Deadlines.ofClosing(clock)
-    this.input = new Input(settings.limit, this.address, this.deadlines)
+    this.clock = clock
+    this.context = context
+    this.input = new Input(settings.limit, this)
     // A lockstep transport holds nothing: whoever writes waits until the peer has taken it.
     const watermarks = transport.readAhead ? settings.watermarks : { high: 0, low: 0 }
-    this.output = new Output(transport, watermarks, this.address, this.deadlines)
+    this.output = new Output(transport, watermarks, this)
   }
 
   start(): void {
@@ -66,12 +65,22 @@ export class ConnectionCore implements Handler {
     this.input.attach(this.transport)
   }
 
-  readonly address = (): string | undefined => {
+  get id(): string {
+    return `${this.transport.kind}-${this.number}`
+  }
+
+  get address(): string | undefined {
     const { remoteAddress } = this.transport
     return remoteAddress === undefined ? undefined : NetAddress.formatSocketAddress(remoteAddress)
   }
 
-  readonly isClosing = (): boolean => this.state !== "open"
+  get timed(): Deadlines {
+    return (this.deadlines ??= new Deadlines(this.clock, this.context, () => this.address))
+  }
+
+  get isClosing(): boolean {
+    return this.state !== "open"
+  }
 
   /** Completes when the transport has let go; fails if the connection died of an error. */
   get closed(): Effect.Effect<void, ConnectionError> {
@@ -143,15 +152,16 @@ export class ConnectionCore implements Handler {
 
   private awaitPeer(): void {
     const limits: TimeLimits = { operation: "close", timeout: this.settings.closeTimeout, idle: Infinity }
-    this.closeDeadline = this.closing.arm(limits, () => this.abortNow())
+    this.closeDeadline = Deadlines.ofClosing(this.clock).arm(limits, () => this.abortNow())
     if (this.peerEnded || !this.transport.canEnd) this.transport.close()
     else this.transport.resume()
   }
 
   private disarmClose(): void {
     if (this.closeDeadline === undefined) return
-    this.closing.disarm(this.closeDeadline)
-    this.closing.settle()
+    const closing = Deadlines.ofClosing(this.clock)
+    closing.disarm(this.closeDeadline)
+    closing.settle()
   }
 
   // Failing the waiting fibers may have closed or aborted the connection already.
@@ -164,6 +174,6 @@ export class ConnectionCore implements Handler {
   }
 
   private error(operation: string, reason: ConnectionErrorReason): ConnectionError {
-    return new ConnectionError({ operation, reason, address: this.address() })
+    return new ConnectionError({ operation, reason, address: this.address })
   }
 }

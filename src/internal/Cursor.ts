@@ -80,7 +80,7 @@ export class Cursor implements FrameReader {
           operation,
           partial: input.buffer.take(input.buffer.size),
           expected: expected === undefined ? undefined : this.position + expected,
-          address: input.address()
+          address: input.address
         })
       )
     return input.run(this.limits, () => input.tryDecode(attempt, atEnd))

@@ -20,6 +20,16 @@ export interface Deadline {
   at: number
 }
 
+/** What the two halves of a connection share. */
+export interface Surroundings {
+  /** The peer's address, for errors. */
+  readonly address: string | undefined
+  /** The deadlines, if a time limit has been set so far. */
+  readonly deadlines: Deadlines | undefined
+  /** The deadlines, to set a time limit, where there can be one. */
+  readonly timed: Deadlines | undefined
+}
+
 const closing = new WeakMap<Clock.Clock, Deadlines>()
 
 /**

@@ -56,7 +56,7 @@ const frameError = (
       reason,
       offset,
       excerpt: excerpt.slice(),
-      address: input.address()
+      address: input.address
     })
   )
 
@@ -74,7 +74,7 @@ const invalid = (input: Input, reason: InvalidMessage, offset: number, frame: un
   frameError(input, reason, offset, frame instanceof Uint8Array ? frame.subarray(0, EXCERPT) : empty)
 
 const endOfStream = (input: Input): Exit.Exit<never, EndOfStream> =>
-  Exit.fail(new EndOfStream({ address: input.address() }))
+  Exit.fail(new EndOfStream({ address: input.address }))
 
 /** Decodes whole frames in the step in which their last byte comes. */
 class Buffered<In, F> implements Decoder<In> {
@@ -176,7 +176,7 @@ class Buffered<In, F> implements Decoder<In> {
     this.past = undefined
     const partial = input.buffer.take(input.buffer.size)
     return Exit.fail(
-      new IncompleteReadError({ operation: "receive", partial, expected, address: input.address() })
+      new IncompleteReadError({ operation: "receive", partial, expected, address: input.address })
     )
   }
 }

@@ -1,7 +1,7 @@
 import { Array as Arr, Effect, Exit, Fiber } from "effect"
 import { IncompleteReadError, LimitOverrunError, type ReadError } from "../StreamError.ts"
 import { empty } from "./bytes.ts"
-import { type Deadline, type Deadlines, isLimited, type TimeLimits } from "./Deadlines.ts"
+import { type Deadline, isLimited, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 import { failOnce } from "./failOnce.ts"
 import { newline, type Separator } from "./Separator.ts"
@@ -19,6 +19,7 @@ interface Waiter {
   readonly attempt: Attempt<unknown, unknown>
   readonly resume: (exit: Exit.Exit<unknown, unknown>) => void
   deadline: Deadline | undefined
+  next: Waiter | undefined
 }
 
 /** Looks whether the operation can end now; `undefined` if it has to wait for more bytes. */
@@ -43,19 +44,23 @@ export class Input {
   readonly buffer = new ReadBuffer()
   eof = false
   bytesRead = 0
-  readonly address: () => string | undefined
-  private readonly deadlines: Deadlines | undefined
+  private readonly surroundings: Surroundings
   // Made when somebody is to fail with it: most connections end without.
   private failure: (() => Exit.Exit<never, ReadError>) | undefined = undefined
-  private readonly waiters: Array<Waiter> = []
+  // Those that wait, in their order: a list by links, since there is one of them as a rule.
+  private first: Waiter | undefined = undefined
   private serving = false
   private source: Source | undefined = undefined
   private paused = false
 
-  constructor(limit: number, address: () => string | undefined, deadlines: Deadlines | undefined) {
+  constructor(limit: number, surroundings: Surroundings) {
     this.limit = limit
-    this.address = address
-    this.deadlines = deadlines
+    this.surroundings = surroundings
+  }
+
+  /** The peer's address, for errors. */
+  get address(): string | undefined {
+    return this.surroundings.address
   }
 
   /** Connects the source, which is expected to be paused. */
@@ -69,7 +74,7 @@ export class Input {
     if (chunk.length === 0 || this.eof || this.failure !== undefined) return
     this.bytesRead += chunk.length
     this.buffer.push(chunk)
-    this.deadlines?.touch()
+    this.surroundings.deadlines?.touch()
     this.serve()
     this.holdBack()
   }
@@ -101,7 +106,7 @@ export class Input {
   }
 
   private attemptFirst<A, E>(attempt: Attempt<A, E>): Exit.Exit<A, E> | undefined {
-    return this.waiters.length === 0 ? attempt() : undefined
+    return this.first === undefined ? attempt() : undefined
   }
 
   private wait<A, E>(limits: TimeLimits, attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
@@ -114,11 +119,12 @@ export class Input {
         attempt,
         // The attempt of this waiter gives what this operation's callback takes.
         resume: resume as (exit: Exit.Exit<unknown, unknown>) => void,
-        deadline: undefined
+        deadline: undefined,
+        next: undefined
       }
-      this.waiters.push(waiter)
-      if (this.deadlines !== undefined && isLimited(limits)) {
-        waiter.deadline = this.deadlines.arm(limits, (error) => {
+      this.append(waiter)
+      if (isLimited(limits)) {
+        waiter.deadline = this.surroundings.timed?.arm(limits, (error) => {
           this.remove(waiter)
           resume(Exit.fail(error))
         })
@@ -130,43 +136,57 @@ export class Input {
 
   // An operation that is interrupted while it waits: evaluated by its fiber.
   private readonly withdraw: Effect.Effect<void> = Effect.withFiber((fiber) => {
-    const waiter = this.waiters.find((_) => _.fiber === fiber)
+    let waiter = this.first
+    while (waiter !== undefined && waiter.fiber !== fiber) waiter = waiter.next
     if (waiter !== undefined) {
-      this.deadlines?.disarm(waiter.deadline)
+      this.surroundings.deadlines?.disarm(waiter.deadline)
       this.remove(waiter)
-      this.deadlines?.settle()
+      this.surroundings.deadlines?.settle()
     }
     return Exit.void
   })
 
+  private append(waiter: Waiter): void {
+    if (this.first === undefined) {
+      this.first = waiter
+      return
+    }
+    let last = this.first
+    while (last.next !== undefined) last = last.next
+    last.next = waiter
+  }
+
   private remove(waiter: Waiter): void {
-    const index = this.waiters.indexOf(waiter)
-    if (index === -1) return
-    this.waiters.splice(index, 1)
-    // What the removed one waited for may be more than the next one needs.
-    if (index === 0) this.serve()
+    if (this.first === waiter) {
+      this.first = waiter.next
+      // What the removed one waited for may be more than the next one needs.
+      this.serve()
+    } else {
+      let previous = this.first
+      while (previous !== undefined && previous.next !== waiter) previous = previous.next
+      if (previous === undefined) return
+      previous.next = waiter.next
+    }
     this.holdBack()
   }
 
   private serve(): void {
-    if (this.serving || this.waiters.length === 0) return
+    if (this.serving || this.first === undefined) return
     this.serving = true
-    for (let waiter = this.waiters[0]; waiter !== undefined; waiter = this.waiters[0]) {
+    for (let waiter: Waiter | undefined = this.first; waiter !== undefined; waiter = this.first) {
       const exit = waiter.attempt()
       if (exit === undefined) break
-      // The last one by `pop`: `shift` takes many times as long.
-      if (this.waiters.length === 1) this.waiters.pop()
-      else this.waiters.shift()
-      this.deadlines?.disarm(waiter.deadline)
+      this.first = waiter.next
+      this.surroundings.deadlines?.disarm(waiter.deadline)
       waiter.resume(exit)
     }
     this.serving = false
-    this.deadlines?.settle()
+    this.surroundings.deadlines?.settle()
   }
 
   // Stops the source when nobody waits and there is enough; with a lockstep source, anything is enough.
   private holdBack(): void {
-    if (this.source === undefined || this.paused || this.waiters.length > 0) return
+    if (this.source === undefined || this.paused || this.first !== undefined) return
     if (this.source.readAhead && this.buffer.size <= 2 * this.limit) return
     this.paused = true
     this.source.pause()
@@ -324,10 +344,14 @@ export class Input {
     partial: Uint8Array,
     expected: number | undefined
   ): Exit.Exit<never, IncompleteReadError> {
-    return Exit.fail(new IncompleteReadError({ operation, partial, expected, address: this.address() }))
+    return Exit.fail(
+      new IncompleteReadError({ operation, partial, expected, address: this.surroundings.address })
+    )
   }
 
   private overrun(operation: string, limit: number, consumed: number): Exit.Exit<never, LimitOverrunError> {
-    return Exit.fail(new LimitOverrunError({ operation, limit, consumed, address: this.address() }))
+    return Exit.fail(
+      new LimitOverrunError({ operation, limit, consumed, address: this.surroundings.address })
+    )
   }
 }

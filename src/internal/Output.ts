@@ -1,7 +1,7 @@
 import { Effect, Exit, Queue, Scheduler } from "effect"
 import { BrokenPipe, ConnectionError, Unsupported, type WriteError } from "../StreamError.ts"
 import type { Transport } from "../Transport.ts"
-import { type Deadline, type Deadlines, isLimited, type TimeLimits } from "./Deadlines.ts"
+import { type Deadline, type Deadlines, isLimited, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { failOnce } from "./failOnce.ts"
 import type { Watermarks } from "./limits.ts"
 
@@ -23,8 +23,7 @@ interface Waiter {
  */
 export class Output {
   private readonly transport: Transport
-  private readonly address: () => string | undefined
-  private readonly deadlines: Deadlines
+  private readonly surroundings: Surroundings & { readonly timed: Deadlines }
   private marks: Watermarks
   private congested = false
   // What new writes fail with: the end of this direction, a local close, or the connection's failure.
@@ -37,7 +36,7 @@ export class Output {
   // interrupted before that takes all its chunks along.
   private outbound: Queue.Queue<Chunks> | undefined = undefined
   private offers = 0
-  private readonly waiters = new Set<Waiter>()
+  private waiters: ReadonlyArray<Waiter> = []
   // A writer whose chunks were taken from the queue goes on before the transport has them.
   private admitting = false
   private advancing: "no" | "yes" | "again" = "no"
@@ -45,13 +44,11 @@ export class Output {
   constructor(
     transport: Transport,
     marks: Watermarks,
-    address: () => string | undefined,
-    deadlines: Deadlines
+    surroundings: Surroundings & { readonly timed: Deadlines }
   ) {
     this.transport = transport
     this.marks = marks
-    this.address = address
-    this.deadlines = deadlines
+    this.surroundings = surroundings
   }
 
   get watermarks(): Watermarks {
@@ -138,8 +135,8 @@ export class Output {
     this.failure = failure
     this.refusal ??= failure
     if (this.outbound !== undefined) Queue.shutdownUnsafe(this.outbound)
-    for (const waiter of [...this.waiters]) this.settle(waiter, failure())
-    this.deadlines.settle()
+    for (const waiter of this.waiters) this.settle(waiter, failure())
+    this.surroundings.deadlines?.settle()
   }
 
   /**
@@ -153,12 +150,12 @@ export class Output {
 
   /** The transport holds fewer bytes than before. */
   drained(): void {
-    this.deadlines.touch()
-    if (this.congested || this.half === "requested" || this.waiters.size > 0) this.advance()
+    this.surroundings.deadlines?.touch()
+    if (this.congested || this.half === "requested" || this.waiters.length > 0) this.advance()
   }
 
   private written(limits: TimeLimits): Effect.Effect<void, WriteError> {
-    this.deadlines.touch()
+    this.surroundings.deadlines?.touch()
     if (this.failure !== undefined) return this.failure()
     if (this.transport.bufferedBytes <= this.marks.high) return Exit.void
     this.congested = true
@@ -196,7 +193,7 @@ export class Output {
         taken ? this.drain(noLimits) : (this.failure?.() ?? this.refusal?.() ?? Exit.void)
       )
     )
-    return isLimited(limits) ? Effect.raceFirst(offer, this.deadlines.expiry(limits)) : offer
+    return isLimited(limits) ? Effect.raceFirst(offer, this.surroundings.timed.expiry(limits)) : offer
   }
 
   // Looks and waits in one step, between which the fiber cannot yield.
@@ -205,20 +202,28 @@ export class Output {
       if (this.failure !== undefined) return resume(this.failure())
       if (isReady()) return resume(Exit.void)
       const waiter: Waiter = { isReady, resume, deadline: undefined }
-      this.waiters.add(waiter)
-      waiter.deadline = this.deadlines.arm(limits, (error) => this.settle(waiter, Exit.fail(error)))
+      this.waiters = [...this.waiters, waiter]
+      if (isLimited(limits)) {
+        waiter.deadline = this.surroundings.timed.arm(limits, (error) =>
+          this.settle(waiter, Exit.fail(error))
+        )
+      }
       return Effect.sync(() => {
-        this.waiters.delete(waiter)
-        this.deadlines.disarm(waiter.deadline)
-        this.deadlines.settle()
+        this.forget(waiter)
+        this.surroundings.deadlines?.disarm(waiter.deadline)
+        this.surroundings.deadlines?.settle()
       })
     })
   }
 
   private settle(waiter: Waiter, exit: Exit.Exit<void, WriteError>): void {
-    this.waiters.delete(waiter)
-    this.deadlines.disarm(waiter.deadline)
+    this.forget(waiter)
+    this.surroundings.deadlines?.disarm(waiter.deadline)
     waiter.resume(exit)
+  }
+
+  private forget(waiter: Waiter): void {
+    this.waiters = this.waiters.filter((_) => _ !== waiter)
   }
 
   // Does whatever has become possible. A fiber that is resumed here may call this again; then the outer call goes round
@@ -238,7 +243,7 @@ export class Output {
       this.settleReady()
     } while (this.isAdvancingAgain())
     this.advancing = "no"
-    this.deadlines.settle()
+    this.surroundings.deadlines?.settle()
   }
 
   private isAdvancingAgain(): boolean {
@@ -250,10 +255,10 @@ export class Output {
   }
 
   private settleReady(): void {
-    for (const waiter of [...this.waiters]) {
+    for (const waiter of this.waiters) {
       // A fiber that was resumed may have aborted the connection.
       if (this.hasFailed()) return
-      if (this.waiters.has(waiter) && waiter.isReady()) this.settle(waiter, Exit.void)
+      if (this.waiters.includes(waiter) && waiter.isReady()) this.settle(waiter, Exit.void)
     }
   }
 
@@ -277,7 +282,7 @@ export class Output {
   }
 
   private error(operation: string, reason: ConnectionError["reason"]): ConnectionError {
-    return new ConnectionError({ operation, reason, address: this.address() })
+    return new ConnectionError({ operation, reason, address: this.surroundings.address })
   }
 }
 

@@ -1,5 +1,5 @@
 import { Duration } from "effect"
-import type { TimeLimits } from "./Deadlines.ts"
+import type { Surroundings, TimeLimits } from "./Deadlines.ts"
 
 export const DEFAULT_LIMIT = 65_536
 
@@ -78,5 +78,8 @@ export const delay = (name: string, input: Duration.Input): number => {
   if (!(millis >= 0)) throw new RangeError(`${name} must not be negative, received ${millis} ms`)
   return millis
 }
+
+/** Where a reader is that belongs to no connection. */
+export const nowhere: Surroundings = { address: undefined, deadlines: undefined, timed: undefined }
 
 export const noTimeouts: TimeLimits = { operation: "read", timeout: Infinity, idle: Infinity }

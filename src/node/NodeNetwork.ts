@@ -362,6 +362,13 @@ const boundAddress = (server: net.Server): NetAddress.InetAddress => {
   return NetAddress.inetAddressFromNativeUnsafe(address.address, address.port, interfaceScopeIds())
 }
 
+/** The own address of every connection, if the listener is bound to one alone: the system need not be asked for it. */
+const localAddressOf = (
+  destination: Binding["destination"],
+  bound: NetAddress.SocketAddress
+): NetAddress.SocketAddress | undefined =>
+  destination._tag === "Inet" && !NetAddress.isUnspecified(destination.address.address) ? bound : undefined
+
 const open = Effect.fnUntraced(function* (binding: Binding): Effect.fn.Return<Listener, ListenError> {
   const { destination } = binding
   const server = net.createServer({
@@ -375,7 +382,7 @@ const open = Effect.fnUntraced(function* (binding: Binding): Effect.fn.Return<Li
   const queue = new AcceptQueue(NetAddress.formatSocketAddress(address), binding.backlog)
   const addresses: NodeTransport.Options = isUnix
     ? { kind: "unix", localAddress: address, remoteAddress: unnamed }
-    : { kind: "tcp" }
+    : { kind: "tcp", localAddress: localAddressOf(destination, address) }
   server.on("connection", (socket) => queue.add(NodeTransport.fromOwnSocket(socket, addresses)))
   server.on("error", (cause) => queue.fail(cause))
   const own = isUnix ? entryAt(destination.path) : undefined

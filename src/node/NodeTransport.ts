@@ -128,6 +128,12 @@ const operationOf = (cause: unknown): "read" | "write" =>
     ? "write"
     : "read"
 
+// What is called later takes the transport as its argument: a function of its own for each would cost memory.
+const tick = (transport: DuplexTransport): void => transport.onTick()
+const move = (transport: DuplexTransport): void => transport.move()
+const finish = (transport: DuplexTransport): void => transport.finish()
+const reportEnd = (transport: DuplexTransport): void => transport.reportEnd()
+
 class DuplexTransport implements Transport {
   readonly kind: Kind
   readonly canEnd = true
@@ -161,6 +167,7 @@ class DuplexTransport implements Transport {
   private failure: { readonly cause: unknown } | undefined = undefined
   private gone: boolean
   private finished = false
+  private whenWritten: ((error?: Error | null) => void) | undefined = undefined
 
   constructor(duplex: Duplex, options: Options | undefined, isOwn: boolean) {
     this.duplex = duplex
@@ -174,12 +181,12 @@ class DuplexTransport implements Transport {
     this.local = options?.localAddress
     this.remote = options?.remoteAddress
     if (duplex instanceof net.Socket) {
-      const local = nativeAddress(duplex.localAddress, duplex.localPort)
-      this.local ??= local
+      const isTcp = options?.kind === "tcp" || duplex.localAddress !== undefined
+      this.local ??= nativeAddress(duplex.localAddress, duplex.localPort)
       this.remote ??= nativeAddress(duplex.remoteAddress, duplex.remotePort)
       const encrypted = isEncrypted(duplex)
-      if (local !== undefined && !encrypted) this.tcp = duplex
-      this.kind = options?.kind ?? (encrypted ? "tls" : local === undefined ? "unix" : "tcp")
+      if (isTcp && !encrypted) this.tcp = duplex
+      this.kind = options?.kind ?? (encrypted ? "tls" : isTcp ? "tcp" : "unix")
     } else {
       this.kind = options?.kind ?? "duplex"
     }
@@ -205,7 +212,7 @@ class DuplexTransport implements Transport {
     this.duplex.pause()
     this.duplex.on("data", this.onData)
     this.duplex.on("end", this.onEnd)
-    if (this.gone) process.nextTick(this.finish)
+    if (this.gone) process.nextTick(finish, this)
     else if (this.duplex.readableEnded) process.nextTick(this.onEnd)
   }
 
@@ -278,14 +285,14 @@ class DuplexTransport implements Transport {
   private scheduleTick(): void {
     if (this.ticking || this.delivering) return
     this.ticking = true
-    process.nextTick(this.onTick)
+    process.nextTick(tick, this)
   }
 
   private scheduleDrained(): void {
     if (this.drained) this.scheduleTick()
   }
 
-  private readonly onTick = (): void => {
+  onTick(): void {
     this.ticking = false
     this.flush()
   }
@@ -320,7 +327,7 @@ class DuplexTransport implements Transport {
     }
     if (this.output === "ending" && this.inFlight === 0 && this.isWritable()) {
       this.output = "ended"
-      this.duplex.end(this.onOutputEnded)
+      this.duplex.end(() => this.outputEnded())
     }
   }
 
@@ -342,8 +349,14 @@ class DuplexTransport implements Transport {
     if (last > 0) duplex.uncork()
   }
 
-  private readonly onWritten = (error?: Error | null): void => {
-    if (error) return
+  // Made for the first write that is not done at once.
+  private get onWritten(): (error?: Error | null) => void {
+    return (this.whenWritten ??= (error) => {
+      if (!error) this.written()
+    })
+  }
+
+  private written(): void {
     if (this.finishedAtOnce > 0) {
       this.finishedAtOnce--
       return
@@ -355,18 +368,18 @@ class DuplexTransport implements Transport {
     this.reportDrained()
   }
 
-  private readonly onOutputEnded = (): void => {
+  private outputEnded(): void {
     if (this.closing === "abort") this.reset()
     else if (this.closing === "close") this.duplex.destroy()
     else this.letGo()
   }
 
   private readonly onData = (chunk: Uint8Array | string): void => {
-    if (this.readsToMove > 0 && --this.readsToMove === 0) process.nextTick(this.move)
+    if (this.readsToMove > 0 && --this.readsToMove === 0) process.nextTick(move, this)
     this.deliver(toBytes(chunk))
   }
 
-  private readonly deliver = (chunk: Uint8Array): void => {
+  private deliver(chunk: Uint8Array): void {
     if (this.closing !== "no" || this.finished) return
     this.delivering = true
     this.handler?.onData(chunk)
@@ -375,7 +388,7 @@ class DuplexTransport implements Transport {
   }
 
   // Only while nothing is on its way: the socket that is left takes nothing along.
-  private readonly move = (): void => {
+  move(): void {
     const { duplex } = this
     if (!(duplex instanceof net.Socket) || this.gone || this.closing !== "no" || this.output !== "open")
       return
@@ -388,7 +401,7 @@ class DuplexTransport implements Transport {
       this.readsToMove = READS_TO_MOVE
       return
     }
-    const moved = readIntoBuffer(duplex, this.deliver)
+    const moved = readIntoBuffer(duplex, (bytes) => this.deliver(bytes))
     if (moved === undefined) return
     duplex
       .off("data", this.onData)
@@ -407,7 +420,7 @@ class DuplexTransport implements Transport {
       this.reportEnd()
     } else if (this.inFlight > 0) {
       // After a reset, the write on its way fails in this turn of the event loop.
-      setImmediate(this.reportEnd)
+      setImmediate(reportEnd, this)
     } else {
       // An empty write sends nothing, and fails if the connection was reset.
       this.tcp.write(nothing)
@@ -415,7 +428,7 @@ class DuplexTransport implements Transport {
     }
   }
 
-  private readonly reportEnd = (): void => {
+  reportEnd(): void {
     if (this.endReported || this.finished || this.duplex.errored !== null) return
     this.endReported = true
     if (this.closing === "no") this.handler?.onEnd()
@@ -437,7 +450,7 @@ class DuplexTransport implements Transport {
     if (this.handler !== undefined) this.finish()
   }
 
-  private readonly finish = (): void => {
+  finish(): void {
     if (this.finished) return
     if (this.closing === "no") {
       this.duplex.off("data", this.onData)
