@@ -127,6 +127,26 @@ export const Connection: Context.Service<Connection, Connection> =
  */
 export const isConnection = (u: unknown): u is Connection => Predicate.hasProperty(u, TypeId)
 
+const coreOf = (self: Connection): ConnectionCore => {
+  if (!(self instanceof ConnectionImpl)) throw new TypeError("not a connection made by this module")
+  return self.core
+}
+
+/**
+ * Whether both directions are still open.
+ *
+ * @internal
+ */
+export const isWhole = (self: Connection): boolean => coreOf(self).isWhole
+
+/**
+ * Waits until the peer has ended its direction, or the connection is closed, aborted or lost; noticed without reading.
+ * Gives the error that it was lost with, if it was.
+ *
+ * @internal
+ */
+export const broken = (self: Connection): Effect.Effect<ConnectionError | undefined> => coreOf(self).broken
+
 /**
  * Options of a connection, whatever it runs on. Values out of range are `RangeError` defects where the options are given.
  *

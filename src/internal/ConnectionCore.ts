@@ -1,4 +1,4 @@
-import { type Clock, type Context, Deferred, Effect, Exit } from "effect"
+import { type Clock, type Context, Deferred, Effect, Exit, Latch } from "effect"
 import { NetAddress } from "effect/net"
 import {
   ConnectionAborted,
@@ -43,6 +43,9 @@ export class ConnectionCore implements Handler, Surroundings {
   private readonly clock: Clock.Clock
   private readonly context: Context.Context<never>
   private readonly done = Deferred.makeUnsafe<void, ConnectionError>()
+  // Made when somebody waits for it.
+  private severed: Latch.Latch | undefined = undefined
+  private failure: ConnectionError | undefined = undefined
   private state: "open" | "closing" | "aborting" | "finished" = "open"
   private peerEnded = false
   private discarded = 0
@@ -87,6 +90,22 @@ export class ConnectionCore implements Handler, Surroundings {
     return Deferred.await(this.done)
   }
 
+  /** Whether both directions are still open, as far as is known. */
+  get isWhole(): boolean {
+    return this.state === "open" && !this.peerEnded
+  }
+
+  /**
+   * Waits until that is not so any more: the peer has ended its direction, or the connection is closed, aborted or lost.
+   * Gives the error that it was lost with, if it was. Noticed without reading, unless more than 2 × `limit` bytes wait to be read.
+   */
+  get broken(): Effect.Effect<ConnectionError | undefined> {
+    return Effect.suspend(() => {
+      this.severed ??= Latch.makeUnsafe(!this.isWhole)
+      return Effect.map(this.severed.await, () => this.failure)
+    })
+  }
+
   private get finished(): Effect.Effect<void> {
     return Effect.ignore(this.closed)
   }
@@ -97,6 +116,7 @@ export class ConnectionCore implements Handler, Surroundings {
     return Effect.suspend(() => {
       if (this.state === "open") {
         this.state = "closing"
+        this.severed?.openUnsafe()
         // Writing first: a waiting reader that fails may write something at once.
         this.output.close(this.closedLocally("write"))
         this.input.fail(this.closedLocally("read"))
@@ -116,6 +136,7 @@ export class ConnectionCore implements Handler, Surroundings {
   abortNow(): void {
     if (this.state === "aborting" || this.state === "finished") return
     this.state = "aborting"
+    this.severed?.openUnsafe()
     this.output.fail(() => this.error("write", new ConnectionAborted({})))
     this.input.fail(() => this.error("read", new ConnectionAborted({})))
     this.disarmClose()
@@ -131,6 +152,7 @@ export class ConnectionCore implements Handler, Surroundings {
   readonly onEnd = (): void => {
     this.peerEnded = true
     this.input.feedEof()
+    this.severed?.openUnsafe()
     if (this.state === "closing") this.transport.close()
   }
 
@@ -147,7 +169,9 @@ export class ConnectionCore implements Handler, Surroundings {
     if (error === undefined && !local) this.output.finish(writeError)
     else this.output.fail(writeError)
     this.input.fail(error === undefined ? this.closedLocally("read") : () => error)
-    Deferred.doneUnsafe(this.done, error === undefined || local ? Exit.void : Exit.fail(error))
+    if (!local) this.failure = error
+    Deferred.doneUnsafe(this.done, this.failure === undefined ? Exit.void : Exit.fail(this.failure))
+    this.severed?.openUnsafe()
   }
 
   private awaitPeer(): void {

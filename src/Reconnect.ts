@@ -1,0 +1,472 @@
+/**
+ * Links that come back: one connection, kept up for a client that lives longer than any connection does.
+ *
+ * A link connects, runs the handshake of its protocol (logs in, subscribes), and hands out the connection to whoever asks
+ * for it. When the connection is lost it waits as its schedule says and does the same again. It is noticed without
+ * reading that a connection is lost: because it failed, because the peer ended it, or because somebody closed it here.
+ *
+ * **Example** (A client that survives its server)
+ *
+ * ```ts
+ * import { Effect, Schedule } from "effect"
+ * import { Reconnect, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const echo = Server.serve(({ reader, writer }) => Effect.forever(Effect.flatMap(reader.readLine, writer.write)), {
+ *   listen: { port: 7000 },
+ *   grace: 0
+ * })
+ *
+ * const program = Effect.gen(function* () {
+ *   const link = yield* Reconnect.make("localhost:7000", { schedule: Schedule.spaced("10 millis") })
+ *   const ask = link.use(({ reader, writer }) => Effect.andThen(writer.write("hello\n"), reader.readLineString))
+ *   const first = yield* Effect.scoped(Effect.andThen(echo, ask))
+ *   // That server is gone, and with it the connection.
+ *   yield* echo
+ *   return [first, yield* ask]
+ * })
+ *
+ * console.log(await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer))))
+ * ```
+ *
+ * @since 0.1.0
+ */
+import {
+  Cause,
+  Clock,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Predicate,
+  PubSub,
+  Pull,
+  Schedule,
+  type Scope,
+  Stream
+} from "effect"
+import { NetAddress } from "effect/net"
+import * as Connection from "./Connection.ts"
+import * as Limits from "./internal/limits.ts"
+import { formatTarget } from "./internal/target.ts"
+import type { Network, Target } from "./Network.ts"
+import { ConnectionClosed, ConnectionError, type StreamError, TimeoutError } from "./StreamError.ts"
+
+/**
+ * Runtime type identifier of links.
+ *
+ * @category type IDs
+ * @since 0.1.0
+ */
+export const TypeId = "~effect-wire/Reconnect"
+
+/**
+ * Why a link has no connection: it could not connect, the handshake failed (`E`), or the connection was lost. A
+ * connection that ended in order, at the peer's or by a local `close`, is a `ConnectionError` with the operation `link` and
+ * the reason `ConnectionClosed`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type LinkError<E = never> = ConnectionError | TimeoutError | E
+
+/**
+ * What a link is doing.
+ *
+ * - `Connecting`: connecting, and the handshake. `attempt` counts from 1, anew whenever the schedule begins anew.
+ * - `Connected`: there is a connection, and its handshake is done.
+ * - `Waiting`: the last attempt failed with `error`, or the connection was lost with it; `attempt` is the number of the
+ *   next attempt, which is made after `delay`.
+ * - `Closed`: over for good; `error` says why, absent after `close` and after a defect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type State<E = never> =
+  | { readonly _tag: "Connecting"; readonly attempt: number }
+  | { readonly _tag: "Connected"; readonly connection: Connection.Connection }
+  | {
+      readonly _tag: "Waiting"
+      readonly error: LinkError<E>
+      readonly delay: Duration.Duration
+      readonly attempt: number
+    }
+  | { readonly _tag: "Closed"; readonly error?: LinkError<E> | undefined }
+
+/**
+ * A link. `E` is what the handshake can fail with.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Reconnect<out E = never> {
+  readonly [TypeId]: typeof TypeId
+  /** What the link is doing now. */
+  readonly state: Effect.Effect<State<E>>
+  /**
+   * The state, and every change of it from then on; ends after `Closed`. A reader that falls more than 64 changes behind
+   * loses the oldest.
+   */
+  readonly changes: Stream.Stream<State<E>>
+  /**
+   * The connection, whose handshake is done; waits while there is none. A connection that is known to be lost is never
+   * given. Fails with `TimeoutError` (operation `acquire`) after `acquireTimeout`, and with the link's error once it is
+   * closed. Interrupting it has no effect on the link.
+   */
+  readonly get: Effect.Effect<Connection.Connection, LinkError<E>>
+  /**
+   * Runs an effect with the connection, waiting for one as `get` does. If the connection is lost meanwhile, the
+   * effect's reads and writes fail; it is not run again. Whoever finds the peer out of step closes the connection, by
+   * `abort`, and gets a new one.
+   */
+  readonly use: <A, E2, R>(
+    f: (connection: Connection.Connection) => Effect.Effect<A, E2, R>
+  ) => Effect.Effect<A, E2 | LinkError<E>, R>
+  /**
+   * Writes to the connection and waits until nothing of it is buffered here. Fails with the connection's error if that is
+   * lost before, and sends nothing again: the bytes may have arrived or not. That they were handed to the operating
+   * system does not say that the peer has them; only an answer says that.
+   */
+  readonly send: (chunk: Uint8Array | string) => Effect.Effect<void, LinkError<E>>
+  /**
+   * Ends the link: the connection is closed gracefully, an attempt or a pause is given up, and whoever waits for a
+   * connection fails with `ConnectionClosed`. Never fails, and may be called any number of times.
+   */
+  readonly close: Effect.Effect<void>
+  /** Waits until the link is closed. Fails with the error that it gave up with; `close` is no error. */
+  readonly closed: Effect.Effect<void, LinkError<E>>
+}
+
+/**
+ * The link that an application's services use: provided by `layer`.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Reconnect: Context.Service<Reconnect<StreamError>, Reconnect<StreamError>> = Context.Service<
+  Reconnect<StreamError>
+>("effect-wire/Reconnect")
+
+/**
+ * Tells whether a value is a link.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isReconnect = (u: unknown): u is Reconnect<unknown> => Predicate.hasProperty(u, TypeId)
+
+/**
+ * Options of links. Values out of range are `RangeError` defects of `make`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<E = never, R = never> {
+  /**
+   * When to try again after an attempt that failed and after a connection that was lost; its input is the error. When it
+   * ends, the link is closed with the last error. It begins anew after a connection that was up for `stableAfter`.
+   * Default `defaultSchedule`.
+   */
+  readonly schedule?: Schedule.Schedule<unknown, LinkError<E>> | undefined
+  /**
+   * The handshake: runs for each connection before anybody gets it. If it fails, the attempt has failed, and the
+   * connection is aborted. Its scope is the connection's: what it forks there (a heartbeat) ends with the connection.
+   */
+  readonly onConnect?:
+    ((connection: Connection.Connection) => Effect.Effect<unknown, E, R | Scope.Scope>) | undefined
+  /** How long the handshake may take, else `TimeoutError` (operation `handshake`). Default 10 seconds. */
+  readonly handshakeTimeout?: Duration.Input | undefined
+  /** How long `get`, `use` and `send` wait for a connection. Default 30 seconds. */
+  readonly acquireTimeout?: Duration.Input | undefined
+  /**
+   * How long a connection has to be up after its handshake for the schedule to begin anew when it is lost. A server that accepts and drops at once is thus not asked again and again at the schedule's first pace. 0 is
+   * allowed. Default 5 seconds.
+   */
+  readonly stableAfter?: Duration.Input | undefined
+  /**
+   * Tells the errors after which trying again is no use: the link is closed with them. Default: a target that is no
+   * address (`InvalidAddress`).
+   */
+  readonly isPermanent?: ((error: LinkError<E>) => boolean) | undefined
+}
+
+/**
+ * 200 milliseconds, doubled each time up to 25 seconds, and each delay between 80 % and 120 % of that: never more than
+ * 30 seconds, and clients that lost the same server do not come back in step.
+ *
+ * @category schedules
+ * @since 0.1.0
+ */
+export const defaultSchedule: Schedule.Schedule<unknown> = Schedule.jittered(
+  Schedule.min([Schedule.exponential("200 millis"), Schedule.spaced("25 seconds")])
+)
+
+const STATES_KEPT = 64
+
+const isInvalidAddress = (error: unknown): boolean =>
+  error instanceof ConnectionError && error.reason._tag === "InvalidAddress"
+
+/**
+ * Keeps a connection to a target up, until the scope ends: `close` if it ends well, and an abort if it fails or is
+ * interrupted. Returns at once, before there is a connection; `get` waits for it.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = <E = never, R = never>(
+  target: Target,
+  options?: Connection.ConnectionOptions & Options<E, R>
+): Effect.Effect<Reconnect<E>, never, Network | Scope.Scope | Exclude<R, Scope.Scope>> =>
+  Effect.suspend(() => {
+    Connection.checkOptions(options)
+    return supervise<E, R | Network | Scope.Scope>(
+      Connection.connect(target, options),
+      formatTarget(target),
+      options ?? {}
+    )
+  })
+
+/**
+ * Keeps up a connection that is made in any other way: a WebSocket (`Connection.fromSocket`), a subprocess, several
+ * targets in turn. `connect` is run for each attempt, in a scope that ends with its connection.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromEffect = <E, R, E2 = never, R2 = never>(
+  connect: Effect.Effect<Connection.Connection, E, R>,
+  options?: Options<E | E2, R2>
+): Effect.Effect<Reconnect<E | E2>, never, Scope.Scope | Exclude<R | R2, Scope.Scope>> =>
+  Effect.suspend(() => supervise<E | E2, R | R2>(connect, undefined, options ?? {}))
+
+/**
+ * A link as a layer, for services that are written against the `Reconnect` service. The layer is built at once, before
+ * there is a connection. A handshake with errors of its own has them handled in `onConnect`, or is provided under a tag of
+ * the application's, with `Layer.effect` and `make`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = <E extends StreamError = never, R = never>(
+  target: Target,
+  options?: Connection.ConnectionOptions & Options<E, R>
+): Layer.Layer<Reconnect<StreamError>, never, Network | Exclude<R, Scope.Scope>> =>
+  Layer.effect(Reconnect, make(target, options))
+
+const supervise = <E, R>(
+  connect: Effect.Effect<Connection.Connection, LinkError<E>, R>,
+  address: string | undefined,
+  options: Options<E, R>
+): Effect.Effect<Reconnect<E>, never, Scope.Scope | Exclude<R, Scope.Scope>> =>
+  Effect.uninterruptible(
+    Effect.gen(function* () {
+      const settings: Settings<E, R> = {
+        connect,
+        address,
+        schedule: options.schedule ?? defaultSchedule,
+        onConnect: options.onConnect,
+        handshakeTimeout: Limits.timeout("handshakeTimeout", options.handshakeTimeout ?? "10 seconds"),
+        acquireTimeout: Limits.timeout("acquireTimeout", options.acquireTimeout ?? "30 seconds"),
+        stableAfter: Limits.delay("stableAfter", options.stableAfter ?? "5 seconds"),
+        isPermanent: options.isPermanent ?? isInvalidAddress
+      }
+      const states = yield* PubSub.sliding<State<E>>({ capacity: STATES_KEPT, replay: 1 })
+      const link = new Link(settings, states)
+      link.fiber = yield* Effect.forkDetach(link.run, { startImmediately: true })
+      yield* Effect.addFinalizer((exit) => (Exit.isSuccess(exit) ? link.close : link.abort))
+      return link
+    })
+  )
+
+interface Settings<E, R> {
+  readonly connect: Effect.Effect<Connection.Connection, LinkError<E>, R>
+  readonly address: string | undefined
+  readonly schedule: Schedule.Schedule<unknown, LinkError<E>>
+  readonly onConnect: Options<E, R>["onConnect"]
+  readonly handshakeTimeout: number
+  readonly acquireTimeout: number
+  readonly stableAfter: number
+  readonly isPermanent: (error: LinkError<E>) => boolean
+}
+
+/** How an attempt ended, and how long its connection was up. */
+interface Ended<E> {
+  readonly error: LinkError<E>
+  readonly upFor: number
+}
+
+class Link<E, R> implements Reconnect<E> {
+  readonly [TypeId] = TypeId
+  /** What keeps the link up, and owns every connection that it makes. */
+  fiber: Fiber.Fiber<void> | undefined = undefined
+  private readonly settings: Settings<E, R>
+  private readonly states: PubSub.PubSub<State<E>>
+  private current: State<E> = { _tag: "Connecting", attempt: 1 }
+  private changed = Deferred.makeUnsafe<void>()
+  private readonly over = Deferred.makeUnsafe<void, LinkError<E>>()
+  /** What `get` comes to once the link is closed. */
+  private verdict: Exit.Exit<never, LinkError<E>> | undefined = undefined
+
+  constructor(settings: Settings<E, R>, states: PubSub.PubSub<State<E>>) {
+    this.settings = settings
+    this.states = states
+  }
+
+  readonly state = Effect.sync(() => this.current)
+
+  get changes(): Stream.Stream<State<E>> {
+    return Stream.takeUntil(Stream.fromPubSub(this.states), (state) => state._tag === "Closed")
+  }
+
+  readonly closed = Effect.suspend(() => Effect.andThen(this.stopped, Deferred.await(this.over)))
+
+  /** What is there now, or `undefined` if it has to be waited for. */
+  private poll(): Exit.Exit<Connection.Connection, LinkError<E>> | undefined {
+    const { current } = this
+    if (current._tag === "Connected" && Connection.isWhole(current.connection)) {
+      return Exit.succeed(current.connection)
+    }
+    return this.verdict
+  }
+
+  private readonly next: Effect.Effect<Connection.Connection, LinkError<E>> = Effect.suspend(
+    () => this.poll() ?? Effect.flatMap(Deferred.await(this.changed), () => this.next)
+  )
+
+  readonly get: Effect.Effect<Connection.Connection, LinkError<E>> = Effect.suspend(() => {
+    const { acquireTimeout, address } = this.settings
+    const now = this.poll()
+    if (now !== undefined) return now
+    if (acquireTimeout === Infinity) return this.next
+    const duration = Duration.millis(acquireTimeout)
+    return Effect.timeoutOrElse(this.next, {
+      duration,
+      orElse: () => Effect.fail(new TimeoutError({ operation: "acquire", duration, address }))
+    })
+  })
+
+  readonly use = <A, E2, R2>(
+    f: (connection: Connection.Connection) => Effect.Effect<A, E2, R2>
+  ): Effect.Effect<A, E2 | LinkError<E>, R2> => Effect.flatMap(this.get, f)
+
+  readonly send = (chunk: Uint8Array | string): Effect.Effect<void, LinkError<E>> =>
+    this.use(({ writer }) => Effect.andThen(writer.write(chunk), writer.flush))
+
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    const { current } = this
+    if (this.verdict !== undefined) return this.stopped
+    this.end(Exit.void)
+    // The fiber finds its connection closed, and nothing else to do. Anything else it is doing is given up.
+    if (current._tag === "Connected") return Effect.andThen(current.connection.close, this.stopped)
+    this.fiber?.interruptUnsafe()
+    return this.stopped
+  })
+
+  readonly abort: Effect.Effect<void> = Effect.suspend(() => {
+    this.end(Exit.void)
+    this.fiber?.interruptUnsafe()
+    return this.stopped
+  })
+
+  get run(): Effect.Effect<void, never, Exclude<R, Scope.Scope>> {
+    return Effect.flatMap(Effect.exit(this.keepUp()), (exit) => {
+      this.end(exit)
+      return Exit.isFailure(exit) && Cause.hasDies(exit.cause)
+        ? Effect.logError("a link ended with a defect", exit.cause)
+        : Effect.void
+    })
+  }
+
+  private readonly keepUp = Effect.fnUntraced({ self: this }, function* () {
+    const { isPermanent, schedule, stableAfter } = this.settings
+    let step = yield* Schedule.toStep(schedule)
+    for (let attempt = 1; ; attempt++) {
+      this.set({ _tag: "Connecting", attempt })
+      const { error, upFor } = yield* this.attempt
+      if (this.verdict !== undefined) return
+      if (isPermanent(error)) return yield* Effect.fail(error)
+      if (upFor >= stableAfter) {
+        step = yield* Schedule.toStep(schedule)
+        attempt = 0
+      }
+      const now = yield* Clock.currentTimeMillis
+      const [, delay] = yield* Pull.catchDone(step(now, error), () => Effect.fail(error))
+      this.set({ _tag: "Waiting", error, delay, attempt: attempt + 1 })
+      yield* Effect.sleep(delay)
+    }
+  })
+
+  /** Connects, and stays until the connection is lost. */
+  private get attempt(): Effect.Effect<Ended<E>, never, Exclude<R, Scope.Scope>> {
+    const { connect } = this.settings
+    return connect.pipe(
+      Effect.tap((connection) => this.greet(connection)),
+      Effect.flatMap((connection) => this.stay(connection)),
+      Effect.scoped,
+      Effect.catch((error) => Effect.succeed({ error, upFor: -1 }))
+    )
+  }
+
+  private greet(connection: Connection.Connection): Effect.Effect<unknown, LinkError<E>, R | Scope.Scope> {
+    const { handshakeTimeout, onConnect } = this.settings
+    if (onConnect === undefined) return Effect.void
+    const handshake = Effect.suspend(() => onConnect(connection))
+    if (handshakeTimeout === Infinity) return handshake
+    const duration = Duration.millis(handshakeTimeout)
+    const address = this.addressOf(connection)
+    return Effect.timeoutOrElse(handshake, {
+      duration,
+      orElse: () => Effect.fail(new TimeoutError({ operation: "handshake", duration, address }))
+    })
+  }
+
+  private readonly stay = Effect.fnUntraced({ self: this }, function* (connection: Connection.Connection) {
+    const since = yield* Clock.currentTimeMillis
+    this.set({ _tag: "Connected", connection })
+    const failure = yield* Connection.broken(connection)
+    const upFor = (yield* Clock.currentTimeMillis) - since
+    return { error: failure ?? closedError("link", this.addressOf(connection)), upFor }
+  })
+
+  private addressOf({ info }: Connection.Connection): string | undefined {
+    return info.remoteAddress === undefined
+      ? this.settings.address
+      : NetAddress.formatSocketAddress(info.remoteAddress)
+  }
+
+  private get stopped(): Effect.Effect<void> {
+    return this.fiber === undefined ? Effect.void : Effect.asVoid(Fiber.await(this.fiber))
+  }
+
+  private set(state: State<E>): void {
+    if (this.verdict !== undefined) return
+    this.become(state)
+  }
+
+  /** Closes the link, unless it is closed already. */
+  private end(exit: Exit.Exit<void, LinkError<E>>): void {
+    if (this.verdict !== undefined) return
+    this.verdict = Exit.isFailure(exit)
+      ? Exit.failCause(exit.cause)
+      : Exit.fail(closedError("acquire", this.settings.address))
+    const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
+    Deferred.doneUnsafe(this.over, exit)
+    this.become({ _tag: "Closed", error })
+  }
+
+  private become(state: State<E>): void {
+    this.current = state
+    // The unsafe way does not slide: with a subscriber that lags, it would drop the state for all.
+    if (!PubSub.publishUnsafe(this.states, state)) Effect.runSync(PubSub.publish(this.states, state))
+    const { changed } = this
+    this.changed = Deferred.makeUnsafe()
+    Deferred.doneUnsafe(changed, Exit.void)
+  }
+}
+
+const closedError = (operation: string, address: string | undefined): ConnectionError =>
+  new ConnectionError({ operation, address, reason: new ConnectionClosed({}) })
