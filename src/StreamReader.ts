@@ -413,9 +413,7 @@ const toLines = (bytes: Uint8Array): Arr.NonEmptyReadonlyArray<string> => {
 export const fromInput = (input: Input, timeouts: TimeLimits): StreamReader => new Reader(input, timeouts)
 
 /** @internal */
-export const backingOf = (
-  reader: StreamReader
-): { readonly input: Input; readonly timeouts: TimeLimits } => {
+export const backingOf = (reader: StreamReader): { readonly input: Input; readonly timeouts: TimeLimits } => {
   if (!(reader instanceof Reader)) throw new TypeError("not a reader made by this library")
   return reader
 }

@@ -9,6 +9,8 @@ import type { Input } from "./Input.ts"
 import * as Limits from "./limits.ts"
 import * as Separators from "./Separator.ts"
 
+const FIRST_BLOCK = 256
+
 type CursorError = FrameTooLong | IncompleteReadError | ReadError
 
 /**
@@ -42,16 +44,33 @@ export class Cursor implements FrameReader {
         const { buffer } = this.input
         // From where a match could begin that was not complete the last time.
         const from = Math.max(start, start + searched - sought.longest + 1)
-        const end = endOf(buffer.slice(from, buffer.size), sought)
+        const end = this.endOf(sought, from)
         if (end === -1) {
           searched = buffer.size - start
           return buffer.size > this.max ? this.tooLong(buffer.size) : undefined
         }
-        if (from + end > this.max) return this.tooLong(from + end)
-        this.position = from + end
-        return Exit.succeed(buffer.slice(start, from + end))
+        if (end > this.max) return this.tooLong(end)
+        this.position = end
+        return Exit.succeed(buffer.slice(start, end))
       })
     })
+
+  /** Just past the match that ends first, or -1. */
+  private endOf({ longest, patterns }: Separators.Separator, from: number): number {
+    const { buffer } = this.input
+    // Block by block, twice as large each time: what comes after the match may be long, and is not to be copied.
+    for (let low = from, width = FIRST_BLOCK; low < buffer.size; low += width, width *= 2) {
+      const origin = Math.max(from, low - longest + 1)
+      const block = buffer.slice(origin, Math.min(low + width, buffer.size))
+      let best = -1
+      for (const pattern of patterns) {
+        const at = indexOf(block, pattern, 0)
+        if (at !== -1 && (best === -1 || at + pattern.length < best)) best = at + pattern.length
+      }
+      if (best !== -1) return origin + best
+    }
+    return -1
+  }
 
   private bytes(operation: string, n: number, advance: number): Effect.Effect<Uint8Array, CursorError> {
     return Effect.suspend(() => {
@@ -89,14 +108,4 @@ export class Cursor implements FrameReader {
   private tooLong(length: number): Exit.Exit<never, FrameTooLong> {
     return Exit.fail(new FrameTooLong({ length, limit: this.max }))
   }
-}
-
-/** Just past the match that ends first, or -1. */
-const endOf = (bytes: Uint8Array, { patterns }: Separators.Separator): number => {
-  let end = -1
-  for (const pattern of patterns) {
-    const at = indexOf(bytes, pattern, 0)
-    if (at !== -1 && (end === -1 || at + pattern.length < end)) end = at + pattern.length
-  }
-  return end
 }
