@@ -473,15 +473,16 @@ const correlate = Effect.fnUntraced(function* <In, Out, Id>(
     })
 
   return {
-    request: (message, own) => {
-      const millis = own?.timeout === undefined ? defaultTimeout : Limits.timeout("timeout", own.timeout)
-      if (millis === Infinity) return request(message)
-      const duration = Duration.millis(millis)
-      return Effect.timeoutOrElse(request(message), {
-        duration,
-        orElse: () => Effect.fail(new TimeoutError({ operation: "request", duration }))
-      })
-    },
+    request: (message, own) =>
+      Effect.suspend(() => {
+        const millis = own?.timeout === undefined ? defaultTimeout : Limits.timeout("timeout", own.timeout)
+        if (millis === Infinity) return request(message)
+        const duration = Duration.millis(millis)
+        return Effect.timeoutOrElse(request(message), {
+          duration,
+          orElse: () => Effect.fail(new TimeoutError({ operation: "request", duration }))
+        })
+      }),
     send,
     unsolicited: Stream.fromQueue(unsolicited),
     inFlight: Effect.sync(() => waiting.size),

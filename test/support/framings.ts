@@ -1,4 +1,4 @@
-import { Effect, Exit } from "effect"
+import { Effect, type Exit } from "effect"
 import { FrameError, Framing, StreamReader } from "effect-wire"
 
 export const hex = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replaceAll(" ", ""), "hex"))
