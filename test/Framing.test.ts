@@ -1,9 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Stream } from "effect"
+import { Effect, Fiber, Stream } from "effect"
 import { Connection, Framed, Framing, StreamReader } from "effect-wire"
+import { concat, custom, encode, ended, hex, toHex } from "./support/framings.ts"
 
-const hex = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replaceAll(" ", ""), "hex"))
-const toHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")
 const latin1 = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text, "latin1"))
 
 /** What a framing puts on the wire. */
@@ -17,12 +16,8 @@ const wire = <F>(framing: Framing.Framing<F>, frame: F) =>
     })
   )
 
-const frames = <F>(framing: Framing.Framing<F>, ...chunks: ReadonlyArray<Uint8Array>) => {
-  const { feed, feedEof, reader } = StreamReader.feedable()
-  for (const chunk of chunks) feed(chunk)
-  feedEof()
-  return Effect.map(Stream.runCollect(Framed.receiver(reader, framing).messages), (all) => Array.from(all))
-}
+const frames = <F>(framing: Framing.Framing<F>, ...chunks: ReadonlyArray<Uint8Array>) =>
+  Effect.map(Stream.runCollect(Framed.receiver(ended(chunks), framing).messages), (all) => Array.from(all))
 
 describe("known answers", () => {
   it.effect("netstring: cr.yp.to/proto/netstrings.txt", () =>
@@ -48,7 +43,6 @@ describe("known answers", () => {
   )
 
   const range = (from: number, to: number) => Uint8Array.from({ length: to - from + 1 }, (_, i) => from + i)
-  const concat = (...parts: ReadonlyArray<Uint8Array>) => Uint8Array.from(Buffer.concat(parts))
 
   const cobs: ReadonlyArray<readonly [string, Uint8Array, Uint8Array]> = [
     ["nothing", hex(""), hex("01 00")],
@@ -87,17 +81,283 @@ describe("known answers", () => {
   )
 })
 
-describe("lengthPrefixed", () => {
-  it.effect("4 GiB announced fail at once", () =>
+const reasonOf = <F>(framing: Framing.Framing<F>, ...chunks: ReadonlyArray<Uint8Array>) =>
+  Effect.map(Effect.flip(Framed.receiver(ended(chunks), framing).receive), (error) =>
+    error._tag === "FrameError" ? error.reason._tag : error._tag
+  )
+
+const texts = (framing: Framing.Framing, text: string) =>
+  Effect.map(frames(framing, latin1(text)), (all) =>
+    all.map((frame) => Buffer.from(frame).toString("latin1"))
+  )
+
+const refusal = <F>(framing: Framing.Framing<F>, frame: F): string => {
+  const encoded = encode(framing, frame)
+  return encoded instanceof Error ? encoded._tag : toHex(encoded)
+}
+
+describe("lines", () => {
+  it.effect("what ends a line, and what belongs to it", () =>
     Effect.gen(function* () {
-      const { feed, reader } = StreamReader.feedable()
-      feed(hex("ff ff ff ff"))
-      const { receive } = Framed.receiver(reader, Framing.lengthPrefixed({ width: 4 }))
-      const error = yield* Effect.flip(receive)
-      assert.deepStrictEqual(
-        [error._tag, error._tag === "FrameError" && error.reason._tag],
-        ["FrameError", "FrameTooLong"]
-      )
+      const input = "a\r\nb\nc\rd\r\n\re"
+      assert.deepStrictEqual(yield* texts(Framing.lines(), input), ["a", "b", "c\rd", "\re"])
+      assert.deepStrictEqual(yield* texts(Framing.lines({ ending: "\n" }), input), [
+        "a\r",
+        "b",
+        "c\rd\r",
+        "\re"
+      ])
+      assert.deepStrictEqual(yield* texts(Framing.lines({ ending: "\r\n" }), input), ["a", "b\nc\rd", "\re"])
     })
   )
+
+  it.effect("strict: a stray end of line, and an unterminated line, are errors", () =>
+    Effect.gen(function* () {
+      const strict = (ending: "\n" | "\r\n" | "either") => Framing.lines({ ending, strict: true })
+      for (const [ending, text, expected] of [
+        ["\r\n", "a\n", "MalformedFrame"],
+        ["\r\n", "a\rb\r\n", "MalformedFrame"],
+        ["\r\n", "\n", "MalformedFrame"],
+        ["\r\n", "a\r", "IncompleteReadError"],
+        ["\r\n", "a", "IncompleteReadError"],
+        ["\n", "a\r\n", "MalformedFrame"],
+        ["\n", "a", "IncompleteReadError"],
+        ["either", "a\rb\n", "MalformedFrame"],
+        ["either", "a\r\r\n", "MalformedFrame"]
+      ] as const) {
+        assert.strictEqual(
+          yield* reasonOf(strict(ending), latin1(text)),
+          expected,
+          JSON.stringify([ending, text])
+        )
+      }
+      assert.deepStrictEqual(yield* texts(strict("\r\n"), "a\r\n\r\n"), ["a", ""])
+      assert.deepStrictEqual(yield* texts(strict("either"), "a\r\nb\n"), ["a", "b"])
+    })
+  )
+
+  it.effect("the limit counts the line without its end, whatever is there of it", () =>
+    Effect.gen(function* () {
+      for (const ending of ["\n", "\r\n", "either"] as const) {
+        const framing = Framing.lines({ ending, maxLength: 3 })
+        const end = ending === "either" ? "\r\n" : ending
+        assert.deepStrictEqual(yield* texts(framing, `abc${end}def${end}ghi`), ["abc", "def", "ghi"])
+        assert.strictEqual(yield* reasonOf(framing, latin1(`abcd${end}`)), "FrameTooLong")
+        assert.strictEqual(yield* reasonOf(framing, latin1("abcd")), "FrameTooLong")
+        assert.strictEqual(yield* reasonOf(framing, latin1("abcdef")), "FrameTooLong")
+      }
+      assert.strictEqual(yield* reasonOf(Framing.lines(), latin1("x".repeat(65_537))), "FrameTooLong")
+    })
+  )
+
+  it("a line with an end in it is not sent", () => {
+    const send = (line: string, options: Framing.LinesOptions) =>
+      refusal(Framing.lines(options), latin1(line))
+    for (const ending of ["\n", "\r\n", "either"] as const) {
+      for (const strict of [true, false])
+        assert.strictEqual(send("a\r\nb", { ending, strict }), "MalformedFrame")
+    }
+    assert.strictEqual(send("a\r", {}), "MalformedFrame")
+    assert.strictEqual(send("a\rb", {}), toHex(latin1("a\rb\n")))
+    assert.strictEqual(send("a\r", { ending: "\n" }), toHex(latin1("a\r\n")))
+    assert.strictEqual(send("a\nb", { ending: "\r\n" }), toHex(latin1("a\nb\r\n")))
+    assert.strictEqual(send("a\r", { ending: "\n", strict: true }), "MalformedFrame")
+    assert.strictEqual(send("a\n", { ending: "\r\n", strict: true }), "MalformedFrame")
+    assert.strictEqual(send("abcd", { maxLength: 3 }), "FrameTooLong")
+  })
+})
+
+describe("delimited", () => {
+  it("a frame that would be cut too early is not sent", () => {
+    assert.strictEqual(refusal(Framing.delimited("aa"), latin1("xa")), "MalformedFrame")
+    assert.strictEqual(refusal(Framing.delimited("aa"), latin1("xaax")), "MalformedFrame")
+    assert.strictEqual(refusal(Framing.delimited("aa"), latin1("ax")), toHex(latin1("axaa")))
+    assert.strictEqual(refusal(Framing.delimited(["ab", "xa"]), latin1("x")), "MalformedFrame")
+  })
+
+  it.effect("has no unterminated frame", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(yield* reasonOf(Framing.delimited(";"), latin1("abc")), "IncompleteReadError")
+    })
+  )
+})
+
+describe("lengthPrefixed", () => {
+  // What the documentation of Netty's LengthFieldBasedFrameDecoder shows, with its numbers.
+  const hello = latin1("HELLO, WORLD")
+  const cases: ReadonlyArray<readonly [string, Framing.LengthPrefixedOptions, string, string]> = [
+    ["a length, stripped", { width: 2 }, "000c", ""],
+    ["a length that is kept", { width: 2, skip: 0 }, "000c", "000c"],
+    ["a length of the whole message", { width: 2, adjustment: -2, skip: 0 }, "000e", "000e"],
+    ["the same, in other words", { width: 2, includesLength: true, skip: 0 }, "000e", "000e"],
+    ["a header before the length", { width: 3, offset: 2, skip: 0 }, "cafe00000c", "cafe00000c"],
+    ["a header after the length", { width: 3, adjustment: 2, skip: 0 }, "00000ccafe", "00000ccafe"],
+    ["a header around the length", { width: 2, offset: 1, adjustment: 1, skip: 3 }, "ca000cfe", "fe"],
+    [
+      "a header around the length of the whole message",
+      { width: 2, offset: 1, adjustment: -3, skip: 3 },
+      "ca0010fe",
+      "fe"
+    ],
+    ["little-endian", { width: 4, endian: "little" }, "0c000000", ""],
+    ["eight bytes", { width: 8, endian: "little" }, "0c00000000000000", ""],
+    ["a varint that is kept", { width: "varint", offset: 1, skip: 0 }, "ca0c", "ca0c"],
+    ["a varint with a header behind", { width: "varint", adjustment: 1 }, "0cfe", "fe"]
+  ]
+  for (const [name, options, header, kept] of cases) {
+    it.effect(name, () =>
+      Effect.gen(function* () {
+        const framing = Framing.lengthPrefixed(options)
+        const wire = concat(hex(header), hello)
+        const frame = concat(hex(kept), hello)
+        assert.deepStrictEqual((yield* frames(framing, wire, wire)).map(toHex), [toHex(frame), toHex(frame)])
+        // What is skipped on receipt is not known when sending, and zero.
+        const sent = encode(framing, frame)
+        if (sent instanceof Error) throw sent
+        assert.deepStrictEqual((yield* frames(framing, sent)).map(toHex), [toHex(frame)])
+        assert.strictEqual(sent.length, wire.length)
+      })
+    )
+  }
+
+  it("the length in a frame's own header is filled in, a varint there is checked", () => {
+    const framing = Framing.lengthPrefixed({ width: 2, offset: 1, adjustment: 1, skip: 0 })
+    assert.strictEqual(refusal(framing, hex("07 ff ff 2a 68 69")), "0700022a6869")
+    assert.strictEqual(refusal(framing, hex("07 ff")), "MalformedFrame")
+    const varint = Framing.lengthPrefixed({ width: "varint", skip: 0 })
+    assert.strictEqual(refusal(varint, hex("02 68 69")), "026869")
+    assert.strictEqual(refusal(varint, hex("03 68 69")), "MalformedFrame")
+    assert.strictEqual(refusal(varint, hex("")), "MalformedFrame")
+    assert.strictEqual(
+      refusal(Framing.lengthPrefixed({ width: "varint", adjustment: 2 }), hex("01")),
+      "MalformedFrame"
+    )
+  })
+
+  it("a frame that does not fit its prefix is not sent", () => {
+    assert.strictEqual(refusal(Framing.lengthPrefixed({ width: 1 }), new Uint8Array(256)), "FrameTooLong")
+    assert.strictEqual(refusal(Framing.lengthPrefixed({ width: 2 }), new Uint8Array(65_536)), "FrameTooLong")
+    assert.strictEqual(
+      refusal(Framing.lengthPrefixed({ width: 1, includesLength: true }), new Uint8Array(255)),
+      "FrameTooLong"
+    )
+  })
+
+  it.effect("what a header must not say", () =>
+    Effect.gen(function* () {
+      const includes = Framing.lengthPrefixed({ width: 2, includesLength: true })
+      assert.strictEqual(yield* reasonOf(includes, hex("00 01 00")), "MalformedFrame")
+      const skips = Framing.lengthPrefixed({ width: 1, skip: 4 })
+      assert.strictEqual(yield* reasonOf(skips, hex("02 00 00")), "MalformedFrame")
+      const varint = Framing.lengthPrefixed({ width: "varint" })
+      assert.strictEqual(yield* reasonOf(varint, hex("80 80 80 80 80 80 80 80 80 80")), "MalformedFrame")
+      assert.strictEqual(yield* reasonOf(varint, hex("80 80 80 80 80 80 80 80 80 02")), "MalformedFrame")
+      // Longer than need be, but 1.
+      assert.deepStrictEqual((yield* frames(varint, hex("81 80 00 2a"))).map(toHex), ["2a"])
+    })
+  )
+
+  it("options that make no sense", () => {
+    const wrong: ReadonlyArray<Framing.LengthPrefixedOptions> = [
+      { width: 2, offset: -1 },
+      { width: 2, skip: 0.5 },
+      { width: 2, adjustment: NaN },
+      { width: 2, maxLength: 0 },
+      { width: "varint", includesLength: true },
+      { width: "varint", skip: 1 }
+    ]
+    for (const options of wrong) assert.throws(() => Framing.lengthPrefixed(options), RangeError)
+    // @ts-expect-error: five is not a width
+    assert.throws(() => Framing.lengthPrefixed({ width: 5 }), RangeError)
+    assert.throws(() => Framing.fixedLength(0), RangeError)
+    assert.throws(() => Framing.delimited(""), RangeError)
+    assert.throws(() => Framing.lines({ maxLength: 1.5 }), RangeError)
+  })
+})
+
+describe("netstring", () => {
+  it.effect("what is none", () =>
+    Effect.gen(function* () {
+      for (const text of ["x", ":", "-1:,", "01:a,", "00:,", "3:abc;", "3:abcd,", " 3:abc,", "3 :abc,"]) {
+        assert.strictEqual(yield* reasonOf(Framing.netstring(), latin1(text)), "MalformedFrame", text)
+      }
+      for (const text of ["999999999", "8388609:", "99999999999999999999999999"]) {
+        assert.strictEqual(yield* reasonOf(Framing.netstring(), latin1(text)), "FrameTooLong", text)
+      }
+      for (const text of ["3", "3:", "3:abc"]) {
+        assert.strictEqual(yield* reasonOf(Framing.netstring(), latin1(text)), "IncompleteReadError", text)
+      }
+    })
+  )
+})
+
+describe("cobs and slip", () => {
+  it.effect("noise and empty frames in between are dropped; damage is one failure", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual((yield* frames(Framing.cobs(), hex("00 00 02 11 00 00 01 00"))).map(toHex), [
+        "11",
+        ""
+      ])
+      assert.deepStrictEqual((yield* frames(Framing.slip(), hex("c0 c0 11 c0 c0"))).map(toHex), ["11"])
+      for (const [framing, damaged, rest] of [
+        [Framing.cobs(), hex("05 11 22 00"), hex("02 33 00")],
+        [Framing.slip(), hex("11 db 22 c0"), hex("33 c0")],
+        [Framing.slip(), hex("11 db c0"), hex("33 c0")]
+      ] as const) {
+        const { receive } = Framed.receiver(ended([damaged, rest]), framing)
+        const error = yield* Effect.flip(receive)
+        assert.isTrue(error._tag === "FrameError" && error.reason._tag === "MalformedFrame")
+        assert.strictEqual(toHex(yield* receive), "33")
+      }
+      assert.strictEqual(refusal(Framing.slip(), hex("")), "MalformedFrame")
+    })
+  )
+
+  it.effect("another encoder's COBS, with an empty block at the end, is understood", () =>
+    Effect.gen(function* () {
+      const block = Uint8Array.from({ length: 254 }, (_, i) => i + 1)
+      const wire = concat(hex("ff"), block, hex("01 00"))
+      assert.deepStrictEqual((yield* frames(Framing.cobs({ maxLength: 254 }), wire)).map(toHex), [
+        toHex(block)
+      ])
+    })
+  )
+})
+
+describe("whole", () => {
+  it.effect("is everything, or nothing", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* texts(Framing.whole(), "a\nb"), ["a\nb"])
+      assert.deepStrictEqual(yield* texts(Framing.whole(), ""), [])
+      assert.strictEqual(yield* reasonOf(Framing.whole({ maxLength: 2 }), latin1("abc")), "FrameTooLong")
+    })
+  )
+})
+
+// A frame in many pieces costs no more than its bytes.
+describe("a frame in pieces of one byte", () => {
+  const length = 60_000
+  const framings = {
+    lines: Framing.lines(),
+    cobs: Framing.cobs(),
+    slip: Framing.slip(),
+    netstring: Framing.netstring(),
+    lengthPrefixed: Framing.lengthPrefixed({ width: 4 }),
+    custom: custom(length)
+  }
+  for (const [name, framing] of Object.entries(framings)) {
+    it.effect(name, () =>
+      Effect.gen(function* () {
+        const { feed, reader } = StreamReader.feedable()
+        const receiving = yield* Effect.forkChild(Framed.receiver(reader, framing).receive, {
+          startImmediately: true
+        })
+        const frame = new Uint8Array(length).fill(0x61)
+        const wire = encode(framing, frame)
+        if (wire instanceof Error) throw wire
+        for (let at = 0; at < wire.length; at++) feed(wire.subarray(at, at + 1))
+        assert.strictEqual((yield* Fiber.join(receiving)).length, length)
+      })
+    )
+  }
 })
