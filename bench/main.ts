@@ -7,6 +7,7 @@
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Effect, Option, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
+import * as fs from "node:fs"
 import * as path from "node:path"
 import { cores as findCores, machine } from "./harness/Machine.ts"
 import * as Peers from "./harness/Peers.ts"
@@ -150,7 +151,7 @@ const main = Command.make(
       Flag.withDefault(false)
     ),
     plot: Flag.Boolean("plot").pipe(
-      Flag.withDescription("Draw docs/bench/*.svg from the results"),
+      Flag.withDescription("Write docs/bench/results.md and its charts from the results"),
       Flag.withDefault(false)
     ),
     from: Flag.String("from").pipe(
@@ -171,6 +172,7 @@ const main = Command.make(
         : Results.read(file)
     if (plot) {
       const drawn = draw(results, plotFolder)
+      fs.writeFileSync(path.join(plotFolder, "results.md"), Table.page(results))
       yield* Console.log(`drawn: ${drawn.map((_) => path.relative(Peers.root, _)).join(", ")}`)
     }
   })

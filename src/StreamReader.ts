@@ -383,11 +383,10 @@ class Gate {
   }
 }
 
-const count = (name: string, n: number): void => {
-  if (!Number.isSafeInteger(n) || n < 0) {
-    throw new RangeError(`${name} must be a non-negative integer, received ${n}`)
-  }
-}
+const isCount = (n: number): boolean => Number.isSafeInteger(n) && n >= 0
+
+const notACount = (name: string, n: number): Effect.Effect<never> =>
+  Effect.die(new RangeError(`${name} must be a non-negative integer, received ${n}`))
 
 const DEFAULT_MAX_BYTES = 16 * 1024 * 1024
 
@@ -436,28 +435,23 @@ class Reader implements StreamReader {
     return this.input.limit
   }
 
-  readonly read: StreamReader["read"] = (max) =>
-    max === undefined
-      ? (this.available ??= this.run(() => this.input.tryRead(Infinity)))
-      : Effect.suspend(() => {
-          count("read: max", max)
-          return max === 0 ? Effect.succeed(empty) : this.run(() => this.input.tryRead(max))
-        })
+  readonly read: StreamReader["read"] = (max) => {
+    if (max === undefined) return (this.available ??= this.run(() => this.input.tryRead(Infinity)))
+    if (!isCount(max)) return notACount("read: max", max)
+    return max === 0 ? Effect.succeed(empty) : this.run(() => this.input.tryRead(max))
+  }
 
   get readAll(): StreamReader["readAll"] {
-    return (options) =>
-      Effect.suspend(() => {
-        const maxBytes = options?.maxBytes ?? DEFAULT_MAX_BYTES
-        count("readAll: maxBytes", maxBytes)
-        return this.run(() => this.input.tryReadAll(maxBytes))
-      })
+    return (options) => {
+      const maxBytes = options?.maxBytes ?? DEFAULT_MAX_BYTES
+      return isCount(maxBytes)
+        ? this.run(() => this.input.tryReadAll(maxBytes))
+        : notACount("readAll: maxBytes", maxBytes)
+    }
   }
 
   readonly readExactly: StreamReader["readExactly"] = (n) =>
-    Effect.suspend(() => {
-      count("readExactly: n", n)
-      return this.run(() => this.input.tryReadExactly(n))
-    })
+    isCount(n) ? this.run(() => this.input.tryReadExactly(n)) : notACount("readExactly: n", n)
 
   get readUntil(): StreamReader["readUntil"] {
     return (separator, options) =>
@@ -482,19 +476,11 @@ class Reader implements StreamReader {
   }
 
   get peek(): StreamReader["peek"] {
-    return (n) =>
-      Effect.suspend(() => {
-        count("peek: n", n)
-        return this.run(() => this.input.tryPeek(n))
-      })
+    return (n) => (isCount(n) ? this.run(() => this.input.tryPeek(n)) : notACount("peek: n", n))
   }
 
   get skip(): StreamReader["skip"] {
-    return (n) =>
-      Effect.suspend(() => {
-        count("skip: n", n)
-        return this.run(() => this.input.trySkip(n))
-      })
+    return (n) => (isCount(n) ? this.run(() => this.input.trySkip(n)) : notACount("skip: n", n))
   }
 
   get skipUntil(): StreamReader["skipUntil"] {

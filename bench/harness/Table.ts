@@ -115,6 +115,45 @@ export const workload = (result: WorkloadResult): string => {
   ].join("\n")
 }
 
+const cells = (of: ReadonlyArray<string>): string => `| ${of.join(" | ")} |`
+
+/** The same as Markdown, with its chart. */
+const section = (result: WorkloadResult): string => {
+  const shown = columns(result)
+  const lines = result.rows.map((row) => cells([row.label, ...shown.map(([, of]) => of(row))]))
+  const goals = result.goals.map(({ figure, reached, text }) =>
+    figure === null || reached === null
+      ? `- not measured: ${text}`
+      : `- ${reached ? "reached" : "**missed**"}: ${text}: ${figure.toFixed(2)}`
+  )
+  return [
+    `## ${result.id}: ${result.title}`,
+    `![${result.id}](${result.id.toLowerCase()}.svg)`,
+    [
+      cells(["", ...shown.map(([heading]) => heading)]),
+      cells(["---", ...shown.map(() => "--:")]),
+      ...lines
+    ].join("\n"),
+    ...(goals.length > 0 ? [goals.join("\n")] : [])
+  ].join("\n\n")
+}
+
+/** A page with everything that a results file holds. */
+export const page = (results: Results): string => {
+  const { cpu, cores, kernel, loadAverage, memoryGiB } = results.machine
+  const versions = Object.entries(results.versions).map(([peer, version]) => cells([peer, version]))
+  const missing = Object.entries(results.missing).map(([peer, reason]) => cells([peer, `missing: ${reason}`]))
+  return `${[
+    "# Measurements",
+    "Written by `npm run bench -- --plot`; what it means is said in [Performance](../performance.md).",
+    `${results.date.slice(0, 10)}, ${cpu}, ${cores} cores, ${memoryGiB} GiB, ${kernel}, load average ${loadAverage} at the beginning; ${
+      results.pinned ? "server and generator on cores of their own" : "server and generator on any core"
+    }. Medians of up to ${results.rounds} rounds; the spread is the middle half of them. ${goals(results.workloads)}.`,
+    [cells(["peer", "version"]), cells(["---", "---"]), ...versions, ...missing].join("\n"),
+    ...results.workloads.map(section)
+  ].join("\n\n")}\n`
+}
+
 export const header = (results: Omit<Results, "workloads">): string => {
   const { cpu, cores, kernel, loadAverage, memoryGiB } = results.machine
   return [

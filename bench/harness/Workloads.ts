@@ -15,7 +15,7 @@ export interface Size {
   readonly scale: number
 }
 
-export const full: Size = { rounds: 7, idleRounds: 3, memoryRounds: Infinity, seconds: 2, scale: 1 }
+export const full: Size = { rounds: 7, idleRounds: 3, memoryRounds: Infinity, seconds: 1, scale: 1 }
 export const quick: Size = { rounds: 3, idleRounds: 1, memoryRounds: 1, seconds: 0.3, scale: 0.1 }
 
 /** One who takes part: a peer in one of its modes. */

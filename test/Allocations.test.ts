@@ -1,0 +1,115 @@
+import * as v8 from "node:v8"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Stream } from "effect"
+import { Connection, StreamReader, type Transport } from "effect-wire"
+import { bytes } from "./support/reader.ts"
+
+// What V8 itself counts, since the process began. Absent before Node 26.
+const allocatedBytes = (): number | undefined => {
+  const statistics: { readonly total_allocated_bytes?: number } = v8.getHeapStatistics()
+  return statistics.total_allocated_bytes
+}
+
+const OPERATIONS = 20_000
+
+/** Bytes on the heap for each operation, the fewest of three runs: the compiler allocates as well. */
+const perOperation = (run: () => void): number => {
+  let least = Infinity
+  for (let i = 0; i < 3; i++) {
+    const before = allocatedBytes() ?? 0
+    run()
+    least = Math.min(least, ((allocatedBytes() ?? 0) - before) / OPERATIONS)
+  }
+  return least
+}
+
+const expectAtMost = (limit: number, run: () => void): void => {
+  const allocated = perOperation(run)
+  assert.isAbove(allocated, 0)
+  assert.isAtMost(allocated, limit, "bytes on the heap for each operation")
+}
+
+const line = `${"x".repeat(63)}\n`
+const lines = bytes(line.repeat(OPERATIONS))
+
+/** A reader with everything in its buffer, in chunks of 64 KiB. */
+const filled = (): StreamReader.StreamReader => {
+  const { feed, feedEof, reader } = StreamReader.feedable()
+  for (let i = 0; i < lines.length; i += 65_536) feed(lines.subarray(i, i + 65_536))
+  feedEof()
+  return reader
+}
+
+const repeat = <A, E>(effect: Effect.Effect<A, E>): void =>
+  void Effect.runSync(
+    Effect.gen(function* () {
+      for (let i = 0; i < OPERATIONS; i++) yield* effect
+    })
+  )
+
+/** A transport that takes everything at once, and its handler. */
+const makeSink = () => {
+  let handler: Transport.Handler | undefined
+  const transport: Transport.Transport = {
+    kind: "sink",
+    localAddress: undefined,
+    remoteAddress: undefined,
+    canEnd: true,
+    readAhead: true,
+    bufferedBytes: 0,
+    start: (_) => (handler = _),
+    pause: () => {},
+    resume: () => {},
+    write: () => {},
+    writeAll: () => {},
+    // The peer ends as well.
+    end: () => handler?.onEnd(),
+    close: () => handler?.onClosed(),
+    abort: () => handler?.onClosed()
+  }
+  return { transport, deliver: (chunk: Uint8Array) => handler?.onData(chunk) }
+}
+
+describe.skipIf(allocatedBytes() === undefined)("allocations", () => {
+  it("a buffered readLine: the line and what Effect needs for a step", () => {
+    expectAtMost(300, () => repeat(filled().readLine))
+  })
+
+  it("a buffered readExactly", () => {
+    expectAtMost(480, () => repeat(filled().readExactly(64)))
+  })
+
+  it("a line of `lines`: little more than its text", () => {
+    expectAtMost(170, () => {
+      const count = Effect.runSync(
+        Stream.runFold(
+          filled().lines,
+          () => 0,
+          (sum) => sum + 1
+        )
+      )
+      assert.strictEqual(count, OPERATIONS)
+    })
+  })
+
+  it.effect("a write that is not congested", () =>
+    Effect.gen(function* () {
+      const { writer } = yield* Connection.make(makeSink().transport)
+      const chunk = bytes(line)
+      expectAtMost(290, () => repeat(Effect.suspend(() => writer.write(chunk))))
+    })
+  )
+
+  it.effect("a read that waits, and the write of what it was given", () =>
+    Effect.gen(function* () {
+      const { deliver, transport } = makeSink()
+      const { reader, writer } = yield* Connection.make(transport)
+      const echo = Effect.forever(Effect.flatMap(reader.read(), writer.write), { disableYield: true })
+      yield* Effect.forkScoped(echo, { startImmediately: true })
+      const chunk = bytes(line)
+      expectAtMost(840, () => {
+        for (let i = 0; i < OPERATIONS; i++) deliver(chunk)
+      })
+    })
+  )
+})
