@@ -77,6 +77,11 @@ const examples: Record<string, ReadonlyArray<RegExp>> = {
     /^carl was dropped$/m,
     /^anna reads: \* bert left$/m
   ],
+  "json-lines-rpc": [
+    /^1 \+ 2 \+ 3 = 6\n1000 calls meanwhile, the last one: 1998\nthe slow call is back$/m,
+    /^the server says: 3 …\nthe server says: 2 …\nthe server says: 1 …$/m,
+    /^refused: too far to count$/m
+  ],
   layers: [/^--- over TCP\n1 \+ 2 = 3\n20 \+ 22 = 42$/m, /^--- in memory.*\n1 \+ 2 = 3\n20 \+ 22 = 42$/m]
 }
 
