@@ -258,6 +258,22 @@ export const all: ReadonlyArray<Workload> = [
     targets: []
   }),
   inMemory({
+    id: "W7-framed",
+    title: "in memory: length-prefixed frames of 64 bytes by Framed.receive, and as a stream",
+    unit: "frame",
+    name: "framed",
+    peers: [wire],
+    more: [
+      entry(wire, "framed-messages", "(messages)"),
+      entry(wire, "frames", "(readExactly)"),
+      entry("go", "frames")
+    ],
+    targets: [
+      { metric: "rate", of: wire, versus: `${wire} (readExactly)`, atLeast: 0.7 },
+      { metric: "rate", of: `${wire} (messages)`, versus: `${wire} (readExactly)`, atLeast: 0.7 }
+    ]
+  }),
+  inMemory({
     id: "W7-readUntil",
     title: 'in memory: readUntil("\\r\\n\\r\\n") over heads of 256 bytes',
     unit: "head",

@@ -1,6 +1,6 @@
 // The library's reader in memory, fed by hand.
 import { Effect, Stream } from "effect"
-import { StreamReader } from "effect-wire"
+import { Codec, Framed, Framing, StreamReader } from "effect-wire"
 import { expected, type Found, measure, measureLongLine, name, pieces, unknownCase } from "./shared.ts"
 
 type Consume = (reader: StreamReader.StreamReader, found: Found) => Effect.Effect<void, unknown>
@@ -39,6 +39,25 @@ const frames: Consume = Effect.fnUntraced(function* (reader, found) {
   }
 })
 
+const framing = Framing.lengthPrefixed({ width: 4 })
+
+const countFrame = (found: Found, frame: Uint8Array): void => {
+  found.messages++
+  found.bytes += 4 + frame.length
+}
+
+const framed: Consume = Effect.fnUntraced(function* (reader, found) {
+  const { receive } = Framed.receiver(reader, framing, Codec.bytes)
+  for (let i = 0; i < expected.messages; i++) countFrame(found, yield* receive)
+})
+
+const framedMessages: Consume = (reader, found) =>
+  Stream.runForEachArray(Framed.receiver(reader, framing, Codec.bytes).messages, (frames) =>
+    Effect.sync(() => {
+      for (const frame of frames) countFrame(found, frame)
+    })
+  )
+
 const readUntil: Consume = Effect.fnUntraced(function* (reader, found) {
   for (let i = 0; i < expected.messages; i++) {
     const head = yield* reader.readUntil("\r\n\r\n")
@@ -52,6 +71,8 @@ const cases: Record<string, Consume | undefined> = {
   lines,
   "lines-one-by-one": linesOneByOne,
   frames,
+  framed,
+  "framed-messages": framedMessages,
   readUntil
 }
 

@@ -12,6 +12,8 @@ const PIECE = 65_521
 
 const message = (): Buffer => {
   switch (name) {
+    case "framed":
+    case "framed-messages":
     case "frames": {
       const frame = Buffer.alloc(64, "f")
       frame.writeUInt32BE(60)
