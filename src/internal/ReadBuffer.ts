@@ -9,6 +9,9 @@ export interface Match {
 
 const FIRST_BLOCK = 256
 
+/** A list of more chunks than this is not kept when they are used up. */
+const LONG = 32
+
 /**
  * Received chunks in order, kept as they came.
  *
@@ -17,8 +20,11 @@ const FIRST_BLOCK = 256
  */
 export class ReadBuffer {
   size = 0
-  private chunks: Array<Uint8Array> = []
+  // From `head` to before `tail`; the other places are empty. Its length is left alone: V8 gives the memory of a short
+  // array back when its last element is removed, and takes it again for the next one.
+  private chunks: Array<Uint8Array | undefined> = []
   private head = 0
+  private tail = 0
   // Bytes of the head chunk that are consumed already.
   private offset = 0
 
@@ -30,17 +36,17 @@ export class ReadBuffer {
   private scanStart = 0
 
   push(chunk: Uint8Array): void {
-    this.chunks.push(chunk)
+    this.chunks[this.tail++] = chunk
     this.size += chunk.length
   }
 
   /** Removes and returns the first `n` bytes; `n` is at most `size`. */
   take(n: number): Uint8Array {
     // A whole chunk that came alone, which is what most reads find.
-    if (n === this.size && this.offset === 0 && this.chunks.length === 1) {
-      this.sought = undefined
-      this.size = 0
-      return this.chunks.pop() ?? empty
+    if (n === this.size && this.offset === 0 && this.tail === 1) {
+      const only = this.chunks[0]
+      this.clear()
+      return only ?? empty
     }
     const bytes = this.peek(n)
     this.discard(n)
@@ -140,14 +146,9 @@ export class ReadBuffer {
 
   /** Removes the first `n` bytes. */
   discard(n: number): void {
+    if (n === this.size) return this.clear()
     this.sought = undefined
     this.size -= n
-    if (this.size === 0) {
-      this.chunks.length = 0
-      this.head = 0
-      this.offset = 0
-      return
-    }
     let rest = n + this.offset
     let head = this.head
     for (
@@ -157,24 +158,34 @@ export class ReadBuffer {
     ) {
       rest -= chunk.length
       // Not held any longer, though its place in the list is kept for a while.
-      this.chunks[head++] = empty
+      this.chunks[head++] = undefined
     }
     this.head = head
     this.offset = rest
     // Dropping used chunks when they are the larger part keeps the cost constant per chunk.
-    if (head > 32 && head * 2 > this.chunks.length) {
+    if (head > LONG && head * 2 > this.tail) {
       this.chunks.splice(0, head)
+      this.tail -= head
       this.head = 0
     }
   }
 
+  private clear(): void {
+    if (this.tail > LONG) this.chunks = []
+    else for (let i = this.head; i < this.tail; i++) this.chunks[i] = undefined
+    this.sought = undefined
+    this.size = 0
+    this.head = 0
+    this.tail = 0
+    this.offset = 0
+  }
+
   /** Removes everything, as the chunks it came in. */
   takeChunks(): Array<Uint8Array> {
-    const chunks = this.head === 0 ? this.chunks : this.chunks.slice(this.head)
+    const chunks = this.chunks.slice(this.head, this.tail).filter((chunk) => chunk !== undefined)
     const first = chunks[0]
     if (this.offset > 0 && first !== undefined) chunks[0] = first.subarray(this.offset)
-    this.chunks = []
-    this.discard(this.size)
+    this.clear()
     return chunks
   }
 

@@ -85,6 +85,11 @@ export class Outbox {
   take(most: number): ReadonlyArray<Chunk> {
     const isAll = this.bytes <= most
     stage.taker = isAll && stage.owner === this ? this : undefined
+    if (isAll && this.chunks.length === 0) {
+      stage.owner = undefined
+      this.bytes = 0
+      return [stage.slab.subarray(stage.start, stage.used)]
+    }
     this.seal()
     const { chunks } = this
     if (isAll) {

@@ -22,14 +22,18 @@ const shared = allocate(BUFFER_BYTES)
 let slab = allocate(SLAB_BYTES)
 let used = 0
 
+// Most messages of a protocol's are as long as the one before.
+let head = shared.subarray(0, 0)
+
 const copyOut = (buffer: Uint8Array, bytes: number): Uint8Array => {
   if (bytes > SLAB_BYTES / 4) return buffer.slice(0, bytes)
   if (used + bytes > SLAB_BYTES) {
     slab = allocate(SLAB_BYTES)
     used = 0
   }
-  const copy = slab.subarray(used, used + bytes)
-  copy.set(buffer.subarray(0, bytes))
+  if (head.buffer !== buffer.buffer || head.length !== bytes) head = new Uint8Array(buffer.buffer, 0, bytes)
+  const copy = new Uint8Array(slab.buffer, used, bytes)
+  copy.set(head)
   used += bytes
   return copy
 }
