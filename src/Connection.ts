@@ -45,7 +45,7 @@ import type { NetAddress } from "effect/net"
 import { Socket } from "effect/socket"
 import { ConnectionCore, type Settings } from "./internal/ConnectionCore.ts"
 import * as Limits from "./internal/limits.ts"
-import { formatTarget } from "./internal/target.ts"
+import { formatTarget, hostOf } from "./internal/target.ts"
 import * as MemoryTransport from "./MemoryTransport.ts"
 import { type ConnectOptions, Network, type Target } from "./Network.ts"
 import * as Proxy from "./Proxy.ts"
@@ -53,7 +53,8 @@ import * as SocketTransport from "./SocketTransport.ts"
 import { type ConnectionError, TimeoutError } from "./StreamError.ts"
 import * as StreamReader from "./StreamReader.ts"
 import * as StreamWriter from "./StreamWriter.ts"
-import type { Kind, TlsInfo, Transport } from "./Transport.ts"
+import * as Tls from "./Tls.ts"
+import type { Kind, Transport } from "./Transport.ts"
 import * as WebStreamTransport from "./WebStreamTransport.ts"
 
 /**
@@ -74,7 +75,7 @@ export interface ConnectionInfo {
   readonly localAddress: NetAddress.SocketAddress | undefined
   readonly remoteAddress: NetAddress.SocketAddress | undefined
   readonly transport: Kind
-  readonly tls?: TlsInfo | undefined
+  readonly tls?: Tls.TlsInfo | undefined
   /** Whom the connection speaks to through proxies, as `connect` was given it. `remoteAddress` is the first proxy's. */
   readonly target?: string | undefined
   readonly openedAt: DateTime.Utc
@@ -108,6 +109,16 @@ export interface Connection {
    * not end a connection.
    */
   readonly closed: Effect.Effect<void, ConnectionError>
+  /**
+   * Makes TLS of a plain connection (STARTTLS), within `handshakeTimeout`. What was written before is sent first; what is
+   * written meanwhile waits. Reader, writer, limits and timeouts stay the same.
+   *
+   * Fails with `ConnectionError` (operation `handshake`) and `TimeoutError` (operation `handshake`); the connection has
+   * ended then, as it has when this is interrupted. It is left as it was by `PlaintextBuffered` (see `leftover`) and by
+   * `Unsupported`: over a transport that knows no TLS, or for the second time. A client verifies the certificate for the
+   * host that was connected to unless `servername` says otherwise; with neither, it is a `RangeError` defect.
+   */
+  readonly upgradeTls: (options: Tls.UpgradeOptions) => Effect.Effect<void, ConnectionError | TimeoutError>
 }
 
 /**
@@ -146,6 +157,17 @@ export const isWhole = (self: Connection): boolean => coreOf(self).isWhole
  * @internal
  */
 export const broken = (self: Connection): Effect.Effect<ConnectionError | undefined> => coreOf(self).broken
+
+/**
+ * The server's handshake with a client that was just accepted.
+ *
+ * @internal
+ */
+export const secure = (
+  self: Connection,
+  settings: Tls.ServerSettings
+): Effect.Effect<void, ConnectionError | TimeoutError> =>
+  coreOf(self).upgradeTls(Tls.serverHandshake(settings), "feed")
 
 /**
  * Options of a connection, whatever it runs on. Values out of range are `RangeError` defects where the options are given.
@@ -232,6 +254,21 @@ class ConnectionImpl implements Connection {
     return this.core.closed
   }
 
+  private get host(): string | undefined {
+    const { connectedTo } = this.core
+    return connectedTo === undefined ? undefined : hostOf(connectedTo)
+  }
+
+  upgradeTls(options: Tls.UpgradeOptions): Effect.Effect<void, ConnectionError | TimeoutError> {
+    return Effect.suspend(() => {
+      const handshake =
+        options.role === "client"
+          ? Tls.clientHandshake(Tls.checkClient(options), this.host)
+          : Tls.serverHandshake(Tls.checkServer(options))
+      return this.core.upgradeTls(handshake, options.leftover ?? "fail")
+    })
+  }
+
   withTimeouts(options: Timeouts): ConnectionImpl {
     const { reading, writing } = this.timeouts
     const choose = (name: "read" | "write" | "idle", present: number): number =>
@@ -302,13 +339,19 @@ export interface ConnectionOptions extends Options, ConnectOptions {
    * target. `connectTimeout` covers all of it, and `happyEyeballs` and `localAddress` apply to the first. Default none.
    */
   readonly proxy?: Proxy.Proxy | ReadonlyArray<Proxy.Proxy> | undefined
+  /**
+   * Speak TLS from the beginning: with what the platform trusts, and the target's host as the name, or as the options say.
+   * Through a proxy, TLS is spoken with the target, inside the tunnel. Default: not.
+   */
+  readonly tls?: true | Tls.ClientOptions | undefined
 }
 
 /**
  * Connects to a target, within `connectTimeout` (10 seconds unless set). The connection belongs to the scope.
  *
  * Fails with `ConnectionError` (operation `connect`) when nobody listens, the name does not resolve, the target is no
- * address, a proxy refuses, …, and with `TimeoutError` (operation `connect`). Interrupting it leaves nothing behind.
+ * address, a proxy refuses, …, and with `TimeoutError` (operation `connect`); with `tls`, both also with the operation
+ * `handshake`, for which `handshakeTimeout` is the limit. Interrupting it leaves nothing behind.
  *
  * @category constructors
  * @since 0.1.0
@@ -320,9 +363,12 @@ export const connect = (
   Effect.suspend(() => {
     const settings = checkOptions(options)
     const proxies = options?.proxy === undefined ? [] : Arr.ensure(options.proxy)
-    return Arr.isReadonlyArrayNonEmpty(proxies)
+    const plain = Arr.isReadonlyArrayNonEmpty(proxies)
       ? connectThrough(proxies, target, options, settings)
       : connectTo(target, options, settings)
+    if (options?.tls === undefined) return plain
+    const handshake = Tls.clientHandshake(Tls.checkClient(options.tls), hostOf(target))
+    return owned(Effect.tap(plain, ({ core }) => core.upgradeTls(handshake, "feed")))
   })
 
 const connectTo = (
@@ -332,7 +378,21 @@ const connectTo = (
 ): Effect.Effect<ConnectionImpl, ConnectionError | TimeoutError, Network | Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Network.use((network) => restore(network.connect(target, options))).pipe(
-      Effect.flatMap((transport) => acquire(transport, settings))
+      Effect.flatMap((transport) => acquire(transport, settings)),
+      Effect.map((connection) => {
+        connection.core.connectedTo = target
+        return connection
+      })
+    )
+  )
+
+/** A scope that ends at once if it comes to nothing, and with the caller's otherwise. */
+const owned = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R | Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.flatMap(Effect.scope, Scope.fork), (scope) =>
+      Effect.onExit(Scope.provide(restore(self), scope), (exit) =>
+        Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void
+      )
     )
   )
 
@@ -345,7 +405,7 @@ const connectThrough = (
   target: Target,
   options: ConnectionOptions | undefined,
   settings: Settings
-): Effect.Effect<Connection, ConnectionError | TimeoutError, Network | Scope.Scope> => {
+): Effect.Effect<ConnectionImpl, ConnectionError | TimeoutError, Network | Scope.Scope> => {
   const duration = Limits.connectTimeout(options?.connectTimeout)
   const address = formatTarget(target)
   const hops = [...proxies.slice(1).map((proxy) => proxy.target), target]
@@ -356,6 +416,7 @@ const connectThrough = (
     const handshaking = connection.withTimeouts(unlimited)
     for (const [proxy, hop] of Arr.zip(proxies, hops)) yield* Proxy.tunnel(handshaking, proxy, hop)
     connection.core.target = address
+    connection.core.connectedTo = target
     return connection
   })
   const timed = Duration.isFinite(duration)
@@ -364,14 +425,7 @@ const connectThrough = (
         orElse: () => Effect.fail(new TimeoutError({ operation: "connect", duration, address }))
       })
     : connected
-  // A scope that ends at once if the connection comes to nothing, and with the caller's otherwise.
-  return Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(Effect.flatMap(Effect.scope, Scope.fork), (scope) =>
-      Effect.onExit(Scope.provide(restore(timed), scope), (exit) =>
-        Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void
-      )
-    )
-  )
+  return owned(timed)
 }
 
 /**

@@ -52,8 +52,16 @@ import * as Connection from "./Connection.ts"
 import * as Framed from "./Framed.ts"
 import type { Framing } from "./Framing.ts"
 import type { Settings } from "./internal/ConnectionCore.ts"
+import { formatListen } from "./internal/target.ts"
 import { type ListenAddress, type Listener, type ListenOptions, Network, type UnixTarget } from "./Network.ts"
-import type { ListenError } from "./StreamError.ts"
+import {
+  type ConnectionError,
+  ListenError,
+  type ListenErrorReason,
+  type TimeoutError,
+  Unsupported
+} from "./StreamError.ts"
+import * as Tls from "./Tls.ts"
 import type { Transport } from "./Transport.ts"
 
 /**
@@ -67,7 +75,8 @@ export const TypeId = "~effect-wire/Server"
 /**
  * What happens in a server, as it happens:
  *
- * - `Opened`: a connection was accepted and its handler is about to run.
+ * - `Opened`: a connection was accepted, with TLS if that was asked for, and its handler is about to run.
+ * - `HandshakeFailed`: a connection was accepted and came to nothing, because its TLS handshake failed or took too long.
  * - `Closed`: a connection has ended; `exit` is its handler's.
  * - `AcceptFailed`: the system could not accept (out of descriptors); it is tried again after pauses of 100 ms to 1 s.
  * - `ShuttingDown`: the server has stopped accepting.
@@ -81,6 +90,11 @@ export type ServerEvent = Data.TaggedEnum<{
     readonly id: string
     readonly info: Connection.ConnectionInfo
     readonly exit: Exit.Exit<unknown, unknown>
+  }
+  HandshakeFailed: {
+    readonly id: string
+    readonly info: Connection.ConnectionInfo
+    readonly error: ConnectionError | TimeoutError
   }
   AcceptFailed: { readonly error: ListenError }
   ShuttingDown: { readonly activeConnections: number }
@@ -161,6 +175,11 @@ export type Handler<E, R> = (connection: Connection.Connection) => Effect.Effect
 export interface Options<E = unknown, R = never> extends Connection.Options, ListenOptions {
   /** Where to listen; several listeners with port 0 share one port. An address that is named twice counts once. */
   readonly listen: ListenAddress | ReadonlyArray<ListenAddress>
+  /**
+   * Speak TLS with every client. The handshake is part of the connection: it counts for `maxConnections`, for at most
+   * `handshakeTimeout`. One that fails is an event, `HandshakeFailed`, and nothing else. Default: no TLS.
+   */
+  readonly tls?: Tls.ServerOptions | undefined
   /** How many connections are served at once; more wait until one ends. Default: no limit. */
   readonly maxConnections?: number | undefined
   /** Runs for each handler that fails or dies. Default: an error in the log, with the peer's address. */
@@ -183,6 +202,8 @@ interface Client {
   readonly connection: Connection.Connection
   /** Whether its handler still runs; afterwards the connection is only closing. */
   handling: boolean
+  /** Whether it has come to its handler, which follows a TLS handshake. */
+  isOpen: boolean
   fate: keyof ShutdownReport
   readonly fiber: Fiber.Fiber<unknown, unknown>
 }
@@ -203,6 +224,7 @@ export const serve = <E, R, R2 = never>(
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const settings = checkOptions(options)
+      if (settings.tls !== undefined) yield* restore(checkTls(settings.tls, options.listen))
       const listening = yield* Scope.fork(yield* Effect.scope)
       const listeners = yield* restore(Scope.provide(listenAll(options.listen, options), listening))
       const context = yield* Effect.context<Exclude<R | R2, Scope.Scope>>()
@@ -236,13 +258,28 @@ export const serve = <E, R, R2 = never>(
         return options.interruptOnDisconnect === true ? Effect.raceFirst(handled, lost(connection)) : handled
       }
 
+      const handleOpened = (client: Client): Effect.Effect<unknown, E, R | R2> => {
+        supervisor.opened(client)
+        return handle(client.connection)
+      }
+
+      const { tls } = settings
+      const serveClient =
+        tls === undefined
+          ? handleOpened
+          : (client: Client) =>
+              Effect.matchEffect(Connection.secure(client.connection, tls), {
+                onFailure: (error) => Effect.sync(() => supervisor.refused(client, error)),
+                onSuccess: () => handleOpened(client)
+              })
+
       // The fiber runs from here and now, so that there is no moment in which nobody owns the transport.
       const start = (transport: Transport): void => {
         const serving = Effect.uninterruptibleMask((restore) =>
           Effect.withFiber((fiber) => {
             const connection = Connection.openIn(fiber, transport, settings)
-            const client = supervisor.opened(connection, fiber)
-            return restore(Effect.scoped(handle(connection))).pipe(
+            const client = supervisor.add(connection, fiber)
+            return restore(Effect.scoped(serveClient(client))).pipe(
               Effect.onExit((exit) => {
                 client.handling = false
                 return Connection.release(connection, exit)
@@ -348,14 +385,35 @@ export const run = <E, R, R2 = never>(
 
 interface ServerSettings extends Settings {
   readonly grace: Duration.Duration
+  readonly tls: Tls.ServerSettings | undefined
 }
+
+/** A certificate that does not work shall not show with the first client only. */
+const checkTls = (
+  settings: Tls.ServerSettings,
+  listen: ListenAddress | ReadonlyArray<ListenAddress>
+): Effect.Effect<void, ListenError, Network> =>
+  Network.use(({ checkTls }): Effect.Effect<void, ListenErrorReason> =>
+    checkTls === undefined
+      ? Effect.fail(new Unsupported({ detail: "this network knows no TLS" }))
+      : checkTls(settings)
+  ).pipe(
+    Effect.mapError(
+      (reason) =>
+        new ListenError({ reason, address: Arr.ensure<ListenAddress>(listen).map(formatListen).join(", ") })
+    )
+  )
 
 const checkOptions = (options: Options<never, unknown>): ServerSettings => {
   const { maxConnections } = options
   if (maxConnections !== undefined && (!Number.isSafeInteger(maxConnections) || maxConnections < 1)) {
     throw new RangeError(`maxConnections must be a positive integer, received ${maxConnections}`)
   }
-  return { ...Connection.checkOptions(options), grace: checkGrace(options.grace ?? DEFAULT_GRACE) }
+  return {
+    ...Connection.checkOptions(options),
+    grace: checkGrace(options.grace ?? DEFAULT_GRACE),
+    tls: options.tls && Tls.checkServer(options.tls)
+  }
 }
 
 const checkGrace = (input: Duration.Input): Duration.Duration => {
@@ -479,18 +537,29 @@ class Supervisor implements Server {
     return Effect.catch(listener.accept, retry)
   }
 
-  opened(connection: Connection.Connection, fiber: Fiber.Fiber<unknown, unknown>): Client {
-    const client: Client = { connection, handling: true, fate: "finished", fiber }
+  add(connection: Connection.Connection, fiber: Fiber.Fiber<unknown, unknown>): Client {
+    const client: Client = { connection, handling: true, isOpen: false, fate: "finished", fiber }
     this.clients.add(client)
     this.empty.closeUnsafe()
-    this.publish(() => ServerEvent.Opened({ id: connection.id, info: connection.info }))
     return client
+  }
+
+  opened(client: Client): void {
+    const { connection } = client
+    client.isOpen = true
+    this.publish(() => ServerEvent.Opened({ id: connection.id, info: connection.info }))
+  }
+
+  refused({ connection }: Client, error: ConnectionError | TimeoutError): void {
+    this.publish(() => ServerEvent.HandshakeFailed({ id: connection.id, info: connection.info, error }))
   }
 
   ended(client: Client, exit: Exit.Exit<unknown, unknown>): void {
     this.clients.delete(client)
     if (this.report !== undefined) this.report[client.fate]++
-    this.publish(() => ServerEvent.Closed({ id: client.connection.id, info: client.connection.info, exit }))
+    if (client.isOpen) {
+      this.publish(() => ServerEvent.Closed({ id: client.connection.id, info: client.connection.info, exit }))
+    }
     if (this.clients.size === 0) this.empty.openUnsafe()
   }
 

@@ -249,14 +249,126 @@ export class PermissionDenied extends Schema.TaggedError<PermissionDenied>("effe
 }
 
 /**
- * TLS failed: the handshake, a certificate, or the record layer.
+ * What went wrong with TLS:
+ *
+ * - about the peer's certificate: `CertificateExpired`, `CertificateNotYetValid`, `SelfSigned`, `UnknownCa` (nobody who
+ *   is trusted vouches for it), `WrongHost` (it is for somebody else), `BadCertificate` (anything else);
+ * - nothing in common: `NoSharedVersion`, `NoSharedCipher`, `NoSharedAlpn`;
+ * - `ClientCertificateRequired`: the server wants a certificate from the client, who has shown none;
+ * - `Refused`: the peer gave up, with an alert that is the `code`; a `handshake_failure` may mean no shared cipher, or, in
+ *   TLS 1.2, a missing client certificate;
+ * - `NotTls`: what the peer sent is something else;
+ * - `InvalidIdentity`: the own certificate or key cannot be used;
+ * - `Failed`: anything else.
  *
  * @category reasons
  * @since 0.1.0
  */
-export class TlsError extends Schema.TaggedError<TlsError>("effect-wire/TlsError")("TlsError", reasonFields) {
+export const TlsErrorKind = Schema.Literals([
+  "CertificateExpired",
+  "CertificateNotYetValid",
+  "SelfSigned",
+  "UnknownCa",
+  "WrongHost",
+  "BadCertificate",
+  "NoSharedVersion",
+  "NoSharedCipher",
+  "NoSharedAlpn",
+  "ClientCertificateRequired",
+  "Refused",
+  "NotTls",
+  "InvalidIdentity",
+  "Failed"
+])
+
+/**
+ * What went wrong with TLS.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export type TlsErrorKind = typeof TlsErrorKind.Type
+
+/**
+ * TLS failed: the handshake, a certificate, or the record layer. `peer` is whom the peer was expected to be, or who it says
+ * it is; `detail` adds what the kind leaves open.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class TlsError extends Schema.TaggedError<TlsError>("effect-wire/TlsError")("TlsError", {
+  ...reasonFields,
+  kind: TlsErrorKind,
+  peer: Schema.optional(Schema.String),
+  detail: Schema.optional(Schema.String)
+}) {
   override get message(): string {
-    return "TLS failed"
+    const text = describeTls(this.kind, this.peer ?? "the peer")
+    return this.detail === undefined ? text : `${text}: ${this.detail}`
+  }
+}
+
+const describeTls = (kind: TlsErrorKind, peer: string): string => {
+  switch (kind) {
+    case "CertificateExpired":
+      return `the certificate of ${peer} has expired`
+    case "CertificateNotYetValid":
+      return `the certificate of ${peer} is not yet valid`
+    case "SelfSigned":
+      return `the certificate of ${peer} is self-signed; the option \`ca\` can make it trusted`
+    case "UnknownCa":
+      return `the certificate of ${peer} is not from an authority that is trusted; the option \`ca\` names others`
+    case "WrongHost":
+      return `the certificate is not for ${peer}`
+    case "BadCertificate":
+      return `the certificate of ${peer} is not accepted`
+    case "NoSharedVersion":
+      return `no TLS version in common with ${peer}`
+    case "NoSharedCipher":
+      return `no cipher in common with ${peer}`
+    case "NoSharedAlpn":
+      return `no application protocol (ALPN) in common with ${peer}`
+    case "ClientCertificateRequired":
+      return `a client certificate is required, and none was shown, between here and ${peer}`
+    case "Refused":
+      return `${peer} refused the TLS handshake`
+    case "NotTls":
+      return `what ${peer} sent is not TLS`
+    case "InvalidIdentity":
+      return "the own certificate or key cannot be used"
+    case "Failed":
+      return `TLS with ${peer} failed`
+  }
+}
+
+/**
+ * The peer ended the connection without TLS's own end (close_notify): somebody may have cut off bytes.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class TlsTruncated extends Schema.TaggedError<TlsTruncated>("effect-wire/TlsTruncated")(
+  "TlsTruncated",
+  reasonFields
+) {
+  override get message(): string {
+    return "the connection ended without a TLS close_notify: the input may be cut off"
+  }
+}
+
+/**
+ * A connection was to be upgraded to TLS while `bytes` plain bytes were received and not read. Nothing was changed: they can
+ * be read, or the upgrade be tried with `leftover` set to `"discard"` or `"feed"`.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class PlaintextBuffered extends Schema.TaggedError<PlaintextBuffered>("effect-wire/PlaintextBuffered")(
+  "PlaintextBuffered",
+  { ...reasonFields, bytes: Schema.Number }
+) {
+  override get message(): string {
+    return `${bytes(this.bytes)} of plain input not read before the upgrade to TLS; read them first, or set \`leftover\``
   }
 }
 
@@ -391,6 +503,8 @@ export const ConnectionErrorReason = Schema.Union([
   NotFound,
   PermissionDenied,
   TlsError,
+  TlsTruncated,
+  PlaintextBuffered,
   AddressInUse,
   AddressNotAvailable,
   InvalidAddress,
@@ -464,6 +578,7 @@ export const ListenErrorReason = Schema.Union([
   NameNotResolved,
   NotFound,
   ResourcesExhausted,
+  TlsError,
   Unsupported,
   UnknownReason
 ])
@@ -570,21 +685,71 @@ const reasonByCode: Record<string, ReasonClass | undefined> = {
 const codeOf = (cause: unknown): string | undefined =>
   Predicate.hasProperty(cause, "code") && typeof cause.code === "string" ? cause.code : undefined
 
+const tlsKindByCode: Record<string, TlsErrorKind | undefined> = {
+  CERT_HAS_EXPIRED: "CertificateExpired",
+  CERT_NOT_YET_VALID: "CertificateNotYetValid",
+  DEPTH_ZERO_SELF_SIGNED_CERT: "SelfSigned",
+  SELF_SIGNED_CERT_IN_CHAIN: "UnknownCa",
+  UNABLE_TO_GET_ISSUER_CERT: "UnknownCa",
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "UnknownCa",
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "UnknownCa",
+  CERT_UNTRUSTED: "UnknownCa",
+  ERR_TLS_CERT_ALTNAME_INVALID: "WrongHost",
+  HOSTNAME_MISMATCH: "WrongHost",
+  CERT_REVOKED: "BadCertificate",
+  CERT_REJECTED: "BadCertificate",
+  CERT_CHAIN_TOO_LONG: "BadCertificate",
+  CERT_SIGNATURE_FAILURE: "BadCertificate",
+  INVALID_CA: "BadCertificate",
+  INVALID_PURPOSE: "BadCertificate",
+  PATH_LENGTH_EXCEEDED: "BadCertificate",
+  UNSPECIFIED: "BadCertificate",
+  EE_KEY_TOO_SMALL: "BadCertificate",
+  CA_KEY_TOO_SMALL: "BadCertificate",
+  CA_MD_TOO_WEAK: "BadCertificate",
+  ERR_SSL_NO_SHARED_CIPHER: "NoSharedCipher",
+  ERR_SSL_NO_CIPHERS_AVAILABLE: "NoSharedCipher",
+  ERR_SSL_UNSUPPORTED_PROTOCOL: "NoSharedVersion",
+  ERR_SSL_VERSION_TOO_LOW: "NoSharedVersion",
+  ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: "NoSharedVersion",
+  ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL: "NoSharedAlpn",
+  ERR_SSL_NO_APPLICATION_PROTOCOL: "NoSharedAlpn",
+  ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE: "ClientCertificateRequired",
+  ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED: "ClientCertificateRequired",
+  ERR_SSL_WRONG_VERSION_NUMBER: "NotTls",
+  ERR_SSL_HTTP_REQUEST: "NotTls",
+  ERR_SSL_HTTPS_PROXY_REQUEST: "NotTls",
+  ERR_SSL_PACKET_LENGTH_TOO_LONG: "NotTls",
+  ERR_SSL_RECORD_LAYER_FAILURE: "NotTls",
+  EPROTO: "Failed"
+}
+
+/** What went wrong with TLS, if it is TLS that a code is about. */
+const tlsKindOf = (code: string): TlsErrorKind | undefined => {
+  const kind = tlsKindByCode[code]
+  if (kind !== undefined) return kind
+  if (code.startsWith("ERR_OSSL_")) return "InvalidIdentity"
+  if (!code.startsWith("ERR_SSL_") && !code.startsWith("ERR_TLS_")) return undefined
+  return code.includes("_ALERT_") ? "Refused" : "Failed"
+}
+
+const isConnectionErrorReason = Schema.is(ConnectionErrorReason)
+
 /**
- * The reason that a platform's error stands for, by its `code` (an errno name such as `ECONNRESET`).
+ * The reason that a platform's error stands for, by its `code` (an errno name such as `ECONNRESET`). A reason stands for
+ * itself.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const reasonFromCause = (cause: unknown): ConnectionErrorReason => {
+  if (isConnectionErrorReason(cause)) return cause
   const code = codeOf(cause)
   if (code === undefined) return new UnknownReason({ cause })
   const Reason = reasonByCode[code]
   if (Reason !== undefined) return new Reason({ code, cause })
-  if (code.startsWith("ERR_TLS_") || code.startsWith("ERR_SSL_") || code === "EPROTO") {
-    return new TlsError({ code, cause })
-  }
-  return new UnknownReason({ code, cause })
+  const kind = tlsKindOf(code)
+  return kind === undefined ? new UnknownReason({ code, cause }) : new TlsError({ code, cause, kind })
 }
 
 /**

@@ -29,8 +29,10 @@
  *
  * @since 0.1.0
  */
+import type { Effect } from "effect"
 import type { NetAddress } from "effect/net"
-import type { ConnectionError } from "./StreamError.ts"
+import type { ConnectionError, ConnectionErrorReason } from "./StreamError.ts"
+import type { Handshake, TlsInfo } from "./Tls.ts"
 
 /**
  * What a transport tells its connection. See the module's description for when each is called.
@@ -43,21 +45,6 @@ export interface Handler {
   readonly onEnd: () => void
   readonly onDrain: () => void
   readonly onClosed: (error?: ConnectionError) => void
-}
-
-/**
- * TLS facts of a connection.
- *
- * @category models
- * @since 0.1.0
- */
-export interface TlsInfo {
-  readonly protocol: string
-  readonly cipher: string
-  readonly alpn: string | undefined
-  readonly authorized: boolean
-  readonly peerCertificate: unknown
-  readonly servername: string | undefined
 }
 
 /**
@@ -99,4 +86,13 @@ export interface Transport {
   readonly end: () => void
   readonly close: () => void
   readonly abort: () => void
+  /**
+   * Makes TLS of it, after `start`, while nothing is buffered and neither direction has ended. `leftover` is the beginning
+   * of what the peer sends. From the call on, the handler is told nothing but `onClosed`, and that only until the new
+   * transport, which is to be started, takes over. A failed handshake has closed the transport, an interrupted one
+   * aborted it.
+   */
+  readonly upgradeTls?:
+    | ((handshake: Handshake, leftover: Uint8Array) => Effect.Effect<Transport, ConnectionErrorReason>)
+    | undefined
 }

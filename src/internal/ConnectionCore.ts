@@ -1,15 +1,23 @@
-import { type Clock, type Context, Deferred, Effect, Exit, Latch } from "effect"
+import { Cause, type Clock, type Context, Deferred, Duration, Effect, Exit, Latch, Option } from "effect"
 import { NetAddress } from "effect/net"
+import type { Target } from "../Network.ts"
 import {
+  BrokenPipe,
   ConnectionAborted,
   ConnectionClosed,
   ConnectionError,
-  type ConnectionErrorReason
+  type ConnectionErrorReason,
+  ConnectionReset,
+  PlaintextBuffered,
+  TimeoutError,
+  Unsupported
 } from "../StreamError.ts"
+import type { Handshake } from "../Tls.ts"
 import type { Handler, Transport } from "../Transport.ts"
 import { type Deadline, Deadlines, type Surroundings, type TimeLimits } from "./Deadlines.ts"
+import { empty } from "./bytes.ts"
 import { Input } from "./Input.ts"
-import type { Watermarks } from "./limits.ts"
+import { noTimeouts, type Watermarks } from "./limits.ts"
 import { Output } from "./Output.ts"
 
 /** The options of a connection, checked. Times are milliseconds, infinite where there is no limit. */
@@ -31,14 +39,17 @@ let connections = 0
  * finished (the transport has let go).
  */
 export class ConnectionCore implements Handler, Surroundings {
-  readonly transport: Transport
+  transport: Transport
   readonly openedAt: number
   readonly input: Input
   readonly output: Output
   /** Whom the bytes are for, where the transport's peer is a proxy. */
   target: string | undefined = undefined
+  /** What `connect` was given. */
+  connectedTo: Target | undefined = undefined
   private readonly settings: Settings
   deadlines: Deadlines | undefined = undefined
+  private readonly kind: string
   private readonly number = ++connections
   private readonly clock: Clock.Clock
   private readonly context: Context.Context<never>
@@ -50,9 +61,12 @@ export class ConnectionCore implements Handler, Surroundings {
   private peerEnded = false
   private discarded = 0
   private closeDeadline: Deadline | undefined = undefined
+  // A handshake: not begun, going on (`gone` once the transport has let go meanwhile), or over.
+  private upgrade: "none" | "started" | "gone" | "over" = "none"
 
   constructor(transport: Transport, settings: Settings, clock: Clock.Clock, context: Context.Context<never>) {
     this.transport = transport
+    this.kind = transport.kind
     this.openedAt = clock.currentTimeMillisUnsafe()
     this.settings = settings
     this.clock = clock
@@ -69,7 +83,7 @@ export class ConnectionCore implements Handler, Surroundings {
   }
 
   get id(): string {
-    return `${this.transport.kind}-${this.number}`
+    return `${this.kind}-${this.number}`
   }
 
   get address(): string | undefined {
@@ -114,6 +128,8 @@ export class ConnectionCore implements Handler, Surroundings {
   // than the close timeout, or sends more than the budget, is cut off.
   get close(): Effect.Effect<void> {
     return Effect.suspend(() => {
+      // What was written waits for the handshake: there is nobody yet whom it could be sent to.
+      if (this.isUpgrading()) this.abortNow()
       if (this.state === "open") {
         this.state = "closing"
         this.severed?.openUnsafe()
@@ -143,6 +159,101 @@ export class ConnectionCore implements Handler, Surroundings {
     this.transport.abort()
   }
 
+  /** Makes TLS of the connection. It is over if that fails, unless the handshake was not begun. */
+  upgradeTls(
+    request: Handshake,
+    leftover: "fail" | "discard" | "feed"
+  ): Effect.Effect<void, ConnectionError | TimeoutError> {
+    const duration = request.settings.handshakeTimeout
+    const upgraded = Effect.flatMap(this.beginUpgrade(leftover), (received) =>
+      Effect.mapError(
+        this.transport.upgradeTls?.(request, received) ?? Effect.fail(new Unsupported({})),
+        (reason) => this.error("handshake", reason)
+      )
+    )
+    const tooSlow = Effect.suspend(() =>
+      Effect.fail(new TimeoutError({ operation: "handshake", duration, address: this.address }))
+    )
+    const timed = Duration.isFinite(duration)
+      ? Effect.timeoutOrElse(upgraded, { duration, orElse: () => tooSlow })
+      : upgraded
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Effect.exit(restore(timed)), (exit) => {
+        if (Exit.isSuccess(exit)) this.upgraded(exit.value)
+        else this.notUpgraded(exit.cause)
+        return Exit.asVoid(exit)
+      })
+    )
+  }
+
+  // Everything written has to be sent first. Gives what was received and belongs to the handshake.
+  private beginUpgrade(
+    leftover: "fail" | "discard" | "feed"
+  ): Effect.Effect<Uint8Array, ConnectionError | TimeoutError> {
+    return Effect.suspend(() => {
+      const obstacle = this.obstacle(leftover)
+      if (obstacle !== undefined) return Effect.fail(this.error("handshake", obstacle))
+      if (!this.output.hold()) {
+        return Effect.flatMap(this.output.flush(noTimeouts), () => this.beginUpgrade(leftover))
+      }
+      this.upgrade = "started"
+      const received = this.input.detach()
+      return Effect.succeed(leftover === "discard" ? empty : received)
+    })
+  }
+
+  private obstacle(leftover: "fail" | "discard" | "feed"): ConnectionErrorReason | undefined {
+    const { transport } = this
+    if (this.state !== "open") return new ConnectionClosed({})
+    if (this.upgrade !== "none" || transport.kind === "tls") {
+      return new Unsupported({ detail: "the connection is upgraded to TLS already" })
+    }
+    if (transport.upgradeTls === undefined) {
+      return new Unsupported({ detail: `a ${transport.kind} connection cannot be upgraded to TLS` })
+    }
+    const { size } = this.input.buffer
+    if (leftover === "fail" && size > 0) return new PlaintextBuffered({ bytes: size })
+    if (this.peerEnded) return new ConnectionReset({})
+    return this.output.hasEnded ? new BrokenPipe({}) : undefined
+  }
+
+  private upgraded(transport: Transport): void {
+    this.upgrade = "over"
+    this.transport = transport
+    transport.start(this)
+    if (this.state === "open") {
+      this.output.release(transport)
+      this.input.attach(transport)
+    } else {
+      transport.abort()
+    }
+  }
+
+  private notUpgraded(cause: Cause.Cause<ConnectionError | TimeoutError>): void {
+    const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+    const isGone = this.upgrade === "gone"
+    if (this.upgrade === "none" && error?._tag === "ConnectionError") return
+    this.upgrade = "over"
+    if (error !== undefined && this.state === "open") {
+      this.output.fail(() => error)
+      this.input.fail(() => error)
+      if (error._tag === "ConnectionError" && this.state === "open") {
+        this.failure = error
+        this.state = "closing"
+        this.severed?.openUnsafe()
+        this.armClose()
+        if (isGone) this.onClosed()
+        return
+      }
+    }
+    this.abortNow()
+    if (isGone) this.onClosed()
+  }
+
+  private isUpgrading(): boolean {
+    return this.upgrade === "started" || this.upgrade === "gone"
+  }
+
   readonly onData = (chunk: Uint8Array): void => {
     if (this.state === "open") return this.input.feed(chunk)
     this.discarded += chunk.length
@@ -162,6 +273,11 @@ export class ConnectionCore implements Handler, Surroundings {
 
   readonly onClosed = (error?: ConnectionError): void => {
     if (this.state === "finished") return
+    if (this.state === "open" && this.isUpgrading()) {
+      // Whoever waits for the handshake says why.
+      this.upgrade = "gone"
+      return
+    }
     const local = this.state !== "open"
     this.state = "finished"
     this.disarmClose()
@@ -174,9 +290,13 @@ export class ConnectionCore implements Handler, Surroundings {
     this.severed?.openUnsafe()
   }
 
-  private awaitPeer(): void {
+  private armClose(): void {
     const limits: TimeLimits = { operation: "close", timeout: this.settings.closeTimeout, idle: Infinity }
     this.closeDeadline = Deadlines.ofClosing(this.clock).arm(limits, () => this.abortNow())
+  }
+
+  private awaitPeer(): void {
+    this.armClose()
     if (this.peerEnded || !this.transport.canEnd) this.transport.close()
     else this.transport.resume()
   }

@@ -67,7 +67,14 @@ export class Input {
   attach(source: Source): void {
     this.source = source
     this.paused = true
-    if (source.readAhead) this.resumeSource()
+    if (source.readAhead || this.first !== undefined) this.resumeSource()
+  }
+
+  /** Lets go of the source, and gives what came from it and was not read. */
+  detach(): Uint8Array {
+    this.source?.pause()
+    this.source = undefined
+    return this.buffer.take(this.buffer.size)
   }
 
   feed(chunk: Uint8Array): void {

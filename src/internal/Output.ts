@@ -22,10 +22,12 @@ interface Waiter {
  * each with its whole write, until the transport has drained to the low watermark.
  */
 export class Output {
-  private readonly transport: Transport
+  private transport: Transport
   private readonly surroundings: Surroundings & { readonly timed: Deadlines }
   private marks: Watermarks
   private congested = false
+  // What carries the bytes is being changed: writers wait, as if it were congested.
+  private held = false
   // What new writes fail with: the end of this direction, a local close, or the connection's failure.
   private refusal: Refusal | undefined = undefined
   // Why nothing can be sent any more.
@@ -63,9 +65,27 @@ export class Output {
     return this.transport.bufferedBytes
   }
 
+  get hasEnded(): boolean {
+    return this.half !== "none"
+  }
+
   setWatermarks(marks: Watermarks): void {
     this.marks = marks
     if (this.transport.bufferedBytes > marks.high) this.congested = true
+    this.advance()
+  }
+
+  /** Lets nothing through until `release`; `false`, and nothing done, while something is on its way. */
+  hold(): boolean {
+    if (this.offers > 0 || this.transport.bufferedBytes > 0) return false
+    this.held = true
+    this.congested = true
+    return true
+  }
+
+  release(transport: Transport): void {
+    this.transport = transport
+    this.held = false
     this.advance()
   }
 
@@ -235,8 +255,8 @@ export class Output {
     }
     do {
       this.advancing = "yes"
-      if (this.congested && this.transport.bufferedBytes <= this.marks.low) this.relieve()
-      if (this.half === "requested" && this.offers === 0 && !this.hasFailed()) {
+      if (this.congested && !this.held && this.transport.bufferedBytes <= this.marks.low) this.relieve()
+      if (this.half === "requested" && !this.held && this.offers === 0 && !this.hasFailed()) {
         this.half = "sent"
         this.transport.end()
       }

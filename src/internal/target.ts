@@ -135,6 +135,13 @@ export const parseTarget = (target: Target): Result.Result<TargetDestination, In
   return "path" in target ? parseUnix(target.path) : parseHostPort(target)
 }
 
+/** The name or the IP address of a target that has one. */
+export const hostOf = (target: Target): string | undefined => {
+  const parsed = Result.getOrUndefined(parseTarget(target))
+  if (parsed === undefined || parsed._tag === "Unix") return undefined
+  return parsed._tag === "Host" ? parsed.host : NetAddress.formatHost(parsed.address)
+}
+
 /** Where `address` says to listen. Port 0, and no port, stand for a free one. */
 export const parseListen = (address: ListenAddress): Result.Result<ListenDestination, InvalidAddress> => {
   if (address.path !== undefined) return parseUnix(address.path)

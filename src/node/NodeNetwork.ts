@@ -40,6 +40,7 @@ import {
 } from "../StreamError.ts"
 import type { Transport } from "../Transport.ts"
 import { interfaceScopeIds } from "./internal/interfaces.ts"
+import * as Tls from "./internal/tls.ts"
 import * as NodeTransport from "./NodeTransport.ts"
 
 /** More failures to accept than these are not kept for `accept`: they tell nothing new. */
@@ -450,7 +451,8 @@ export const layerWithResolver: Layer.Layer<Network, never, AddressResolver.Addr
   Effect.map(Effect.service(AddressResolver.AddressResolver), (resolver) =>
     Network.of({
       connect: Dialer.make({ resolver, connectOne }),
-      listen: makeListen(resolver)
+      listen: makeListen(resolver),
+      checkTls: Tls.check
     })
   )
 )

@@ -3,13 +3,21 @@
  *
  * @since 0.1.0
  */
+import { Effect } from "effect"
 import { NetAddress } from "effect/net"
 import * as net from "node:net"
 import type { Duplex } from "node:stream"
-import { ConnectionAborted, ConnectionError, connectionErrorFromCause } from "../StreamError.ts"
+import {
+  ConnectionAborted,
+  ConnectionError,
+  type ConnectionErrorReason,
+  connectionErrorFromCause
+} from "../StreamError.ts"
 import { interfaceScopeIds } from "./internal/interfaces.ts"
 import { type Chunk, Outbox } from "./internal/outbox.ts"
 import { readIntoBuffer } from "./internal/receiving.ts"
+import { TlsLayer } from "./internal/tls.ts"
+import type { Handshake, TlsInfo } from "../Tls.ts"
 import type { Handler, Kind, Transport } from "../Transport.ts"
 
 /**
@@ -131,12 +139,17 @@ const operationOf = (cause: unknown): "read" | "write" =>
 // What is called later takes the transport as its argument: a function of its own for each would cost memory.
 const tick = (transport: DuplexTransport): void => transport.onTick()
 const move = (transport: DuplexTransport): void => transport.move()
-const finish = (transport: DuplexTransport): void => transport.finish()
 const reportEnd = (transport: DuplexTransport): void => transport.reportEnd()
+
+interface Secured {
+  readonly layer: TlsLayer
+  readonly info: TlsInfo
+}
 
 class DuplexTransport implements Transport {
   readonly kind: Kind
-  readonly canEnd = true
+  readonly tls: TlsInfo | undefined
+  readonly canEnd: boolean
   readonly readAhead = true
   private duplex: Duplex
   private readonly isSocket: boolean
@@ -168,9 +181,15 @@ class DuplexTransport implements Transport {
   private gone: boolean
   private finished = false
   private whenWritten: ((error?: Error | null) => void) | undefined = undefined
+  // What carries the ciphertext, where the stream is TLS that was made here.
+  private readonly layer: TlsLayer | undefined
 
-  constructor(duplex: Duplex, options: Options | undefined, isOwn: boolean) {
+  constructor(duplex: Duplex, options: Options | undefined, isOwn: boolean, secured?: Secured) {
     this.duplex = duplex
+    this.layer = secured?.layer
+    this.tls = secured?.info
+    // In TLS 1.2, the end of one direction ends the other one as well (RFC 5246, section 7.2.1).
+    this.canEnd = secured === undefined || secured.info.protocol === "TLSv1.3"
     this.readsToMove = isOwn ? READS_TO_MOVE : 0
     this.isSocket = duplex instanceof net.Socket
     this.gone = duplex.destroyed
@@ -208,11 +227,12 @@ class DuplexTransport implements Transport {
 
   start(handler: Handler): void {
     this.handler = handler
+    this.layer?.takeOver()
     // Without this, a listener for data would make the stream flow.
     this.duplex.pause()
     this.duplex.on("data", this.onData)
     this.duplex.on("end", this.onEnd)
-    if (this.gone) process.nextTick(finish, this)
+    if (this.gone) process.nextTick(this.onClose)
     else if (this.duplex.readableEnded) process.nextTick(this.onEnd)
   }
 
@@ -263,7 +283,24 @@ class DuplexTransport implements Transport {
     if (this.tcp === undefined || this.output !== "ended" || this.duplex.writableFinished) this.reset()
   }
 
+  upgradeTls(request: Handshake, leftover: Uint8Array): Effect.Effect<Transport, ConnectionErrorReason> {
+    return Effect.suspend(() => {
+      const layer = new TlsLayer(this, this.handler)
+      this.handler = layer
+      const { localAddress, remoteAddress } = this
+      const address = remoteAddress === undefined ? undefined : NetAddress.formatSocketAddress(remoteAddress)
+      return layer.handshake(
+        request,
+        leftover,
+        address,
+        (socket, info) =>
+          new DuplexTransport(socket, { kind: "tls", localAddress, remoteAddress }, false, { layer, info })
+      )
+    })
+  }
+
   private reset(): void {
+    this.layer?.below.abort()
     if (this.duplex.destroyed) return
     if (this.tcp === undefined) this.duplex.destroy()
     else this.tcp.resetAndDestroy()
@@ -447,7 +484,9 @@ class DuplexTransport implements Transport {
 
   private readonly onClose = (): void => {
     this.gone = true
-    if (this.handler !== undefined) this.finish()
+    if (this.handler === undefined) return
+    if (this.layer !== undefined && !this.layer.isGone) this.layer.onGone = () => this.finish()
+    else this.finish()
   }
 
   finish(): void {

@@ -1,0 +1,437 @@
+/**
+ * Options of TLS, for both sides.
+ *
+ * TLS is an upgrade of a connection: `Connection.connect` and `Server.serve` make it at once with their option `tls`, and
+ * `connection.upgradeTls` makes it when the protocol says so (STARTTLS).
+ *
+ * **Example** (A client that trusts one certificate authority)
+ *
+ * ```ts no-run
+ * import { Effect } from "effect"
+ * import { FileSystem } from "effect/FileSystem"
+ * import { Connection } from "effect-wire"
+ *
+ * export const hello = Effect.gen(function* () {
+ *   const ca = yield* FileSystem.use((fs) => fs.readFileString("ca.pem"))
+ *   const connection = yield* Connection.connect("db.example:5433", { tls: { ca } })
+ *   console.log(connection.info.tls?.protocol) // TLSv1.3
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ */
+import { type DateTime, Duration, Redacted, Result } from "effect"
+import { Host, NetAddress } from "effect/net"
+
+/**
+ * One or more certificates, or a key: PEM text, as a string or its bytes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Pem = string | Uint8Array | Redacted.Redacted<string | Uint8Array>
+
+/**
+ * Who one is: a certificate, followed by its intermediate ones, and its private key.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Identity {
+  readonly certificate: Pem
+  readonly key: Pem
+  /** What the key is encrypted with, if it is. */
+  readonly passphrase?: string | Redacted.Redacted<string> | undefined
+}
+
+/**
+ * An identity that changes, such as a `TlsReloader`: each handshake takes the one of its time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface IdentitySource {
+  readonly current: () => Identity
+}
+
+/**
+ * The versions of TLS there are. Older ones are broken (RFC 8996) and not offered.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Version = "TLSv1.2" | "TLSv1.3"
+
+/**
+ * What both sides have to say. An options object is looked at once: a change to it afterwards has no effect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CommonOptions {
+  /** Whom to trust instead of the authorities that the platform comes with. */
+  readonly ca?: Pem | ReadonlyArray<Pem> | undefined
+  /** The application protocols (RFC 7301), the preferred one first. Without one in common, the handshake fails. */
+  readonly alpn?: ReadonlyArray<string> | undefined
+  /** Default `"TLSv1.2"`. */
+  readonly minVersion?: Version | undefined
+  /** Default `"TLSv1.3"`. */
+  readonly maxVersion?: Version | undefined
+  /** The cipher suites, in OpenSSL's notation. Default: the platform's. */
+  readonly ciphers?: string | undefined
+  /** How long a handshake may take. Default 10 seconds. */
+  readonly handshakeTimeout?: Duration.Input | undefined
+}
+
+/**
+ * Options of the client's side.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ClientOptions extends CommonOptions {
+  /**
+   * Whom the certificate has to be for; a name is sent to the server as well (SNI). Default: the host that was connected to.
+   * `false` sends and checks no name; the certificate's authority is still checked.
+   */
+  readonly servername?: string | false | undefined
+  /**
+   * Whether the handshake fails unless the server's certificate is valid, trusted and for the name. Default `true`. With
+   * `false` anybody can pose as the server; `info.tls.authorized` tells what the check said.
+   */
+  readonly verify?: boolean | undefined
+  /** What to show to a server that asks for a certificate. */
+  readonly identity?: Identity | IdentitySource | undefined
+  /** Where sessions are kept to be resumed. Default: none is. */
+  readonly sessions?: SessionCache | undefined
+}
+
+/**
+ * Options of the server's side.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ServerOptions extends CommonOptions {
+  readonly identity: Identity | IdentitySource
+  /**
+   * Other identities for the names that clients ask for (SNI): `"example.org"`, or `"*.example.org"` for all names one label
+   * below. Names that are not there get `identity`.
+   */
+  readonly names?: { readonly [name: string]: Identity | IdentitySource } | undefined
+  /**
+   * Whether clients are asked for a certificate: not at all; asked, and served whatever they have (`info.tls.authorized`
+   * tells); or served only with one that `ca` vouches for. Default `"none"`.
+   */
+  readonly clientCertificate?: "none" | "request" | "require" | undefined
+}
+
+/**
+ * Options of `connection.upgradeTls`: those of the side that one is, and what becomes of plain bytes that were received and
+ * not read when the upgrade begins:
+ *
+ * - `"fail"` (the default): the upgrade fails with the reason `PlaintextBuffered`, and the connection is as it was. Right
+ *   for a client: a peer that sends on in the clear after it agreed to TLS may not be the one who will speak over TLS.
+ * - `"discard"`: they are dropped.
+ * - `"feed"`: they are the beginning of the handshake. Right for a server whose client may send its first TLS message
+ *   together with what comes before it, such as a PROXY header.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type UpgradeOptions = (
+  ({ readonly role: "client" } & ClientOptions) | ({ readonly role: "server" } & ServerOptions)
+) & {
+  readonly leftover?: "fail" | "discard" | "feed" | undefined
+}
+
+/**
+ * Sessions of servers that one has been connected to, to be resumed with a shorter handshake.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SessionCache {
+  readonly get: (server: string) => Uint8Array | undefined
+  readonly set: (server: string, session: Uint8Array) => void
+}
+
+/**
+ * A cache of sessions in memory: the last one of each server, at most `capacity` (256 unless set) servers.
+ *
+ * Only sessions with a verified server are kept. A resumed session is not verified again: do not share a cache between
+ * options that differ in whom they trust, or in who one is.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const sessionCache = (options?: { readonly capacity?: number | undefined }): SessionCache => {
+  const capacity = options?.capacity ?? 256
+  if (!Number.isSafeInteger(capacity) || capacity < 1) {
+    throw new RangeError(`capacity must be a positive integer (sessions), received ${capacity}`)
+  }
+  const sessions = new Map<string, Uint8Array>()
+  return {
+    get: (server) => sessions.get(server),
+    set: (server, session) => {
+      sessions.delete(server)
+      sessions.set(server, session)
+      const [oldest] = sessions.keys()
+      if (sessions.size > capacity && oldest !== undefined) sessions.delete(oldest)
+    }
+  }
+}
+
+/**
+ * The parts of a distinguished name by their short names (`CN`, `O`, `OU`); several of one kind are an array.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DistinguishedName {
+  readonly [attribute: string]: string | ReadonlyArray<string> | undefined
+}
+
+/**
+ * The certificate that the peer showed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PeerCertificate {
+  readonly subject: DistinguishedName
+  readonly issuer: DistinguishedName
+  readonly validFrom: DateTime.Utc
+  readonly validTo: DateTime.Utc
+  /** SHA-256 of the whole certificate, as hexadecimal pairs with colons. */
+  readonly fingerprint256: string
+  /** Whom it is for, with the kind of name: `"DNS:example.org"`, `"IP Address:127.0.0.1"`. */
+  readonly subjectAltName: ReadonlyArray<string>
+  /** The certificate itself, DER. */
+  readonly raw: Uint8Array
+}
+
+/**
+ * The facts of a TLS connection.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TlsInfo {
+  /** `"TLSv1.3"` or `"TLSv1.2"`. */
+  readonly protocol: string
+  /** The cipher suite by its standard name, such as `"TLS_AES_128_GCM_SHA256"`. */
+  readonly cipher: string
+  readonly alpn: string | undefined
+  /** The name that the client asked for. */
+  readonly servername: string | undefined
+  /** Whether the peer showed a certificate that is valid and trusted, and for the name if one was checked. */
+  readonly authorized: boolean
+  /** Whether an earlier session was resumed. */
+  readonly resumed: boolean
+  readonly peerCertificate: PeerCertificate | undefined
+}
+
+// From here on: the options, checked.
+
+interface CommonSettings {
+  readonly ca: ReadonlyArray<Pem> | undefined
+  readonly alpn: ReadonlyArray<string> | undefined
+  readonly minVersion: Version
+  readonly maxVersion: Version
+  readonly ciphers: string | undefined
+  readonly handshakeTimeout: Duration.Duration
+}
+
+/** @internal */
+export interface ClientSettings extends CommonSettings {
+  readonly servername: string | false | undefined
+  readonly verify: boolean
+  readonly identity: IdentitySource | undefined
+  readonly sessions: SessionCache | undefined
+}
+
+/** @internal */
+export interface ServerSettings extends CommonSettings {
+  readonly identity: IdentitySource
+  readonly names: ReadonlyMap<string, IdentitySource>
+  readonly clientCertificate: "none" | "request" | "require"
+}
+
+/** Whom a client expects: a name, which is sent as well, or an IP address. */
+interface ExpectedPeer {
+  readonly host: string
+  readonly isName: boolean
+}
+
+/**
+ * What a transport is asked for.
+ *
+ * @internal
+ */
+export type Handshake =
+  | { readonly role: "client"; readonly settings: ClientSettings; readonly peer: ExpectedPeer | undefined }
+  | { readonly role: "server"; readonly settings: ServerSettings }
+
+const isPem = (u: unknown): u is Pem =>
+  typeof u === "string" ? u.length > 0 : u instanceof Uint8Array || Redacted.isRedacted(u)
+
+const checkPem = (what: string, pem: Pem): Pem => {
+  if (!isPem(pem)) throw new RangeError(`tls: ${what} must be PEM text, as a string, bytes or Redacted`)
+  return pem
+}
+
+const identitySource = (what: string, identity: Identity | IdentitySource): IdentitySource => {
+  if ("current" in identity) return identity
+  checkPem(`the certificate of ${what}`, identity.certificate)
+  checkPem(`the key of ${what}`, identity.key)
+  return { current: () => identity }
+}
+
+const versions: ReadonlyArray<Version> = ["TLSv1.2", "TLSv1.3"]
+
+const version = (what: string, input: Version): Version => {
+  if (!versions.includes(input)) {
+    throw new RangeError(`tls: ${what} must be "TLSv1.2" or "TLSv1.3", received ${JSON.stringify(input)}`)
+  }
+  return input
+}
+
+const encoder = new TextEncoder()
+
+const checkCommon = (options: CommonOptions): CommonSettings => {
+  const { alpn, ca, ciphers } = options
+  const cas = ca === undefined ? undefined : isPem(ca) ? [ca] : ca
+  cas?.forEach((pem) => checkPem("ca", pem))
+  for (const name of alpn ?? []) {
+    const { length } = encoder.encode(name)
+    if (length < 1 || length > 255) {
+      throw new RangeError(`tls: an alpn name must have 1 to 255 bytes, received ${length}`)
+    }
+  }
+  const minVersion = version("minVersion", options.minVersion ?? "TLSv1.2")
+  const maxVersion = version("maxVersion", options.maxVersion ?? "TLSv1.3")
+  if (minVersion > maxVersion) throw new RangeError("tls: minVersion must not be above maxVersion")
+  const handshakeTimeout = Duration.fromInputUnsafe(options.handshakeTimeout ?? "10 seconds")
+  if (!(Duration.toMillis(handshakeTimeout) > 0)) {
+    const millis = Duration.toMillis(handshakeTimeout)
+    throw new RangeError(`tls: handshakeTimeout must be a positive duration, received ${millis} ms`)
+  }
+  return {
+    ca: cas,
+    alpn: alpn === undefined || alpn.length === 0 ? undefined : [...alpn],
+    minVersion,
+    maxVersion,
+    ciphers,
+    handshakeTimeout
+  }
+}
+
+const toClientSettings = (options: ClientOptions): ClientSettings => {
+  if (options.servername === "")
+    throw new RangeError("tls: servername must not be empty; false checks no name")
+  return {
+    ...checkCommon(options),
+    servername: options.servername,
+    verify: options.verify ?? true,
+    identity: options.identity && identitySource("identity", options.identity),
+    sessions: options.sessions
+  }
+}
+
+const toServerSettings = (options: ServerOptions): ServerSettings => {
+  const names = new Map<string, IdentitySource>()
+  for (const [name, identity] of Object.entries(options.names ?? {})) {
+    if (!/^(\*\.)?[^*.]+(\.[^*.]+)*\.?$/.test(name)) {
+      throw new RangeError(
+        `tls: names must be host names, with "*." before them for all below, received "${name}"`
+      )
+    }
+    names.set(normalize(name), identitySource(`"${name}"`, identity))
+  }
+  if (typeof options.identity !== "object") throw new RangeError("tls: a server needs an identity")
+  return {
+    ...checkCommon(options),
+    identity: identitySource("identity", options.identity),
+    names,
+    clientCertificate: options.clientCertificate ?? "none"
+  }
+}
+
+const normalize = (name: string): string => name.toLowerCase().replace(/\.$/, "")
+
+// Checked once for each object, so that a transport can keep what it makes of them.
+const memoized = <Options extends object, Settings>(
+  check: (options: Options) => Settings
+): ((options: Options) => Settings) => {
+  const checked = new WeakMap<Options, Settings>()
+  return (options) => {
+    const known = checked.get(options)
+    if (known !== undefined) return known
+    const settings = check(options)
+    checked.set(options, settings)
+    return settings
+  }
+}
+
+const defaults: ClientOptions = {}
+
+const memoizedClient = memoized(toClientSettings)
+
+/**
+ * Throws a `RangeError` unless the options are in range.
+ *
+ * @internal
+ */
+export const checkClient = (options: ClientOptions | true): ClientSettings =>
+  memoizedClient(options === true ? defaults : options)
+
+/**
+ * Throws a `RangeError` unless the options are in range.
+ *
+ * @internal
+ */
+export const checkServer: (options: ServerOptions) => ServerSettings = memoized(toServerSettings)
+
+/**
+ * A client's handshake with the server at a host. Throws a `RangeError` if there is nobody to verify.
+ *
+ * @internal
+ */
+export const clientHandshake = (settings: ClientSettings, host: string | undefined): Handshake => {
+  const name = settings.servername ?? host
+  if (name === undefined && settings.verify) {
+    throw new RangeError(
+      "tls: servername is missing: there is no host to verify the certificate for; give a name, or false to check none"
+    )
+  }
+  return {
+    role: "client",
+    settings,
+    peer: name === undefined || name === false ? undefined : expectedPeer(name)
+  }
+}
+
+/** @internal */
+export const serverHandshake = (settings: ServerSettings): Handshake => ({ role: "server", settings })
+
+const expectedPeer = (name: string): ExpectedPeer => {
+  const host = Host.hostFromString(name)
+  return Result.isSuccess(host) && NetAddress.isIpAddress(host.success)
+    ? { host: NetAddress.formatHost(NetAddress.inetAddressUnsafe(host.success, 0)), isName: false }
+    : { host: normalize(name), isName: true }
+}
+
+/**
+ * The identity for a name that a client asked for.
+ *
+ * @internal
+ */
+export const identityFor = (
+  { identity, names }: ServerSettings,
+  servername: string | undefined
+): IdentitySource => {
+  if (servername === undefined) return identity
+  const name = normalize(servername)
+  return names.get(name) ?? names.get(`*${name.slice(name.indexOf("."))}`) ?? identity
+}

@@ -1,0 +1,379 @@
+import { DateTime, Effect, Redacted } from "effect"
+import type { X509Certificate } from "node:crypto"
+import { Duplex } from "node:stream"
+import * as tls from "node:tls"
+import {
+  ConnectionAborted,
+  ConnectionReset,
+  type ConnectionErrorReason,
+  reasonFromCause,
+  TlsError,
+  TlsTruncated
+} from "../../StreamError.ts"
+import {
+  type ClientSettings,
+  type DistinguishedName,
+  type Handshake,
+  type Identity,
+  identityFor,
+  type Pem,
+  type PeerCertificate,
+  type ServerSettings,
+  type TlsInfo
+} from "../../Tls.ts"
+import type { Handler, Transport } from "../../Transport.ts"
+
+const pem = (input: Pem): string | Buffer => {
+  const value = Redacted.isRedacted(input) ? Redacted.value(input) : input
+  return typeof value === "string" ? value : Buffer.from(value)
+}
+
+const optional = <K extends string, V>(key: K, value: V | undefined): { readonly [P in K]?: V } => {
+  const fields: { [P in K]?: V } = {}
+  if (value !== undefined) fields[key] = value
+  return fields
+}
+
+const makeContext = (
+  settings: ClientSettings | ServerSettings,
+  identity: Identity | undefined
+): tls.SecureContext => {
+  const passphrase = identity?.passphrase
+  return tls.createSecureContext({
+    minVersion: settings.minVersion,
+    maxVersion: settings.maxVersion,
+    ...optional("ca", settings.ca?.map(pem)),
+    ...optional("ciphers", settings.ciphers),
+    ...(identity && { cert: pem(identity.certificate), key: pem(identity.key) }),
+    ...optional("passphrase", Redacted.isRedacted(passphrase) ? Redacted.value(passphrase) : passphrase),
+    // Sessions are resumed within one context only; with client certificates, OpenSSL wants a name for that.
+    ...("names" in settings && { sessionIdContext: "effect-wire" })
+  })
+}
+
+/** A context is kept as long as the options and the identity that it is made of: resumption depends on it. */
+const contexts = new WeakMap<object, WeakMap<object, tls.SecureContext>>()
+
+const contextOf = (
+  settings: ClientSettings | ServerSettings,
+  identity: Identity | undefined
+): tls.SecureContext => {
+  let known = contexts.get(settings)
+  if (known === undefined) contexts.set(settings, (known = new WeakMap()))
+  const key = identity ?? settings
+  let context = known.get(key)
+  if (context === undefined) known.set(key, (context = makeContext(settings, identity)))
+  return context
+}
+
+const codeOf = (cause: unknown): string | undefined =>
+  typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string"
+    ? cause.code
+    : undefined
+
+// The cause is left out: it says no more than the code, and a text of OpenSSL's may quote its input.
+const invalidIdentity = (cause: unknown): TlsError =>
+  new TlsError({
+    kind: "InvalidIdentity",
+    code: codeOf(cause),
+    detail: cause instanceof Error ? cause.message : undefined
+  })
+
+/** Why options cannot be used, or nothing. */
+export const check = (settings: ServerSettings): Effect.Effect<void, TlsError> =>
+  Effect.try({
+    try: () => {
+      for (const source of [settings.identity, ...settings.names.values()])
+        contextOf(settings, source.current())
+    },
+    catch: invalidIdentity
+  })
+
+const distinguishedName = (u: unknown): DistinguishedName => {
+  const name: { [attribute: string]: string | ReadonlyArray<string> } = {}
+  if (typeof u !== "object" || u === null) return name
+  for (const [key, value] of Object.entries(u)) {
+    if (typeof value === "string") name[key] = value
+    else if (Array.isArray(value)) name[key] = value.map(String)
+  }
+  return name
+}
+
+const certificateOf = (x509: X509Certificate): PeerCertificate => {
+  const { issuer, subject } = x509.toLegacyObject()
+  return {
+    subject: distinguishedName(subject),
+    issuer: distinguishedName(issuer),
+    validFrom: DateTime.makeUnsafe(x509.validFrom),
+    validTo: DateTime.makeUnsafe(x509.validTo),
+    fingerprint256: x509.fingerprint256,
+    // A name with a comma in it is quoted.
+    subjectAltName: x509.subjectAltName?.match(/(?:"(?:[^"\\]|\\.)*"|[^,"])+/g)?.map((_) => _.trim()) ?? [],
+    raw: new Uint8Array(x509.raw)
+  }
+}
+
+class Info implements TlsInfo {
+  readonly protocol: string
+  readonly cipher: string
+  readonly alpn: string | undefined
+  readonly servername: string | undefined
+  readonly authorized: boolean
+  readonly resumed: boolean
+  private certificate: X509Certificate | PeerCertificate | undefined
+
+  constructor(socket: tls.TLSSocket, servername: string | undefined, authorized: boolean) {
+    const cipher = socket.getCipher()
+    this.protocol = socket.getProtocol() ?? "unknown"
+    this.cipher = cipher.standardName
+    this.alpn = socket.alpnProtocol || undefined
+    this.servername = servername
+    this.authorized = authorized
+    this.resumed = socket.isSessionReused()
+    this.certificate = socket.getPeerX509Certificate()
+  }
+
+  // Taken apart when somebody asks.
+  get peerCertificate(): PeerCertificate | undefined {
+    if (this.certificate !== undefined && "toLegacyObject" in this.certificate) {
+      this.certificate = certificateOf(this.certificate)
+    }
+    return this.certificate
+  }
+}
+
+interface Verifier {
+  readonly verifyError: () => unknown
+}
+
+const isVerifier = (u: unknown): u is Verifier =>
+  typeof u === "object" && u !== null && "verifyError" in u && typeof u.verifyError === "function"
+
+/** Why the peer's certificate is not accepted, if it is not: of a server's socket, Node does not tell. */
+const verifyError = (socket: tls.TLSSocket): unknown => {
+  const handle: unknown = Reflect.get(socket, "_handle")
+  return isVerifier(handle) ? (handle.verifyError() ?? undefined) : undefined
+}
+
+/**
+ * The ciphertext of a TLS connection on its way between Node's TLS and the transport below.
+ *
+ * Node's TLS could take over the socket itself. It would report an end of the connection as the end of input then, whether
+ * the peer has said so (close_notify) or not.
+ */
+export class TlsLayer implements Handler {
+  readonly below: Transport
+  /** Called once the transport below has let go. */
+  onGone: (() => void) | undefined = undefined
+  isGone = false
+  private readonly ciphertext: Duplex
+  private socket: tls.TLSSocket | undefined = undefined
+  // Who is told of the end until the connection over TLS takes over.
+  private before: Handler | undefined
+  private settle: ((reason: ConnectionErrorReason | undefined) => void) | undefined = undefined
+  private written: (() => void) | undefined = undefined
+  private isEnding = false
+  private hasPeerEnded = false
+
+  constructor(below: Transport, before: Handler | undefined) {
+    this.below = below
+    this.before = before
+    const sent = (callback: () => void): void => {
+      this.written = callback
+      this.onDrain()
+    }
+    this.ciphertext = new Duplex({
+      allowHalfOpen: true,
+      read: () => below.resume(),
+      write: (chunk: Buffer, _, callback) => {
+        below.write(chunk)
+        sent(callback)
+      },
+      writev: (chunks: Array<{ readonly chunk: Buffer }>, callback) => {
+        below.writeAll(chunks.map((_) => _.chunk))
+        sent(callback)
+      },
+      final: (callback) => {
+        this.isEnding = true
+        if (this.isGone) return callback()
+        if (below.canEnd) below.end()
+        sent(callback)
+      },
+      destroy: (error, callback) => {
+        this.written = undefined
+        if (!this.isGone) {
+          // An alert that explains the failure of a handshake is sent.
+          if (this.isEnding || this.settle !== undefined) below.close()
+          else below.abort()
+        }
+        callback(error)
+      }
+    })
+    this.ciphertext.on("error", () => {})
+    this.ciphertext.on("end", this.onCiphertextEnd)
+  }
+
+  readonly onData = (chunk: Uint8Array): void => {
+    if (!this.ciphertext.destroyed && !this.ciphertext.push(chunk)) this.below.pause()
+  }
+
+  readonly onEnd = (): void => {
+    if (!this.ciphertext.destroyed) this.ciphertext.push(null)
+  }
+
+  readonly onDrain = (): void => {
+    const { written } = this
+    if (written === undefined || this.below.bufferedBytes > 0) return
+    this.written = undefined
+    written()
+  }
+
+  readonly onClosed = (error?: { readonly reason: ConnectionErrorReason }): void => {
+    this.isGone = true
+    const isOrderly = error === undefined && this.ciphertext.readableEnded
+    if (!isOrderly) this.fail(error?.reason ?? new ConnectionAborted({}))
+    this.before?.onClosed()
+    this.onGone?.()
+  }
+
+  /** From here on, whoever is above tells of the end. */
+  takeOver(): void {
+    this.before = undefined
+  }
+
+  /** Every byte was handed to Node's TLS by now: either it has seen the peer's end among them, or there was none. */
+  private readonly onCiphertextEnd = (): void => {
+    if (this.settle !== undefined) this.fail(new ConnectionReset({}))
+    else if (!this.hasPeerEnded) this.socket?.destroy(new TlsTruncated({}))
+  }
+
+  private fail(reason: ConnectionErrorReason): void {
+    if (this.settle !== undefined) this.settle(reason)
+    else this.socket?.destroy(reason)
+  }
+
+  /** Gives what `wrap` makes of the connection, at the moment it is established. */
+  handshake<A>(
+    request: Handshake,
+    leftover: Uint8Array,
+    address: string | undefined,
+    wrap: (socket: tls.TLSSocket, info: TlsInfo) => A
+  ): Effect.Effect<A, ConnectionErrorReason> {
+    return Effect.callback<A, ConnectionErrorReason>((resume) => {
+      const peer = (request.role === "client" ? request.peer?.host : undefined) ?? address
+      let socket: tls.TLSSocket
+      try {
+        socket = request.role === "client" ? this.client(request) : this.server(request.settings)
+      } catch (cause) {
+        this.below.abort()
+        return resume(Effect.fail(invalidIdentity(cause)))
+      }
+      this.socket = socket
+      // The end of the ciphertext is looked at before Node's TLS hears of it.
+      this.ciphertext.off("end", this.onCiphertextEnd).prependListener("end", this.onCiphertextEnd)
+      const push = socket.push.bind(socket)
+      socket.push = (chunk: unknown, encoding) => {
+        if (chunk === null) this.hasPeerEnded = true
+        return push(chunk, encoding)
+      }
+      socket.once("close", () => this.ciphertext.destroy())
+      const settle = (reason: ConnectionErrorReason | undefined): void => {
+        if (this.settle === undefined) return
+        if (reason === undefined) {
+          this.settle = undefined
+          socket.off("error", onError)
+          resume(Effect.succeed(wrap(socket, infoOf(socket, request))))
+        } else {
+          socket.destroy()
+          this.ciphertext.destroy()
+          this.settle = undefined
+          resume(Effect.fail(describe(reason, peer)))
+        }
+      }
+      const onError = (cause: unknown): void => settle(reasonFromCause(cause))
+      this.settle = settle
+      socket.on("error", onError)
+      // Node destroys what it does not accept, without an error in places.
+      socket.once("close", () => settle(new ConnectionReset({})))
+      if (request.role === "client") {
+        socket.once("secureConnect", () => settle(undefined))
+      } else {
+        const { clientCertificate } = request.settings
+        socket.once("secure", () => {
+          const failure = clientCertificate === "require" ? verifyError(socket) : undefined
+          settle(failure === undefined ? undefined : reasonFromCause(failure))
+        })
+      }
+      if (this.isGone) settle(new ConnectionReset({}))
+      else if (leftover.length > 0) this.onData(leftover)
+      return Effect.sync(() => {
+        this.settle = undefined
+        this.below.abort()
+        socket.destroy()
+      })
+    })
+  }
+
+  private client({ peer, settings }: Handshake & { readonly role: "client" }): tls.TLSSocket {
+    const { identity, sessions, verify } = settings
+    const server = `${this.addressOfPeer()} ${peer?.host ?? ""}`
+    const resumable = verify ? sessions : undefined
+    const session = resumable?.get(server)
+    const socket = tls.connect({
+      socket: this.ciphertext,
+      secureContext: contextOf(settings, identity?.current()),
+      rejectUnauthorized: verify,
+      ...(peer !== undefined && { host: peer.host, ...(peer.isName && { servername: peer.host }) }),
+      ...(settings.servername === false && { checkServerIdentity: () => undefined }),
+      ...(settings.alpn !== undefined && { ALPNProtocols: [...settings.alpn] }),
+      ...(session !== undefined && { session: Buffer.from(session) })
+    })
+    if (resumable !== undefined) {
+      socket.on("session", (bytes: Buffer) => resumable.set(server, new Uint8Array(bytes)))
+    }
+    return socket
+  }
+
+  private server(settings: ServerSettings): tls.TLSSocket {
+    return new tls.TLSSocket(this.ciphertext, {
+      isServer: true,
+      secureContext: contextOf(settings, settings.identity.current()),
+      requestCert: settings.clientCertificate !== "none",
+      rejectUnauthorized: settings.clientCertificate === "require",
+      ...(settings.alpn !== undefined && { ALPNProtocols: [...settings.alpn] }),
+      ...(settings.names.size > 0 && {
+        SNICallback: (
+          name: string,
+          callback: (error: Error | null, context?: tls.SecureContext) => void
+        ): void => {
+          try {
+            callback(null, contextOf(settings, identityFor(settings, name).current()))
+          } catch (cause) {
+            callback(invalidIdentity(cause))
+          }
+        }
+      })
+    })
+  }
+
+  private addressOfPeer(): string {
+    return JSON.stringify(this.below.remoteAddress ?? null)
+  }
+}
+
+const infoOf = (socket: tls.TLSSocket, request: Handshake): TlsInfo => {
+  if (request.role === "client") {
+    const servername = request.peer?.isName === true ? request.peer.host : undefined
+    return new Info(socket, servername, socket.authorized)
+  }
+  const name: unknown = Reflect.get(socket, "servername")
+  const isAuthorized = socket.getPeerX509Certificate() !== undefined && verifyError(socket) === undefined
+  return new Info(socket, typeof name === "string" ? name : undefined, isAuthorized)
+}
+
+const describe = (reason: ConnectionErrorReason, peer: string | undefined): ConnectionErrorReason => {
+  if (reason._tag !== "TlsError") return reason
+  const { cause, code, kind } = reason
+  const text = kind === "WrongHost" && cause instanceof Error ? cause.message : undefined
+  return new TlsError({ kind, code, cause, peer, detail: text })
+}

@@ -1,0 +1,100 @@
+import { execFileSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+
+export interface Issued {
+  readonly certificate: string
+  readonly key: string
+  readonly certificateFile: string
+  readonly keyFile: string
+}
+
+export interface Wanted {
+  readonly name?: string
+  /** Default: that of `localhost` and of 127.0.0.1. */
+  readonly altName?: string
+  /** As `20200101000000Z`; both or none. */
+  readonly from?: string
+  readonly to?: string
+}
+
+const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+
+/** A certificate authority of the `openssl` command line, in a temporary directory that the process removes at its end. */
+export class Authority {
+  readonly directory: string
+  readonly file: string
+  private count = 0
+
+  constructor(name = "Test CA") {
+    this.directory = fs.mkdtempSync(path.join(os.tmpdir(), "wire-ca-"))
+    process.once("exit", () => fs.rmSync(this.directory, { recursive: true, force: true }))
+    this.file = this.at("ca.pem")
+    this.openssl(
+      "req",
+      "-x509",
+      ...newKey,
+      "-keyout",
+      this.at("ca.key"),
+      "-out",
+      this.file,
+      "-subj",
+      `/CN=${name}`
+    )
+    fs.writeFileSync(this.at("index"), "")
+    fs.writeFileSync(
+      this.at("ca.conf"),
+      `[ca]\ndefault_ca=own\n[own]\ndatabase=${this.at("index")}\nnew_certs_dir=${this.directory}\nrand_serial=yes\n` +
+        `default_md=sha256\npolicy=any\nunique_subject=no\ncopy_extensions=copy\ndefault_days=10\n[any]\ncommonName=supplied\n`
+    )
+  }
+
+  get certificate(): string {
+    return fs.readFileSync(this.file, "utf8")
+  }
+
+  issue({ altName = "DNS:localhost,IP:127.0.0.1", from, name = "localhost", to }: Wanted = {}): Issued {
+    const [keyFile, request, certificateFile] = this.files("key", "csr", "pem")
+    this.openssl(
+      ...["req", "-new", ...newKey, "-keyout", keyFile, "-out", request, "-subj", `/CN=${name}`],
+      ...["-addext", `subjectAltName=${altName}`]
+    )
+    this.openssl(
+      ...["ca", "-batch", "-notext", "-config", this.at("ca.conf"), "-cert", this.file],
+      ...["-keyfile", this.at("ca.key"), "-in", request, "-out", certificateFile],
+      ...(from === undefined || to === undefined ? [] : ["-startdate", from, "-enddate", to])
+    )
+    return issued(certificateFile, keyFile)
+  }
+
+  selfSigned(name = "localhost"): Issued {
+    const [keyFile, , certificateFile] = this.files("key", "csr", "pem")
+    this.openssl(
+      ...["req", "-x509", ...newKey, "-keyout", keyFile, "-out", certificateFile, "-subj", `/CN=${name}`],
+      ...["-addext", `subjectAltName=DNS:${name}`]
+    )
+    return issued(certificateFile, keyFile)
+  }
+
+  private at(file: string): string {
+    return path.join(this.directory, file)
+  }
+
+  private files(...extensions: [string, string, string]): [string, string, string] {
+    const n = ++this.count
+    const [a, b, c] = extensions
+    return [this.at(`${n}.${a}`), this.at(`${n}.${b}`), this.at(`${n}.${c}`)]
+  }
+
+  private openssl(...args: ReadonlyArray<string>): void {
+    execFileSync("openssl", args, { stdio: ["ignore", "ignore", "pipe"] })
+  }
+}
+
+const issued = (certificateFile: string, keyFile: string): Issued => ({
+  certificate: fs.readFileSync(certificateFile, "utf8"),
+  key: fs.readFileSync(keyFile, "utf8"),
+  certificateFile,
+  keyFile
+})
