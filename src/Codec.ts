@@ -140,16 +140,24 @@ export const json: Codec<unknown> = make<unknown>({
   }
 })
 
-const checked = <T, F>(schema: Schema.ConstraintCodec<T, unknown>): Codec<T, T, F> => {
+/**
+ * A schema on top of a codec that gives whatever it finds, such as `json`: checks and transforms it by the schema's encoded
+ * side. Conditions and errors are those of `schema`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromSchema = <T, E>(schema: Schema.ConstraintCodec<T, E>): Codec<T, T, unknown> => {
   const decode = Schema.decodeUnknownResult(schema)
   const encode = Schema.encodeUnknownResult(schema)
-  const refuse = (error: Schema.SchemaError) => new InvalidMessage({ detail: error.message, cause: error })
-  return make<T, T, F>({
+  return make<T, T, unknown>({
     decode: (frame) => Result.mapError(decode(frame), refuse),
-    // A schema's encoded side is what the codec below it takes.
-    encode: (message) => Result.mapError(encode(message), refuse) as Result.Result<F, InvalidMessage>
+    encode: (message) => Result.mapError(encode(message), refuse)
   })
 }
+
+const refuse = (error: Schema.SchemaError): InvalidMessage =>
+  new InvalidMessage({ detail: error.message, cause: error })
 
 /**
  * JSON in UTF-8 that a schema checks and transforms, by its canonical JSON form (`Schema.toCodecJson`): dates, maps, bytes
@@ -160,7 +168,7 @@ const checked = <T, F>(schema: Schema.ConstraintCodec<T, unknown>): Codec<T, T, 
  * @since 0.1.0
  */
 export const schema = <T, E>(schema: Schema.ConstraintCodec<T, E>): Codec<T> =>
-  compose(json, checked<T, unknown>(Schema.toCodecJson(schema)))
+  compose(json, fromSchema(Schema.toCodecJson(schema)))
 
 /**
  * A schema's compact binary form (`effect/encoding/SchemaBinary`), several times smaller and faster than JSON. Both peers
@@ -173,7 +181,15 @@ export const schema = <T, E>(schema: Schema.ConstraintCodec<T, E>): Codec<T> =>
 export const schemaBinary = <T, E>(
   schema: Schema.ConstraintCodec<T, E>,
   options?: SchemaBinary.Options
-): Codec<T> => checked<T, Uint8Array>(SchemaBinary.toCodec(schema, options))
+): Codec<T> => {
+  const binary = SchemaBinary.toCodec(schema, options)
+  const decode = Schema.decodeUnknownResult(binary)
+  const encode = Schema.encodeUnknownResult(binary)
+  return make<T>({
+    decode: (frame) => Result.mapError(decode(frame), refuse),
+    encode: (message) => Result.mapError(encode(message), refuse)
+  })
+}
 
 /**
  * A codec on top of another: the messages of the first are the frames of the second.

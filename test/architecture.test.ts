@@ -34,7 +34,9 @@ const rooms: Record<string, { readonly rooms: ReadonlyArray<string>; readonly pa
   core: { rooms: ["internal"], packages: /^effect(\/|$)/ },
   internal: { rooms: ["core"], packages: /^effect(\/|$)/ },
   node: { rooms: ["core", "internal"], packages: /^(effect(\/|$)|node:|@effect\/platform-node)/ },
-  testing: { rooms: ["core", "internal"], packages: /^(effect(\/|$)|@effect\/vitest)/ }
+  testing: { rooms: ["core", "internal"], packages: /^(effect(\/|$)|@effect\/vitest)/ },
+  // Nobody who does not import it needs its package.
+  msgpack: { rooms: ["core"], packages: /^(effect(\/|$)|@msgpack\/msgpack$)/ }
 }
 
 describe("architecture", () => {
@@ -68,7 +70,7 @@ describe("architecture", () => {
   })
 
   it("every public module is a namespace of its folder's index", () => {
-    for (const folder of ["", "node/", "testing/"]) {
+    for (const folder of ["", "node/", "testing/", "msgpack/"]) {
       const index = `${folder}index.ts`
       const text = fs.readFileSync(path.join(source, index), "utf8")
       const siblings = modules.filter(
