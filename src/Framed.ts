@@ -132,6 +132,35 @@ export interface Framed<out In, in out Out = In> extends Receiver<In>, Sender<Ou
   readonly correlate: <Id>(
     options: CorrelateOptions<In | Out, Id>
   ) => Effect.Effect<Correlated<In, Out>, never, Scope.Scope>
+  /**
+   * The same for protocols that answer in order: any number of requests are on their way at once, and each gets the reply
+   * whose turn it is.
+   */
+  readonly pipeline: (options?: PipelineOptions<In>) => Effect.Effect<Correlated<In, Out>, never, Scope.Scope>
+}
+
+/**
+ * Options of `correlate` and `pipeline`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RequestOptions {
+  /** How long a request may take unless it says so itself. Default: no limit. */
+  readonly timeout?: Duration.Input | undefined
+  /** How many unsolicited messages are kept for `unsolicited`; the oldest are dropped. Default 256. */
+  readonly unsolicitedCapacity?: number | undefined
+}
+
+/**
+ * Options of `pipeline`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PipelineOptions<in In> extends RequestOptions {
+  /** Whether a message answers a request; those that do not are `unsolicited`. Default: all do. */
+  readonly isReply?: ((message: In) => boolean) | undefined
 }
 
 /**
@@ -140,13 +169,9 @@ export interface Framed<out In, in out Out = In> extends Receiver<In>, Sender<Ou
  * @category models
  * @since 0.1.0
  */
-export interface CorrelateOptions<in M, out Id> {
+export interface CorrelateOptions<in M, out Id> extends RequestOptions {
   /** What a request and its reply have in common; compared as the key of a `Map`. `undefined` for messages that answer none. */
   readonly idOf: (message: M) => Id | undefined
-  /** How long a request may take unless it says so itself. Default: no limit. */
-  readonly timeout?: Duration.Input | undefined
-  /** How many unsolicited messages are kept for `unsolicited`; the oldest are dropped. Default 256. */
-  readonly unsolicitedCapacity?: number | undefined
 }
 
 /**
@@ -160,9 +185,9 @@ export interface CorrelateOptions<in M, out Id> {
  */
 export interface Correlated<out In, in Out> {
   /**
-   * Sends a message and waits for the one with the same id. Fails with `TimeoutError` (operation `request`) when it takes
-   * too long. An interrupted or timed-out request is forgotten: its reply, should it come, is dropped. A message without an
-   * id, or with one that is in flight already, is a `RangeError` defect.
+   * Sends a message and waits for its reply. Fails with `TimeoutError` (operation `request`) when it takes too long. An
+   * interrupted or timed-out request is forgotten: its reply, should it come, is dropped. With `correlate`, a message without
+   * an id, or with one that is in flight already, is a `RangeError` defect.
    */
   readonly request: (
     message: Out,
@@ -170,7 +195,7 @@ export interface Correlated<out In, in Out> {
   ) => Effect.Effect<In, ReceiveError | SendError>
   /** Sends a message that nobody answers. */
   readonly send: (message: Out) => Effect.Effect<void, SendError>
-  /** The messages without an id, from the first; each goes to one consumer. Ends or fails with the connection. */
+  /** The messages that answer none, from the first; each goes to one consumer. Ends or fails with the connection. */
   readonly unsolicited: Stream.Stream<In, Exclude<ReceiveError, EndOfStream>>
   /** How many requests wait for their reply. */
   readonly inFlight: Effect.Effect<number>
@@ -320,15 +345,18 @@ export const make: {
   codec: Codec.Codec<F, F, F> = Codec.identity(),
   options?: Options
 ): Framed<F> => {
+  const { writer } = connection
   const incoming = receiver(connection.reader, framing, codec, options)
-  const outgoing = sender(connection.writer, framing, codec)
+  const outgoing = sender(writer, framing, codec)
+  const encode = encoderOf(framing, codec)
   return {
     [TypeId]: TypeId,
     connection,
     ...incoming,
     ...outgoing,
-    request: requester(incoming.receive, connection.writer, encoderOf(framing, codec)),
-    correlate: (options) => correlate(incoming, outgoing, options)
+    request: requester(incoming.receive, writer, encode),
+    correlate: (options) => correlate(incoming, outgoing, options),
+    pipeline: (options) => pipeline(incoming, outgoing, writer, encode, options)
   }
 }
 
@@ -337,6 +365,28 @@ const sizeOf = (encoded: Framing.Encoded): number => {
   if (isChunk(encoded)) return typeof encoded === "string" ? 3 * encoded.length : encoded.length
   return encoded.reduce((sum, chunk) => sum + sizeOf(chunk), 0)
 }
+
+/**
+ * Writes a request of which it must be known whether it was sent, or its reply would be taken for the next one's: a write
+ * that can wait goes on by itself when the request is interrupted.
+ */
+const transmit = <E>(
+  writer: StreamWriter,
+  encoded: Framing.Encoded,
+  written: Effect.Effect<void, E>
+): Effect.Effect<void, E> => {
+  const { high, low } = writer.watermarks
+  return Effect.flatMap(writer.bufferedBytes, (held) =>
+    held <= low && held + sizeOf(encoded) <= high ? Effect.uninterruptible(written) : detached(written)
+  )
+}
+
+const detached = <E>(written: Effect.Effect<void, E>): Effect.Effect<void, E> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.forkDetach(written, { startImmediately: true, uninterruptible: true }), (fiber) =>
+      restore(Fiber.join(fiber))
+    )
+  )
 
 /** Requests and replies in turn. */
 const requester = <In, Out>(
@@ -347,34 +397,12 @@ const requester = <In, Out>(
   const turn = Semaphore.makeUnsafe(1)
   // Replies to come: that of the request whose turn it is, after those of requests that were given up.
   let owed = 0
-  // The write of a request that was given up before it was through.
-  let unfinished: Fiber.Fiber<void, SendError> | undefined
 
-  // Whether a request was sent must be known, or its reply would be taken for the next one's. So a write that can wait goes
-  // on by itself when the request is interrupted.
-  const writeSlowly = (written: Effect.Effect<void, SendError>): Effect.Effect<void, SendError> =>
-    Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        Effect.forkDetach(written, { startImmediately: true, uninterruptible: true }),
-        (fiber) => {
-          unfinished = fiber
-          return restore(Fiber.join(fiber))
-        }
-      )
-    )
-
-  const send = (encoded: Framing.Encoded): Effect.Effect<void, SendError> => {
-    const written = Effect.andThen(
-      write(writer, encoded),
-      Effect.sync(() => {
-        owed++
-      })
-    )
-    const { high, low } = writer.watermarks
-    return Effect.flatMap(writer.bufferedBytes, (held) =>
-      held <= low && held + sizeOf(encoded) <= high ? Effect.uninterruptible(written) : writeSlowly(written)
-    )
-  }
+  const send = (encoded: Framing.Encoded): Effect.Effect<void, SendError> =>
+    Effect.suspend(() => {
+      owed++
+      return Effect.onError(write(writer, encoded), () => Effect.sync(() => owed--))
+    })
 
   const reply: Effect.Effect<In, ReceiveError> = Effect.suspend(() =>
     Effect.matchEffect(receive, {
@@ -384,68 +412,59 @@ const requester = <In, Out>(
     })
   )
 
-  const finish = Effect.suspend(() => {
-    if (unfinished === undefined) return Effect.void
-    return Effect.andThen(
-      Fiber.await(unfinished),
-      Effect.sync(() => {
-        unfinished = undefined
-      })
-    )
-  })
-
   return (message) =>
     turn.withPermit(
       Effect.suspend(() => {
         const encoded = encode(message)
         if (encoded instanceof FrameError) return Effect.fail(encoded)
-        return finish.pipe(Effect.andThen(send(encoded)), Effect.andThen(reply))
+        return Effect.andThen(transmit(writer, encoded, send(encoded)), reply)
       })
     )
 }
 
-const DEFAULT_UNSOLICITED = 256
+type Reply<In> = Deferred.Deferred<In, ReceiveError>
 
-/** Requests and replies by their ids. */
-const correlate = Effect.fnUntraced(function* <In, Out, Id>(
+/** Hands every message to the request that it answers, in a fiber of the scope, and all requests the end. */
+const dispatch = Effect.fnUntraced(function* <In, Out>(
   { messages }: Receiver<In>,
   { send }: Sender<Out>,
-  options: CorrelateOptions<In | Out, Id>
+  options: RequestOptions | undefined,
+  requests: {
+    /** Which reply a message is: nobody's that waits (`undefined`), or none at all. */
+    readonly take: (message: In) => Reply<In> | undefined | "none"
+    readonly takeAll: () => ReadonlyArray<Reply<In>>
+    readonly inFlight: () => number
+    readonly request: (
+      message: Out,
+      ended: () => Exit.Exit<never, ReceiveError> | undefined
+    ) => Effect.Effect<In, ReceiveError | SendError>
+  }
 ): Effect.fn.Return<Correlated<In, Out>, never, Scope.Scope> {
-  const { idOf } = options
   const capacity = Limits.positive(
     "unsolicitedCapacity",
-    options.unsolicitedCapacity ?? DEFAULT_UNSOLICITED,
+    options?.unsolicitedCapacity ?? DEFAULT_UNSOLICITED,
     "messages"
   )
-  const defaultTimeout = Limits.timeout("timeout", options.timeout)
-  const waiting = new Map<Id, Deferred.Deferred<In, ReceiveError>>()
+  const defaultTimeout = Limits.timeout("timeout", options?.timeout)
   const unsolicited = yield* Queue.sliding<In, StreamFailure | Cause.Done>(capacity)
   let unmatched = 0
   // What requests fail with once nothing more is received.
   let ended: Exit.Exit<never, ReceiveError> | undefined
 
   const take = (message: In): void => {
-    const id = idOf(message)
-    if (id === undefined) {
-      Queue.offerUnsafe(unsolicited, message)
-      return
-    }
-    const request = waiting.get(id)
-    if (request === undefined) {
-      unmatched++
-      return
-    }
-    waiting.delete(id)
-    Deferred.doneUnsafe(request, Exit.succeed(message))
+    const reply = requests.take(message)
+    if (reply === undefined) unmatched++
+    else if (reply === "none") Queue.offerUnsafe(unsolicited, message)
+    else Deferred.doneUnsafe(reply, Exit.succeed(message))
   }
 
   const end = (exit: Exit.Exit<unknown, StreamFailure>): void => {
     const cause = endedBy(exit)
-    ended = cause === undefined ? Exit.fail(new EndOfStream({})) : Exit.failCause(cause)
+    const failure: Exit.Exit<never, ReceiveError> =
+      cause === undefined ? Exit.fail(new EndOfStream({})) : Exit.failCause(cause)
+    ended = failure
     Queue.failCauseUnsafe(unsolicited, cause ?? Cause.fail(Cause.Done()))
-    for (const request of waiting.values()) Deferred.doneUnsafe(request, ended)
-    waiting.clear()
+    for (const reply of requests.takeAll()) Deferred.doneUnsafe(reply, failure)
   }
 
   yield* messages.pipe(
@@ -456,21 +475,7 @@ const correlate = Effect.fnUntraced(function* <In, Out, Id>(
   )
 
   const request = (message: Out): Effect.Effect<In, ReceiveError | SendError> =>
-    Effect.suspend(() => {
-      if (ended !== undefined) return ended
-      const id = idOf(message)
-      if (id === undefined) return Effect.die(new RangeError("request: a message without an id"))
-      if (waiting.has(id)) {
-        return Effect.die(new RangeError(`request: a request with the id ${String(id)} is in flight already`))
-      }
-      const reply = Deferred.makeUnsafe<In, ReceiveError>()
-      waiting.set(id, reply)
-      return Effect.onExit(Effect.andThen(send(message), Deferred.await(reply)), (exit) => {
-        // The id of one that was answered may be in flight again.
-        if (Exit.isFailure(exit) && waiting.get(id) === reply) waiting.delete(id)
-        return Effect.void
-      })
-    })
+    requests.request(message, () => ended)
 
   return {
     request: (message, own) =>
@@ -485,10 +490,109 @@ const correlate = Effect.fnUntraced(function* <In, Out, Id>(
       }),
     send,
     unsolicited: Stream.fromQueue(unsolicited),
-    inFlight: Effect.sync(() => waiting.size),
+    inFlight: Effect.sync(requests.inFlight),
     unmatched: Effect.sync(() => unmatched)
   }
 })
+
+const DEFAULT_UNSOLICITED = 256
+
+/** Requests and replies by their ids. */
+const correlate = <In, Out, Id>(
+  incoming: Receiver<In>,
+  outgoing: Sender<Out>,
+  options: CorrelateOptions<In | Out, Id>
+): Effect.Effect<Correlated<In, Out>, never, Scope.Scope> =>
+  Effect.suspend(() => {
+    const { idOf } = options
+    const waiting = new Map<Id, Reply<In>>()
+    return dispatch(incoming, outgoing, options, {
+      take: (message) => {
+        const id = idOf(message)
+        if (id === undefined) return "none"
+        const reply = waiting.get(id)
+        waiting.delete(id)
+        return reply
+      },
+      takeAll: () => {
+        const all = [...waiting.values()]
+        waiting.clear()
+        return all
+      },
+      inFlight: () => waiting.size,
+      request: (message, ended) =>
+        Effect.suspend(() => {
+          const failure = ended()
+          if (failure !== undefined) return failure
+          const id = idOf(message)
+          if (id === undefined) return Effect.die(new RangeError("request: a message without an id"))
+          if (waiting.has(id)) {
+            return Effect.die(
+              new RangeError(`request: a request with the id ${String(id)} is in flight already`)
+            )
+          }
+          const reply: Reply<In> = Deferred.makeUnsafe()
+          waiting.set(id, reply)
+          return Effect.onExit(Effect.andThen(outgoing.send(message), Deferred.await(reply)), (exit) => {
+            // The id of one that was answered may be in flight again.
+            if (Exit.isFailure(exit) && waiting.get(id) === reply) waiting.delete(id)
+            return Effect.void
+          })
+        })
+    })
+  })
+
+/** Requests and replies by their order. */
+const pipeline = <In, Out>(
+  incoming: Receiver<In>,
+  outgoing: Sender<Out>,
+  writer: StreamWriter,
+  encode: (message: Out) => Framing.Encoded | FrameError,
+  options: PipelineOptions<In> | undefined
+): Effect.Effect<Correlated<In, Out>, never, Scope.Scope> =>
+  Effect.suspend(() => {
+    const turn = Semaphore.makeUnsafe(1)
+    // In the order of sending. The place of a request that was given up is kept for its reply.
+    const places = new Set<Reply<In>>()
+    const givenUp = new WeakSet<Reply<In>>()
+    let inFlight = 0
+    return dispatch(incoming, outgoing, options, {
+      take: (message) => {
+        if (options?.isReply?.(message) === false) return "none"
+        const [first] = places
+        if (first === undefined) return undefined
+        places.delete(first)
+        return givenUp.has(first) ? undefined : first
+      },
+      takeAll: () => {
+        const all = [...places]
+        places.clear()
+        return all
+      },
+      inFlight: () => inFlight,
+      request: (message, ended) =>
+        Effect.suspend(() => {
+          const encoded = encode(message)
+          if (encoded instanceof FrameError) return Effect.fail(encoded)
+          const reply: Reply<In> = Deferred.makeUnsafe()
+          const written = Effect.suspend((): Effect.Effect<void, SendError | ReceiveError> => {
+            const failure = ended()
+            if (failure !== undefined) return failure
+            places.add(reply)
+            return Effect.onError(write(writer, encoded), () => Effect.sync(() => places.delete(reply)))
+          })
+          inFlight++
+          return turn.withPermit(transmit(writer, encoded, written)).pipe(
+            Effect.andThen(Deferred.await(reply)),
+            Effect.onExit((exit) => {
+              inFlight--
+              if (Exit.isFailure(exit)) givenUp.add(reply)
+              return Effect.void
+            })
+          )
+        })
+    })
+  })
 
 type StreamFailure = Exclude<ReceiveError, EndOfStream>
 

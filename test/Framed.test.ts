@@ -12,7 +12,7 @@ import {
   StreamReader
 } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
-import { pair } from "./support/effects.ts"
+import { connect, pair, turns } from "./support/effects.ts"
 import { bytes, rangeError, start, text } from "./support/reader.ts"
 
 const feedable = (...chunks: ReadonlyArray<string>) => {
@@ -356,6 +356,17 @@ describe("send", () => {
     })
   )
 
+  it.effect("a frame and what is around it are one write, and so are several messages", () =>
+    Effect.gen(function* () {
+      const { connection, transport } = yield* connect({}, { room: Infinity })
+      transport.takeCalls()
+      yield* Framed.make(connection, Framing.netstring(), Codec.string()).send("ab")
+      yield* Framed.make(connection, lines, Codec.string()).sendAll(["a", "b"])
+      yield* Framed.make(connection, Framing.whole(), Codec.string()).send("end")
+      assert.deepStrictEqual(transport.takeCalls(), ["writeAll 2:|ab|,", "writeAll a|\n|b|\n", "write end"])
+    })
+  )
+
   it.effect("a sink sends all that a stream gives", () =>
     Effect.gen(function* () {
       const [left, right] = yield* pair()
@@ -623,6 +634,100 @@ describe("correlate", () => {
       yield* rangeError(client.request("b", { timeout: 0 }))
       assert.strictEqual(yield* client.inFlight, 1)
     })
+  )
+})
+
+describe("pipeline", () => {
+  const setup = Effect.fnUntraced(function* (
+    options?: Framed.PipelineOptions<string>,
+    connectionOptions?: Connection.Options
+  ) {
+    const [left, right] = yield* pair(connectionOptions)
+    const client = yield* Framed.make(left, lines, Codec.string()).pipeline(options)
+    return { client, server: Framed.make(right, Framing.lines({ maxLength: 1_000_000 }), Codec.string()) }
+  })
+
+  it.effect("1,000 on their way at once get their replies in order", () =>
+    Effect.gen(function* () {
+      const { client, server } = yield* setup()
+      const N = 1000
+      const all = yield* Effect.forkChild(
+        Effect.forEach(
+          Array.from({ length: N }, (_, i) => i),
+          (i) => client.request(`${i}`),
+          { concurrency: "unbounded" }
+        ),
+        { startImmediately: true }
+      )
+      assert.strictEqual(yield* client.inFlight, N)
+      const asked = yield* Stream.runCollect(Stream.take(server.messages, N))
+      yield* server.sendAll(Array.from(asked, (question) => `!${question}`))
+      const replies = yield* Fiber.join(all)
+      replies.forEach((reply, i) => assert.strictEqual(reply, `!${i}`))
+      assert.strictEqual(yield* client.inFlight, 0)
+    })
+  )
+
+  it.effect("one that is interrupted or too slow keeps its place for its reply", () =>
+    Effect.gen(function* () {
+      const { client, server } = yield* setup()
+      const given = yield* start(client.request("a"))
+      const slow = yield* start(Effect.flip(client.request("b", { timeout: "1 second" })))
+      const kept = yield* start(client.request("c"))
+      yield* given.interrupt
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(slow.value()._tag, "TimeoutError")
+      assert.strictEqual(yield* client.inFlight, 1)
+      yield* server.sendAll(["A", "B", "C", "nobody's"])
+      assert.strictEqual(yield* Fiber.join(kept.fiber), "C")
+      yield* turns
+      const last = yield* start(client.request("d"))
+      yield* server.send("D")
+      assert.strictEqual(yield* Fiber.join(last.fiber), "D")
+      assert.strictEqual(yield* client.unmatched, 3)
+    })
+  )
+
+  it.effect("also if it was interrupted while it was being sent, or while it waited to be", () =>
+    Effect.gen(function* () {
+      const { client, server } = yield* setup(undefined, { watermarks: { high: 8, low: 4 } })
+      const long = "x".repeat(200_000)
+      const sending = yield* start(client.request(long))
+      const next = yield* start(client.request("b"))
+      const never = yield* start(client.request("c"))
+      yield* never.interrupt
+      yield* sending.interrupt
+      assert.strictEqual((yield* server.receive).length, long.length)
+      assert.strictEqual(yield* server.receive, "b")
+      yield* server.sendAll(["A", "B"])
+      assert.strictEqual(yield* Fiber.join(next.fiber), "B")
+      assert.strictEqual(yield* client.unmatched, 1)
+    })
+  )
+
+  it.effect("what is no reply is unsolicited", () =>
+    Effect.gen(function* () {
+      const { client, server } = yield* setup({ isReply: (message) => !message.startsWith(">") })
+      const waiting = yield* start(client.request("a"))
+      yield* server.sendAll([">one", "A", ">two"])
+      assert.strictEqual(yield* Fiber.join(waiting.fiber), "A")
+      const pushed = yield* Stream.runCollect(Stream.take(client.unsolicited, 2))
+      assert.deepStrictEqual(Array.from(pushed), [">one", ">two"])
+    })
+  )
+
+  it.effect(
+    "all fail with the end of the connection, later ones too; what cannot be encoded has no place",
+    () =>
+      Effect.gen(function* () {
+        const { client, server } = yield* setup()
+        yield* failure(client.request("two\nlines"))
+        const waiting = yield* Effect.forEach(["a", "b"], (_) => start(Effect.flip(client.request(_))))
+        yield* server.connection.writer.end
+        for (const { fiber } of waiting) assert.strictEqual((yield* Fiber.join(fiber))._tag, "EndOfStream")
+        assert.strictEqual((yield* Effect.flip(client.request("c")))._tag, "EndOfStream")
+        assert.strictEqual(yield* client.inFlight, 0)
+      })
   )
 })
 
