@@ -352,12 +352,15 @@ class DuplexTransport implements Transport {
       const { bytes } = this.outbox
       const batch = this.outbox.take(BATCH_BYTES)
       this.inFlight = bytes - this.outbox.bytes
-      this.writeBatch(batch)
+      // A callback costs a tick, which is much for a small write. Such a one goes to a socket without, and only if it is not
+      // done at once, an empty write behind it tells when it is.
+      const callsBack = !this.isSocket || this.inFlight >= FLUSH_BYTES
+      this.writeBatch(batch, callsBack ? this.onWritten : undefined)
       if (this.duplex.writableLength > 0 || !this.isWritable()) {
-        if (this.isSocket) this.duplex.write(nothing, this.onWritten)
+        if (!callsBack) this.duplex.write(nothing, this.onWritten)
       } else {
         if (this.isSocket) this.outbox.sent()
-        else this.finishedAtOnce++
+        if (callsBack) this.finishedAtOnce++
         this.inFlight = 0
         this.drained = true
       }
@@ -373,10 +376,8 @@ class DuplexTransport implements Transport {
     return !this.duplex.destroyed && this.duplex.errored === null
   }
 
-  private writeBatch(chunks: ReadonlyArray<Chunk>): void {
+  private writeBatch(chunks: ReadonlyArray<Chunk>, onWritten: (() => void) | undefined): void {
     const { duplex } = this
-    // A callback costs a socket a tick for each write. Without one, an empty write behind it tells when it is done.
-    const onWritten = this.isSocket ? undefined : this.onWritten
     const last = chunks.length - 1
     if (last > 0) {
       duplex.cork()
