@@ -49,8 +49,9 @@ import { formatTarget, hostOf } from "./internal/target.ts"
 import * as MemoryTransport from "./MemoryTransport.ts"
 import { type ConnectOptions, Network, type Target } from "./Network.ts"
 import * as Proxy from "./Proxy.ts"
+import * as ProxyProtocol from "./ProxyProtocol.ts"
 import * as SocketTransport from "./SocketTransport.ts"
-import { type ConnectionError, TimeoutError } from "./StreamError.ts"
+import { type ConnectionError, type ReadError, TimeoutError } from "./StreamError.ts"
 import * as StreamReader from "./StreamReader.ts"
 import * as StreamWriter from "./StreamWriter.ts"
 import * as Tls from "./Tls.ts"
@@ -78,6 +79,11 @@ export interface ConnectionInfo {
   readonly tls?: Tls.TlsInfo | undefined
   /** Whom the connection speaks to through proxies, as `connect` was given it. `remoteAddress` is the first proxy's. */
   readonly target?: string | undefined
+  /**
+   * The PROXY header that the connection began with, on a server that reads it. If it names addresses, `remoteAddress` is
+   * the client's, `localAddress` what the client had connected to, and `proxyProtocol.proxy` who sent the header.
+   */
+  readonly proxyProtocol?: ProxyProtocol.Received | undefined
   readonly openedAt: DateTime.Utc
 }
 
@@ -159,6 +165,24 @@ export const isWhole = (self: Connection): boolean => coreOf(self).isWhole
 export const broken = (self: Connection): Effect.Effect<ConnectionError | undefined> => coreOf(self).broken
 
 /**
+ * Reads the PROXY header of a client that was just accepted.
+ *
+ * @internal
+ */
+export const receiveProxyHeader = (
+  self: Connection,
+  receive: ProxyProtocol.Receiver
+): Effect.Effect<void, ProxyProtocol.ProxyProtocolError | ReadError> => {
+  const core = coreOf(self)
+  return Effect.map(
+    receive(StreamReader.fromInput(core.input, Limits.noTimeouts), core.transport),
+    (header) => {
+      core.proxyProtocol = header
+    }
+  )
+}
+
+/**
  * The server's handshake with a client that was just accepted.
  *
  * @internal
@@ -231,13 +255,14 @@ class ConnectionImpl implements Connection {
   }
 
   get info(): ConnectionInfo {
-    const { openedAt, target, transport } = this.core
+    const { localAddress, openedAt, proxyProtocol, remoteAddress, target, transport } = this.core
     return {
-      localAddress: transport.localAddress,
-      remoteAddress: transport.remoteAddress,
+      localAddress,
+      remoteAddress,
       transport: transport.kind,
       tls: transport.tls,
       target,
+      proxyProtocol,
       openedAt: DateTime.makeUnsafe(openedAt)
     }
   }
@@ -340,6 +365,11 @@ export interface ConnectionOptions extends Options, ConnectOptions {
    */
   readonly proxy?: Proxy.Proxy | ReadonlyArray<Proxy.Proxy> | undefined
   /**
+   * Sends a PROXY header first, before TLS: `{}` for one of version 2 with the connection's own addresses (through a
+   * `proxy`, unless `addresses` says more: not known). Default none.
+   */
+  readonly proxyProtocol?: ProxyProtocol.EncodeOptions | undefined
+  /**
    * Speak TLS from the beginning: with what the platform trusts, and the target's host as the name, or as the options say.
    * Through a proxy, TLS is spoken with the target, inside the tunnel. Default: not.
    */
@@ -363,9 +393,12 @@ export const connect = (
   Effect.suspend(() => {
     const settings = checkOptions(options)
     const proxies = options?.proxy === undefined ? [] : Arr.ensure(options.proxy)
-    const plain = Arr.isReadonlyArrayNonEmpty(proxies)
-      ? connectThrough(proxies, target, options, settings)
-      : connectTo(target, options, settings)
+    const header =
+      options?.proxyProtocol === undefined ? undefined : ProxyProtocol.sender(options.proxyProtocol)
+    const plain =
+      proxies.length === 0 && header === undefined
+        ? connectTo(target, options, settings)
+        : connectWith(proxies, header, target, options, settings)
     if (options?.tls === undefined) return plain
     const handshake = Tls.clientHandshake(Tls.checkClient(options.tls), hostOf(target))
     return owned(Effect.tap(plain, ({ core }) => core.upgradeTls(handshake, "feed")))
@@ -399,24 +432,35 @@ const owned = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R | S
 /** How long something takes that a limit of its own covers. */
 const unlimited: Timeouts = { read: Duration.infinity, write: Duration.infinity, idle: Duration.infinity }
 
-/** Connects to the first proxy, and on from each to the next. */
-const connectThrough = (
-  proxies: Arr.NonEmptyReadonlyArray<Proxy.Proxy>,
+/** Connects to the first proxy, on from each to the next, and sends the PROXY header. */
+const connectWith = (
+  proxies: ReadonlyArray<Proxy.Proxy>,
+  header: ProxyProtocol.Sender | undefined,
   target: Target,
   options: ConnectionOptions | undefined,
   settings: Settings
 ): Effect.Effect<ConnectionImpl, ConnectionError | TimeoutError, Network | Scope.Scope> => {
   const duration = Limits.connectTimeout(options?.connectTimeout)
   const address = formatTarget(target)
-  const hops = [...proxies.slice(1).map((proxy) => proxy.target), target]
+  const [first, ...hops] = Arr.append(
+    proxies.map((proxy) => proxy.target),
+    target
+  )
 
   const connected = Effect.gen(function* () {
     const direct = { ...options, connectTimeout: Duration.infinity }
-    const connection = yield* connectTo(proxies[0].target, direct, settings)
+    const connection = yield* connectTo(first, direct, settings)
     const handshaking = connection.withTimeouts(unlimited)
     for (const [proxy, hop] of Arr.zip(proxies, hops)) yield* Proxy.tunnel(handshaking, proxy, hop)
-    connection.core.target = address
+    if (proxies.length > 0) connection.core.target = address
     connection.core.connectedTo = target
+    if (header !== undefined) {
+      const { localAddress, remoteAddress } = connection.core
+      const own = proxies.length === 0
+      yield* handshaking.writer.write(
+        own ? header(localAddress, remoteAddress) : header(undefined, undefined)
+      )
+    }
     return connection
   })
   const timed = Duration.isFinite(duration)

@@ -54,10 +54,12 @@ import type { Framing } from "./Framing.ts"
 import type { Settings } from "./internal/ConnectionCore.ts"
 import { formatListen } from "./internal/target.ts"
 import { type ListenAddress, type Listener, type ListenOptions, Network, type UnixTarget } from "./Network.ts"
+import * as ProxyProtocol from "./ProxyProtocol.ts"
 import {
   type ConnectionError,
   ListenError,
   type ListenErrorReason,
+  type ReadError,
   type TimeoutError,
   Unsupported
 } from "./StreamError.ts"
@@ -75,9 +77,12 @@ export const TypeId = "~effect-wire/Server"
 /**
  * What happens in a server, as it happens:
  *
- * - `Opened`: a connection was accepted, with TLS if that was asked for, and its handler is about to run.
+ * - `Opened`: a connection was accepted, with its PROXY header and with TLS if that was asked for, and its handler is about to
+ *   run.
+ * - `ProxyHeaderRejected`: a connection was accepted and came to nothing, because its PROXY header is missing, is none, does
+ *   not come in time, or comes from somebody who is not trusted.
  * - `HandshakeFailed`: a connection was accepted and came to nothing, because its TLS handshake failed or took too long.
- * - `Closed`: a connection has ended; `exit` is its handler's.
+ * - `Closed`: a connection that was opened has ended; `exit` is its handler's.
  * - `AcceptFailed`: the system could not accept (out of descriptors); it is tried again after pauses of 100 ms to 1 s.
  * - `ShuttingDown`: the server has stopped accepting.
  *
@@ -90,6 +95,11 @@ export type ServerEvent = Data.TaggedEnum<{
     readonly id: string
     readonly info: Connection.ConnectionInfo
     readonly exit: Exit.Exit<unknown, unknown>
+  }
+  ProxyHeaderRejected: {
+    readonly id: string
+    readonly info: Connection.ConnectionInfo
+    readonly error: ProxyProtocol.ProxyProtocolError | ReadError
   }
   HandshakeFailed: {
     readonly id: string
@@ -119,7 +129,10 @@ export interface ShutdownReport {
   readonly finished: number
   /** Handlers that were interrupted when the grace was over, and whose connections were aborted. */
   readonly interrupted: number
-  /** Connections whose handler had ended, and that were still closing when the grace was over. */
+  /**
+   * Connections whose handler had ended, and that were still closing when the grace was over; and those whose PROXY
+   * header was rejected.
+   */
   readonly aborted: number
 }
 
@@ -189,6 +202,11 @@ export interface Options<E = unknown, R = never> extends Connection.Options, Lis
   readonly interruptOnDisconnect?: boolean | undefined
   /** How long a shutdown, or the end of the scope, lets the handlers finish; 0 is allowed. Default 5 seconds. */
   readonly grace?: Duration.Input | undefined
+  /**
+   * Has connections begin with a PROXY header, versions 1 and 2, and takes the client's address from it. A connection whose
+   * header is missing, malformed, late or not trusted is cut off; `events` and the log tell. Default: no header is read.
+   */
+  readonly proxyProtocol?: ProxyProtocol.ServerOptions | undefined
 }
 
 const EVENTS_KEPT = 256
@@ -202,7 +220,7 @@ interface Client {
   readonly connection: Connection.Connection
   /** Whether its handler still runs; afterwards the connection is only closing. */
   handling: boolean
-  /** Whether it has come to its handler, which follows a TLS handshake. */
+  /** Whether it has come to its handler, which follows the PROXY header and the TLS handshake. */
   isOpen: boolean
   fate: keyof ShutdownReport
   readonly fiber: Fiber.Fiber<unknown, unknown>
@@ -224,6 +242,7 @@ export const serve = <E, R, R2 = never>(
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const settings = checkOptions(options)
+      const proxyHeader = options.proxyProtocol && ProxyProtocol.receiver(options.proxyProtocol)
       if (settings.tls !== undefined) yield* restore(checkTls(settings.tls, options.listen))
       const listening = yield* Scope.fork(yield* Effect.scope)
       const listeners = yield* restore(Scope.provide(listenAll(options.listen, options), listening))
@@ -264,7 +283,7 @@ export const serve = <E, R, R2 = never>(
       }
 
       const { tls } = settings
-      const serveClient =
+      const secure =
         tls === undefined
           ? handleOpened
           : (client: Client) =>
@@ -272,6 +291,14 @@ export const serve = <E, R, R2 = never>(
                 onFailure: (error) => Effect.sync(() => supervisor.refused(client, error)),
                 onSuccess: () => handleOpened(client)
               })
+      const serveClient =
+        proxyHeader === undefined
+          ? secure
+          : (client: Client) =>
+              Connection.receiveProxyHeader(client.connection, proxyHeader).pipe(
+                Effect.tapError((error) => supervisor.rejected(client, error)),
+                Effect.flatMap(() => secure(client))
+              )
 
       // The fiber runs from here and now, so that there is no moment in which nobody owns the transport.
       const start = (transport: Transport): void => {
@@ -435,6 +462,11 @@ const logFailure = (
     })
   )
 
+// Whoever only looks whether somebody listens leaves without a byte.
+const isProbe = (error: ProxyProtocol.ProxyProtocolError | ReadError): boolean =>
+  error._tag === "ConnectionError" ||
+  (error._tag === "ProxyProtocolError" && error.kind === "Truncated" && error.offset === 0)
+
 // Interrupts whoever races with it once the connection is lost.
 const lost = (connection: Connection.Connection): Effect.Effect<never> =>
   Effect.matchEffect(connection.closed, { onFailure: () => Effect.interrupt, onSuccess: () => Effect.never })
@@ -548,6 +580,13 @@ class Supervisor implements Server {
     const { connection } = client
     client.isOpen = true
     this.publish(() => ServerEvent.Opened({ id: connection.id, info: connection.info }))
+  }
+
+  rejected(client: Client, error: ProxyProtocol.ProxyProtocolError | ReadError): Effect.Effect<void> {
+    const { connection } = client
+    client.fate = "aborted"
+    this.publish(() => ServerEvent.ProxyHeaderRejected({ id: connection.id, info: connection.info, error }))
+    return (isProbe(error) ? Effect.logDebug : Effect.logWarning)(`connection rejected: ${error.message}`)
   }
 
   refused({ connection }: Client, error: ConnectionError | TimeoutError): void {

@@ -1,6 +1,7 @@
 import { Cause, type Clock, type Context, Deferred, Duration, Effect, Exit, Latch, Option } from "effect"
 import { NetAddress } from "effect/net"
 import type { Target } from "../Network.ts"
+import type { Received } from "../ProxyProtocol.ts"
 import {
   BrokenPipe,
   ConnectionAborted,
@@ -34,6 +35,9 @@ const CLOSE_BUDGET = 1024 * 1024
 
 let connections = 0
 
+const canonical = (address: NetAddress.SocketAddress): NetAddress.SocketAddress =>
+  NetAddress.isInetAddress(address) ? NetAddress.toCanonical(address) : address
+
 /**
  * A connection's state machine: open, then closing (a local close that still sends and waits for the peer), then
  * finished (the transport has let go).
@@ -47,6 +51,8 @@ export class ConnectionCore implements Handler, Surroundings {
   target: string | undefined = undefined
   /** What `connect` was given. */
   connectedTo: Target | undefined = undefined
+  /** What the PROXY header says that the connection began with. */
+  proxyProtocol: Received | undefined = undefined
   private readonly settings: Settings
   deadlines: Deadlines | undefined = undefined
   private readonly kind: string
@@ -86,8 +92,18 @@ export class ConnectionCore implements Handler, Surroundings {
     return `${this.kind}-${this.number}`
   }
 
+  get localAddress(): NetAddress.SocketAddress | undefined {
+    const told = this.proxyProtocol?.addresses?.destination
+    return told === undefined ? this.transport.localAddress : canonical(told)
+  }
+
+  get remoteAddress(): NetAddress.SocketAddress | undefined {
+    const told = this.proxyProtocol?.addresses?.source
+    return told === undefined ? this.transport.remoteAddress : canonical(told)
+  }
+
   get address(): string | undefined {
-    const { remoteAddress } = this.transport
+    const { remoteAddress } = this
     return remoteAddress === undefined ? undefined : NetAddress.formatSocketAddress(remoteAddress)
   }
 
