@@ -109,6 +109,17 @@ describe("receive", () => {
         assert.strictEqual(text(frame), "hello")
         assert.isAbove(frame.buffer.byteLength, frame.byteLength)
       }
+      // At the end of its chunk, and where the decoder reads step by step.
+      const own = Framing.make<Uint8Array>({
+        decode: (reader) => Effect.andThen(reader.skip(1), reader.readExactly(5)),
+        encode: (frame) => frame
+      })
+      for (const framing of [Framing.lengthPrefixed({ width: 1 }), own]) {
+        const { feed, reader } = StreamReader.feedable()
+        const whole = bytes("\x05hello")
+        feed(whole)
+        assert.strictEqual((yield* Framed.receiver(reader, framing).receive).buffer, whole.buffer)
+      }
     })
   )
 })
@@ -262,6 +273,22 @@ describe("a frame that is too long", () => {
     })
   )
 
+  it.effect("with a separator of several bytes, which may come in pieces", () =>
+    Effect.gen(function* () {
+      for (const width of [1, 2, 3, 5]) {
+        const { feed, feedEof, reader } = StreamReader.feedable()
+        const framing = Framing.delimited("-=-", { maxLength: 5 })
+        const { messages, skipped } = Framed.receiver(reader, framing, Codec.string(), { onInvalid: "skip" })
+        const all = yield* Effect.forkChild(Stream.runCollect(messages), { startImmediately: true })
+        const input = bytes("ok-=-too long-=-abcd-=-xxxxxxxxxxxx-=-=-end-=-")
+        for (let at = 0; at < input.length; at += width) feed(input.subarray(at, at + width))
+        feedEof()
+        assert.deepStrictEqual(Array.from(yield* Fiber.join(all)), ["ok", "abcd", "=-end"])
+        assert.strictEqual(yield* skipped, 2)
+      }
+    })
+  )
+
   it.effect("of a framing of one's own, before any of it is buffered", () =>
     Effect.gen(function* () {
       const framing = Framing.make<Uint8Array>({
@@ -315,6 +342,50 @@ describe("a framing of one's own", () => {
         }
         assert.strictEqual(yield* receive, "o k 12")
         assert.strictEqual(yield* skipped, onInvalid === "skip" ? 1 : 0)
+      }
+    })
+  )
+
+  it.effect("a frame that the codec refuses is consumed, or skipped", () =>
+    Effect.gen(function* () {
+      const codec = Codec.make<string, string, string>({
+        decode: (frame) =>
+          frame.startsWith("?")
+            ? Result.fail(new FrameError.InvalidMessage({ detail: frame }))
+            : Result.succeed(frame),
+        encode: Result.succeed
+      })
+      for (const onInvalid of ["fail", "skip"] as const) {
+        const { reader } = feedable("?no\n11ok\n22")
+        const { receive, skipped } = Framed.receiver(reader, framing, codec, { onInvalid })
+        if (onInvalid === "fail") assert.strictEqual((yield* failure(receive)).offset, 0)
+        assert.strictEqual(yield* receive, "o k 22")
+        assert.strictEqual(yield* skipped, onInvalid === "skip" ? 1 : 0)
+      }
+    })
+  )
+
+  it.effect("finds a separator wherever it lies, and however it is cut", () =>
+    Effect.gen(function* () {
+      const framing = Framing.make<string>({
+        decode: (reader) =>
+          Effect.flatMap(reader.readExactly(1), () => Effect.map(reader.readUntil(["=-=", "\r\n"]), text)),
+        encode: (frame) => frame
+      })
+      for (const end of ["=-=", "\r\n"]) {
+        for (const length of [0, 1, 2, 3, 253, 254, 255, 256, 257, 258, 766, 767, 768, 769]) {
+          const line = `${"-".repeat(length)}${end}`
+          for (const cut of [1, 2, 3, length, length + 1, length + 2, length + 3]) {
+            const { feed, reader } = StreamReader.feedable()
+            const { receive } = Framed.receiver(reader, framing)
+            const waiting = yield* start(receive)
+            const whole = bytes(`>${line}rest`)
+            feed(whole.subarray(0, cut))
+            feed(whole.subarray(cut))
+            assert.strictEqual(waiting.value(), line)
+            assert.strictEqual(text(yield* reader.read()), "rest")
+          }
+        }
       }
     })
   )

@@ -334,6 +334,34 @@ describe("whole", () => {
   )
 })
 
+describe("the limit, to the byte", () => {
+  const limited: Record<string, (maxLength: number) => Framing.Framing> = {
+    lines: (maxLength) => Framing.lines({ maxLength }),
+    "lines \\r\\n": (maxLength) => Framing.lines({ maxLength, ending: "\r\n" }),
+    delimited: (maxLength) => Framing.delimited("::", { maxLength }),
+    lengthPrefixed: (maxLength) => Framing.lengthPrefixed({ width: 2, maxLength }),
+    "lengthPrefixed varint": (maxLength) => Framing.lengthPrefixed({ width: "varint", maxLength }),
+    "lengthPrefixed with its header": (maxLength) => Framing.lengthPrefixed({ width: 2, skip: 0, maxLength }),
+    netstring: (maxLength) => Framing.netstring({ maxLength }),
+    cobs: (maxLength) => Framing.cobs({ maxLength }),
+    slip: (maxLength) => Framing.slip({ maxLength }),
+    whole: (maxLength) => Framing.whole({ maxLength })
+  }
+  for (const [name, make] of Object.entries(limited)) {
+    it.effect(name, () =>
+      Effect.gen(function* () {
+        const frame = new Uint8Array(300).fill(0x61)
+        frame.set([1, 42])
+        const wire = encode(make(300), frame)
+        if (wire instanceof Error) throw wire
+        assert.strictEqual((yield* frames(make(300), wire))[0]?.length, 300)
+        assert.strictEqual(yield* reasonOf(make(299), wire), "FrameTooLong")
+        assert.strictEqual(refusal(make(299), frame), "FrameTooLong")
+      })
+    )
+  }
+})
+
 // A frame in many pieces costs no more than its bytes.
 describe("a frame in pieces of one byte", () => {
   const length = 60_000
