@@ -3,6 +3,7 @@ import { type ChildProcessByStdio, spawn } from "node:child_process"
 import * as net from "node:net"
 import { type Readable } from "node:stream"
 import { root } from "./support/codeBlocks.ts"
+import { describeWith } from "./support/programs.ts"
 
 interface Program {
   readonly ended: Promise<{ readonly code: number | null; readonly output: string }>
@@ -91,6 +92,17 @@ describe("examples", { timeout: 60_000 }, () => {
       assertLines(await run(["examples/run.ts", name]), patterns)
     })
   }
+
+  describeWith("redis-server", "with redis-server", () => {
+    it("reconnecting-subscriber", async () => {
+      assertLines(await run(["examples/run.ts", "reconnecting-subscriber"]), [
+        /^link: connect to .*redis\.sock: .*; next attempt in 100ms$/m,
+        /^link: subscribed$[\s\S]*^heard: one\nheard: two$[\s\S]*^redis: killed$/m,
+        /^link: link on .*closed; next attempt in 100ms$[\s\S]*^link: subscribed$[\s\S]*^heard: three$/m,
+        /^link: closed$/m
+      ])
+    })
+  })
 
   it("bulk-send keeps at most the high watermark and one chunk", async () => {
     const output = await run(["examples/run.ts", "bulk-send"])
