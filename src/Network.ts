@@ -10,7 +10,7 @@
 import { Context, type Duration, type Effect, type Scope } from "effect"
 import type { NetAddress } from "effect/net"
 import type { ConnectionError, ListenError, TimeoutError, TlsError } from "./StreamError.ts"
-import type { ServerSettings } from "./Tls.ts"
+import type { Certificate, ServerSettings } from "./Tls.ts"
 import type { Transport } from "./Transport.ts"
 
 /**
@@ -157,7 +157,7 @@ export class Network extends Context.Service<
       address: ListenAddress,
       options?: ListenOptions
     ) => Effect.Effect<Listener, ListenError, Scope.Scope>
-    /** Looks whether TLS can be served with these options. Absent on a network without TLS. */
-    readonly checkTls?: ((settings: ServerSettings) => Effect.Effect<void, TlsError>) | undefined
+    /** Looks whether TLS can be served with these options; gives the default certificate. Absent on a network without TLS. */
+    readonly checkTls?: ((settings: ServerSettings) => Effect.Effect<Certificate, TlsError>) | undefined
   }
 >()("effect-wire/Network") {}

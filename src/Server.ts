@@ -419,8 +419,8 @@ interface ServerSettings extends Settings {
 const checkTls = (
   settings: Tls.ServerSettings,
   listen: ListenAddress | ReadonlyArray<ListenAddress>
-): Effect.Effect<void, ListenError, Network> =>
-  Network.use(({ checkTls }): Effect.Effect<void, ListenErrorReason> =>
+): Effect.Effect<unknown, ListenError, Network> =>
+  Network.use(({ checkTls }): Effect.Effect<unknown, ListenErrorReason> =>
     checkTls === undefined
       ? Effect.fail(new Unsupported({ detail: "this network knows no TLS" }))
       : checkTls(settings)

@@ -7,12 +7,11 @@
  * **Example** (A client that trusts one certificate authority)
  *
  * ```ts no-run
- * import { Effect } from "effect"
- * import { FileSystem } from "effect/FileSystem"
+ * import { Effect, FileSystem } from "effect"
  * import { Connection } from "effect-wire"
  *
  * export const hello = Effect.gen(function* () {
- *   const ca = yield* FileSystem.use((fs) => fs.readFileString("ca.pem"))
+ *   const ca = yield* FileSystem.FileSystem.use((fs) => fs.readFileString("ca.pem"))
  *   const connection = yield* Connection.connect("db.example:5433", { tls: { ca } })
  *   console.log(connection.info.tls?.protocol) // TLSv1.3
  * })
@@ -193,12 +192,12 @@ export interface DistinguishedName {
 }
 
 /**
- * The certificate that the peer showed.
+ * A certificate, as read.
  *
  * @category models
  * @since 0.1.0
  */
-export interface PeerCertificate {
+export interface Certificate {
   readonly subject: DistinguishedName
   readonly issuer: DistinguishedName
   readonly validFrom: DateTime.Utc
@@ -229,7 +228,7 @@ export interface TlsInfo {
   readonly authorized: boolean
   /** Whether an earlier session was resumed. */
   readonly resumed: boolean
-  readonly peerCertificate: PeerCertificate | undefined
+  readonly peerCertificate: Certificate | undefined
 }
 
 // From here on: the options, checked.

@@ -1,13 +1,30 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Fiber, Option, Redacted, type Scope, Stream } from "effect"
-import { Connection, type Network, Server, type Tls } from "effect-wire"
+import { DateTime, Effect, Exit, Fiber, Option, Queue, Redacted, type Scope, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import { Connection, type Network, Proxy, Server, type StreamError, Tls, TlsReloader } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
+import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import { randomBytes } from "node:crypto"
-import { Authority } from "../support/certificates.ts"
-import { leavingNothing, portOf, rawConnect, rawServer } from "../support/sockets.ts"
+import { once } from "node:events"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { Authority, type Issued } from "../support/certificates.ts"
+import {
+  event,
+  leavingNothing,
+  loops,
+  portOf,
+  rawConnect,
+  rawServer,
+  tempDirectory
+} from "../support/sockets.ts"
 
 const live = (title: string, effect: Effect.Effect<unknown, unknown, Network.Network | Scope.Scope>): void =>
   it.live(title, () => leavingNothing(Effect.scoped(effect)).pipe(Effect.provide(NodeNetwork.layer)))
+
+/** With a clock that stands still: real sockets, and no real time. */
+const timed = (title: string, effect: Effect.Effect<unknown, unknown, Network.Network | Scope.Scope>): void =>
+  it.effect(title, () => Effect.scoped(effect).pipe(Effect.provide(NodeNetwork.layer)))
 
 const authority = new Authority()
 const ca = authority.certificate
@@ -27,7 +44,7 @@ const secureEcho = (tls: Partial<Tls.ServerOptions> = {}) =>
 
 describe("TLS between client and server", () => {
   live(
-    "T-001, T-012 a client and a server: bytes both ways, and the facts of the connection",
+    "T-001, T-012, T-028 a client and a server: bytes both ways, and the facts of the connection",
     Effect.gen(function* () {
       const port = yield* secureEcho()
       const connection = yield* Connection.connect({ host: "localhost", port }, { tls: { ca } })
@@ -59,6 +76,8 @@ describe("TLS between client and server", () => {
       assert.isAbove(certificate.raw.length, 200)
       yield* connection.close
       yield* connection.closed
+      assert.strictEqual(connection.info.tls, tls)
+      assert.strictEqual(connection.info.tls.peerCertificate, certificate)
     })
   )
 
@@ -133,5 +152,633 @@ describe("upgradeTls", () => {
       assert.deepStrictEqual(yield* reader.readLineString, Option.some("secret"))
       assert.deepStrictEqual(yield* reader.readLineString, Option.none())
     })
+  )
+})
+
+/** What a connection error is about. */
+const reasonOf = (error: StreamError.StreamError): StreamError.ConnectionErrorReason["_tag"] => {
+  assert(error._tag === "ConnectionError", error.message)
+  return error.reason._tag
+}
+
+/** Tests end with one side still open. */
+const closeTimeout = "10 millis"
+
+/** A handler's connections, handed to the test, which ends them. */
+const serving = Effect.fnUntraced(function* (options: Omit<Server.Options, "listen" | "onError"> = {}) {
+  const accepted = yield* Queue.unbounded<Connection.Connection>()
+  const server = yield* Server.serve(
+    (connection) => Effect.andThen(Queue.offer(accepted, connection), Effect.ignore(connection.closed)),
+    { listen, grace: 0, onError: () => Effect.void, ...options }
+  )
+  return { server, port: portOf(server.addresses[0]), next: Queue.take(accepted) }
+})
+
+/** Both ends of a plain TCP connection. */
+const plainPair = Effect.fnUntraced(function* () {
+  const { next, port } = yield* serving()
+  const client = yield* Connection.connect({ host: "localhost", port }, { closeTimeout })
+  return { client, server: yield* next }
+})
+
+const serverSide = { role: "server", identity } as const
+const clientSide = { role: "client", ca } as const
+
+/** Both ends of a connection over TLS. */
+const securePair = Effect.fnUntraced(function* (
+  serverOptions: Partial<Tls.ServerOptions> = {},
+  clientOptions: Tls.ClientOptions = {}
+) {
+  const { next, port, server: listening } = yield* serving({ tls: { identity, ...serverOptions } })
+  const client = yield* Connection.connect(
+    { host: "localhost", port },
+    { closeTimeout, tls: { ca, ...clientOptions } }
+  )
+  return { client, server: yield* next, port, listening }
+})
+
+describe("what is agreed on", () => {
+  live(
+    "ALPN: the server's preference among what the client offers",
+    Effect.gen(function* () {
+      const { client, server } = yield* securePair({ alpn: ["two", "one"] }, { alpn: ["one", "two"] })
+      assert.strictEqual(client.info.tls?.alpn, "two")
+      assert.strictEqual(server.info.tls?.alpn, "two")
+    })
+  )
+
+  live(
+    "the version",
+    Effect.gen(function* () {
+      const { client, server } = yield* securePair({ maxVersion: "TLSv1.2" })
+      assert.strictEqual(client.info.tls?.protocol, "TLSv1.2")
+      assert.strictEqual(server.info.tls?.protocol, "TLSv1.2")
+    })
+  )
+
+  live(
+    "SNI: a certificate for each name, with a wildcard, and the default for the rest",
+    Effect.gen(function* () {
+      const one = authority.issue({ name: "one", altName: "DNS:one.example" })
+      const any = authority.issue({ name: "any", altName: "DNS:*.any.example" })
+      const { port } = yield* serving({
+        tls: { identity, names: { "One.Example": one, "*.any.example": any } }
+      })
+      const shown = (servername: string) =>
+        Effect.scoped(
+          Effect.map(
+            Connection.connect({ host: "127.0.0.1", port }, { closeTimeout, tls: { ca, servername } }),
+            ({ info }) => info.tls?.peerCertificate?.subject["CN"]
+          )
+        )
+      assert.strictEqual(yield* shown("one.example"), "one")
+      assert.strictEqual(yield* shown("x.any.example"), "any")
+      assert.strictEqual(yield* shown("localhost"), "localhost")
+    })
+  )
+
+  live(
+    "mutual TLS: each sees the other's certificate",
+    Effect.gen(function* () {
+      const me = authority.issue({ name: "me", altName: "DNS:me" })
+      const { client, server } = yield* securePair({ ca, clientCertificate: "require" }, { identity: me })
+      assert.isTrue(client.info.tls?.authorized)
+      assert.isTrue(server.info.tls?.authorized)
+      assert.strictEqual(server.info.tls?.peerCertificate?.subject["CN"], "me")
+      assert.strictEqual(server.info.tls?.servername, "localhost")
+    })
+  )
+
+  live(
+    "a certificate that is asked for and not there, or not trusted: authorized tells",
+    Effect.gen(function* () {
+      const none = yield* securePair({ ca, clientCertificate: "request" })
+      assert.isFalse(none.server.info.tls?.authorized)
+      assert.isUndefined(none.server.info.tls?.peerCertificate)
+      const other = yield* securePair(
+        { ca, clientCertificate: "request" },
+        { identity: authority.selfSigned("me") }
+      )
+      assert.isFalse(other.server.info.tls?.authorized)
+      assert.strictEqual(other.server.info.tls?.peerCertificate?.subject["CN"], "me")
+    })
+  )
+
+  for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
+    live(
+      `a session is resumed (${maxVersion})`,
+      Effect.gen(function* () {
+        const port = yield* secureEcho({ maxVersion, ca, clientCertificate: "request" })
+        const sessions = Tls.sessionCache()
+        const once = Effect.scoped(
+          Effect.gen(function* () {
+            const { info, reader, writer } = yield* Connection.connect(
+              { host: "localhost", port },
+              { tls: { ca, sessions } }
+            )
+            yield* writer.write("hello\n")
+            yield* reader.readLine
+            assert.isTrue(info.tls?.authorized)
+            assert.strictEqual(info.tls?.peerCertificate?.subject["CN"], "localhost")
+            return info.tls?.resumed
+          })
+        )
+        assert.isFalse(yield* once)
+        assert.isTrue(yield* once)
+        assert.isTrue(yield* once)
+      })
+    )
+  }
+})
+
+describe("the end", () => {
+  live(
+    "T-020, T-021 what was written is read before the end, and close_notify is the end",
+    Effect.gen(function* () {
+      const { client, server } = yield* securePair()
+      yield* client.writer.write(new Uint8Array(1_000_000))
+      yield* client.writer.write("last")
+      const closing = yield* Effect.forkChild(client.close)
+      const all = yield* server.reader.readAll({ maxBytes: 2_000_000 })
+      assert.strictEqual(all.length, 1_000_004)
+      yield* server.close
+      yield* Fiber.join(closing)
+      yield* client.closed
+      yield* server.closed
+    })
+  )
+
+  live(
+    "half-close in TLS 1.3: the other direction goes on",
+    Effect.gen(function* () {
+      const { client, server } = yield* securePair()
+      assert.isTrue(client.writer.canEnd)
+      yield* client.writer.write("question")
+      yield* client.writer.end
+      assert.strictEqual((yield* server.reader.readAll()).length, 8)
+      yield* server.writer.write(new Uint8Array(300_000))
+      yield* server.writer.write("answer")
+      yield* server.writer.end
+      assert.strictEqual((yield* client.reader.readAll({ maxBytes: 400_000 })).length, 300_006)
+      yield* client.closed
+      yield* server.closed
+    })
+  )
+
+  live(
+    "T-019 no half-close in TLS 1.2",
+    Effect.gen(function* () {
+      const { client, server } = yield* securePair({ maxVersion: "TLSv1.2" })
+      assert.isFalse(client.writer.canEnd)
+      assert.strictEqual(reasonOf(yield* Effect.flip(client.writer.end)), "Unsupported")
+      yield* client.writer.write("bye")
+      yield* client.close
+      assert.strictEqual((yield* server.reader.readAll()).length, 3)
+    })
+  )
+
+  live(
+    "T-026 a write after close fails",
+    Effect.gen(function* () {
+      const { client } = yield* securePair()
+      yield* Effect.forkChild(client.close, { startImmediately: true })
+      assert.strictEqual(reasonOf(yield* Effect.flip(client.writer.write("late"))), "ConnectionClosed")
+    })
+  )
+
+  live(
+    "T-024 a peer that sends on after our close does no harm",
+    Effect.gen(function* () {
+      const { client, server } = yield* securePair()
+      const flood = yield* Effect.forkChild(
+        Effect.exit(Effect.forever(server.writer.write(new Uint8Array(65_536))))
+      )
+      yield* client.close
+      yield* client.closed
+      yield* Fiber.join(flood)
+    })
+  )
+
+  timed(
+    "T-023 a peer that never answers close_notify: closeTimeout",
+    Effect.gen(function* () {
+      const { client, server } = yield* securePair()
+      const closing = yield* Effect.forkChild(client.close, { startImmediately: true })
+      assert.strictEqual((yield* server.reader.readAll()).length, 0)
+      yield* TestClock.adjust(closeTimeout)
+      yield* Fiber.join(closing)
+      yield* client.closed
+    })
+  )
+
+  live(
+    "abort resets, and the peer sees that",
+    Effect.gen(function* () {
+      const { client, server } = yield* securePair()
+      yield* client.abort
+      assert.strictEqual(reasonOf(yield* Effect.flip(server.reader.readAll())), "ConnectionReset")
+    })
+  )
+
+  live(
+    "T-018 a reader that does not read holds the writer back, and flush waits for the system",
+    Effect.gen(function* () {
+      const { client, server } = yield* securePair()
+      const size = 16_777_216
+      const writing = yield* Effect.forkChild(client.writer.write(new Uint8Array(size)), {
+        startImmediately: true
+      })
+      assert.isAbove(yield* client.writer.bufferedBytes, 65_536)
+      assert.isUndefined(writing.pollUnsafe())
+      yield* server.reader.skip(size)
+      yield* Fiber.join(writing)
+      yield* client.writer.flush
+      assert.strictEqual(yield* client.writer.bufferedBytes, 0)
+    })
+  )
+})
+
+describe("handshakes that come to nothing", () => {
+  timed(
+    "T-008 a silent server: TimeoutError after handshakeTimeout",
+    Effect.gen(function* () {
+      const raw = yield* rawServer()
+      const target = { host: "localhost", port: raw.port }
+      const connecting = yield* Effect.forkChild(
+        Effect.flip(Effect.scoped(Connection.connect(target, { tls: { ca, handshakeTimeout: "3 seconds" } })))
+      )
+      const socket = yield* raw.next
+      yield* event(socket.resume(), "data")
+      yield* TestClock.adjust("3 seconds")
+      const error = yield* Fiber.join(connecting)
+      assert(error._tag === "TimeoutError", error.message)
+      assert.strictEqual(error.operation, "handshake")
+      assert.include(error.message, "3s")
+    })
+  )
+
+  timed(
+    "T-015 a silent client: dropped after handshakeTimeout, its slot is free again",
+    Effect.gen(function* () {
+      const { port, next, server } = yield* serving({ tls: { identity }, maxConnections: 1 })
+      const failed = yield* Effect.forkChild(
+        Stream.runHead(Stream.filter(server.events, (_) => _._tag === "HandshakeFailed")),
+        { startImmediately: true }
+      )
+      const silent = yield* rawConnect({ host: "127.0.0.1", port })
+      const lost = yield* Effect.forkChild(event(silent.resume(), "close"), { startImmediately: true })
+      while ((yield* server.activeConnections) === 0) yield* loops(1)
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(lost)
+      const client = yield* Connection.connect({ host: "localhost", port }, { tls: { ca } })
+      yield* next
+      yield* client.abort
+      const first = Option.getOrThrow(yield* Fiber.join(failed))
+      assert(first._tag === "HandshakeFailed")
+      assert.strictEqual(first.error._tag, "TimeoutError")
+    })
+  )
+
+  for (const close of ["end", "resetAndDestroy"] as const) {
+    live(
+      `T-016, T-032 a peer that goes during the handshake (${close})`,
+      Effect.gen(function* () {
+        const raw = yield* rawServer()
+        const connection = yield* Connection.connect({ host: "localhost", port: raw.port })
+        const upgrading = yield* Effect.forkChild(Effect.flip(connection.upgradeTls(clientSide)))
+        const socket = yield* raw.next
+        yield* event(socket.resume(), "data")
+        socket[close]()
+        const error = yield* Fiber.join(upgrading)
+        assert.strictEqual(reasonOf(error), "ConnectionReset")
+        assert.strictEqual(yield* Effect.flip(connection.closed), error)
+        assert.strictEqual(yield* Effect.flip(connection.reader.read()), error)
+        assert.strictEqual(yield* Effect.flip(connection.writer.write("x")), error)
+      })
+    )
+  }
+
+  live(
+    "T-017, T-033 interrupting an upgrade aborts the connection, as closing it does",
+    Effect.gen(function* () {
+      for (const stop of ["interrupt", "close", "abort"] as const) {
+        const raw = yield* rawServer()
+        const connection = yield* Connection.connect({ host: "localhost", port: raw.port })
+        const upgrading = yield* Effect.forkChild(connection.upgradeTls(clientSide))
+        const socket = yield* raw.next
+        yield* event(socket.resume(), "data")
+        const writing = yield* Effect.forkChild(Effect.flip(connection.writer.write("waits")), {
+          startImmediately: true
+        })
+        if (stop === "interrupt") yield* Fiber.interrupt(upgrading)
+        else yield* connection[stop]
+        assert.isTrue(Exit.isFailure(yield* Fiber.await(upgrading)))
+        assert.strictEqual(reasonOf(yield* Fiber.join(writing)), "ConnectionAborted")
+        assert.strictEqual(reasonOf(yield* Effect.flip(connection.reader.read())), "ConnectionAborted")
+        yield* connection.closed
+      }
+    })
+  )
+
+  live(
+    "a client that is cut off after each byte of its handshake leaves nothing behind",
+    Effect.gen(function* () {
+      // What a client says first.
+      const raw = yield* rawServer()
+      yield* Effect.forkChild(
+        Effect.exit(Effect.scoped(Connection.connect({ host: "localhost", port: raw.port }, { tls: { ca } })))
+      )
+      const hello = yield* Effect.promise(async () => {
+        const socket = await Effect.runPromise(raw.next)
+        const [chunk] = (await once(socket.resume(), "data")) as [Buffer]
+        socket.destroy()
+        return chunk
+      })
+      const { port, server } = yield* serving({ tls: { identity } })
+      const count = yield* Effect.forkChild(
+        server.events.pipe(
+          Stream.filter((_) => _._tag === "HandshakeFailed"),
+          Stream.take(hello.length),
+          Stream.runCount
+        ),
+        { startImmediately: true }
+      )
+      for (let n = 0; n < hello.length; n++) {
+        const socket = yield* rawConnect({ host: "127.0.0.1", port })
+        socket.end(hello.subarray(0, n))
+        yield* event(socket.resume(), "close")
+      }
+      assert.strictEqual(yield* Fiber.join(count), hello.length)
+      assert.strictEqual(yield* server.activeConnections, 0)
+    })
+  )
+})
+
+describe("upgradeTls and what was received before", () => {
+  live(
+    "T-034 plain bytes that were not read: the upgrade fails with their number, and changes nothing",
+    Effect.gen(function* () {
+      const { client, server } = yield* plainPair()
+      yield* server.writer.write("greet\nextra")
+      yield* client.reader.peek(11)
+      yield* client.reader.readLine
+      const error = yield* Effect.flip(client.upgradeTls(clientSide))
+      assert(error._tag === "ConnectionError" && error.reason._tag === "PlaintextBuffered", error.message)
+      assert.strictEqual(error.reason.bytes, 5)
+      assert.include(error.message, "5 bytes")
+      assert.strictEqual((yield* client.reader.readExactly(5)).length, 5)
+      yield* Effect.all([client.upgradeTls(clientSide), server.upgradeTls(serverSide)], {
+        concurrency: "unbounded"
+      })
+      yield* client.writer.write("over TLS\n")
+      assert.deepStrictEqual(yield* server.reader.readLineString, Option.some("over TLS"))
+    })
+  )
+
+  live(
+    "they can be discarded",
+    Effect.gen(function* () {
+      const { client, server } = yield* plainPair()
+      yield* server.writer.write("injected")
+      yield* client.reader.peek(8)
+      yield* Effect.all(
+        [client.upgradeTls({ ...clientSide, leftover: "discard" }), server.upgradeTls(serverSide)],
+        { concurrency: "unbounded" }
+      )
+      yield* server.writer.write("over TLS\n")
+      assert.deepStrictEqual(yield* client.reader.readLineString, Option.some("over TLS"))
+    })
+  )
+
+  live(
+    "T-035 a header and the first TLS message in one segment: fed to the handshake",
+    Effect.gen(function* () {
+      const { next, port } = yield* serving()
+      const proxy = yield* rawServer()
+      const connecting = yield* Effect.forkChild(
+        Connection.connect({ host: "localhost", port: proxy.port }, { closeTimeout, tls: { ca } })
+      )
+      const front = yield* proxy.next
+      const back = yield* rawConnect({ host: "127.0.0.1", port })
+      front.once("data", (hello: Buffer) => {
+        back.write(Buffer.concat([Buffer.from("PROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\n"), hello]))
+        front.pipe(back)
+      })
+      front.resume()
+      back.pipe(front)
+      const server = yield* next
+      yield* server.reader.peek(40)
+      yield* server.reader.readLine
+      yield* server.upgradeTls({ ...serverSide, leftover: "feed" })
+      const client = yield* Fiber.join(connecting)
+      yield* client.writer.write("hello\n")
+      assert.deepStrictEqual(yield* server.reader.readLineString, Option.some("hello"))
+    })
+  )
+
+  live(
+    "T-030 wrong options are a defect, and the connection stays usable",
+    Effect.gen(function* () {
+      const { client, server } = yield* plainPair()
+      const exit = yield* Effect.exit(client.upgradeTls({ role: "client", servername: "" }))
+      assert.isTrue(Exit.hasDies(exit))
+      // A server's connection was connected to nobody: whom it is to verify has to be said.
+      assert.isTrue(Exit.hasDies(yield* Effect.exit(server.upgradeTls(clientSide))))
+      yield* client.writer.write("plain\n")
+      assert.deepStrictEqual(yield* server.reader.readLineString, Option.some("plain"))
+    })
+  )
+
+  live(
+    "T-031 a peer that answers rubbish: a TLS error, which reads and writes fail with from then on",
+    Effect.gen(function* () {
+      const { client, server } = yield* plainPair()
+      const upgrading = yield* Effect.forkChild(Effect.flip(client.upgradeTls(clientSide)))
+      yield* server.reader.read()
+      yield* server.writer.write("502 what do you mean?\r\n")
+      const error = yield* Fiber.join(upgrading)
+      assert.strictEqual(reasonOf(error), "TlsError")
+      assert.strictEqual(yield* Effect.flip(client.reader.read()), error)
+      assert.strictEqual(yield* Effect.flip(client.closed), error)
+    })
+  )
+
+  live(
+    "T-036, T-037 what was written before precedes the handshake, what is written meanwhile follows it",
+    Effect.gen(function* () {
+      const { client, server } = yield* plainPair()
+      const plain = 5_000_000
+      yield* Effect.forkChild(client.writer.write(new Uint8Array(plain)), { startImmediately: true })
+      const upgrading = yield* Effect.forkChild(client.upgradeTls(clientSide), { startImmediately: true })
+      const writing = yield* Effect.forkChild(client.writer.write(new Uint8Array(plain).fill(1)), {
+        startImmediately: true
+      })
+      yield* server.reader.skip(plain)
+      // The write that came before the handshake has begun is plain as well.
+      const next = yield* server.reader.peek(1)
+      if (next[0] === 1) yield* server.reader.skip(plain)
+      yield* server.upgradeTls({ ...serverSide, leftover: "feed" })
+      yield* Fiber.join(upgrading)
+      if (next[0] !== 1) yield* server.reader.skip(plain)
+      yield* Fiber.join(writing)
+      // The reader holds back the connection over TLS.
+      const flooding = yield* Effect.forkChild(server.writer.write(new Uint8Array(16_777_216)), {
+        startImmediately: true
+      })
+      yield* client.reader.skip(1000)
+      assert.isUndefined(flooding.pollUnsafe())
+      yield* client.reader.skip(16_776_216)
+      yield* Fiber.join(flooding)
+    })
+  )
+
+  live(
+    "T-038 once only",
+    Effect.gen(function* () {
+      const { client } = yield* securePair()
+      assert.strictEqual(reasonOf(yield* Effect.flip(client.upgradeTls(clientSide))), "Unsupported")
+      assert.strictEqual(client.info.transport, "tls")
+      const [memory] = yield* Connection.pair()
+      const error = yield* Effect.flip(memory.upgradeTls({ ...clientSide, servername: "x" }))
+      assert.strictEqual(reasonOf(error), "Unsupported")
+      yield* memory.writer.write("still there")
+    })
+  )
+
+  live(
+    "a busy connection, which reads into a buffer of its own by then",
+    Effect.gen(function* () {
+      const { client, server } = yield* plainPair()
+      for (let n = 0; n < 60; n++) {
+        yield* client.writer.write("ping\n")
+        yield* server.reader.readLine
+        yield* server.writer.write("pong\n")
+        yield* client.reader.readLine
+      }
+      yield* Effect.all([client.upgradeTls(clientSide), server.upgradeTls(serverSide)], {
+        concurrency: "unbounded"
+      })
+      const sent = randomBytes(1_000_000)
+      yield* Effect.forkChild(client.writer.write(sent))
+      assert.isTrue(sent.equals(yield* server.reader.readExactly(sent.length)))
+    })
+  )
+})
+
+describe("through a proxy", () => {
+  live(
+    "TLS is spoken with the target, inside the tunnel",
+    Effect.gen(function* () {
+      const port = yield* secureEcho()
+      // A proxy that knows one target.
+      const proxy = yield* Server.serve(
+        Effect.fnUntraced(function* ({ reader, writer }: Connection.Connection) {
+          yield* reader.readUntil("\r\n\r\n")
+          const target = yield* Connection.connect({ host: "127.0.0.1", port })
+          yield* writer.write("HTTP/1.1 200 OK\r\n\r\n")
+          yield* Effect.all(
+            [Stream.run(reader.stream, target.writer.sink), Stream.run(target.reader.stream, writer.sink)],
+            {
+              concurrency: "unbounded"
+            }
+          )
+        }),
+        { listen }
+      )
+      const { info, reader, writer } = yield* Connection.connect(
+        { host: "localhost", port },
+        { proxy: Proxy.httpConnect(`127.0.0.1:${portOf(proxy.addresses[0])}`), tls: { ca } }
+      )
+      yield* writer.write("hello\n")
+      assert.deepStrictEqual(yield* reader.readLineString, Option.some("hello"))
+      assert.strictEqual(info.transport, "tls")
+      assert.strictEqual(info.tls?.servername, "localhost")
+    })
+  )
+})
+
+describe("options out of range", () => {
+  const defect = (options: Tls.ClientOptions, target: Network.Target = "localhost:1") =>
+    Effect.map(Effect.exit(Effect.scoped(Connection.connect(target, { tls: options }))), (exit) => {
+      assert.isTrue(Exit.hasDies(exit), JSON.stringify(options))
+    })
+
+  live(
+    "T-003, T-007, T-040 are defects, before anything is connected",
+    Effect.gen(function* () {
+      yield* defect({ handshakeTimeout: 0 })
+      yield* defect({ handshakeTimeout: -1 })
+      yield* defect({ servername: "" })
+      yield* defect({ alpn: [""] })
+      yield* defect({ ca: "" })
+      yield* defect({ minVersion: "TLSv1.3", maxVersion: "TLSv1.2" })
+      // Nobody to verify.
+      yield* defect({ ca }, { path: "/nowhere" })
+    })
+  )
+})
+
+describe("TlsReloader", () => {
+  live(
+    "new handshakes show the new certificate, connections stay, and a bad pair changes nothing",
+    Effect.gen(function* () {
+      const first = authority.issue({ name: "first" })
+      const second = authority.issue({ name: "second" })
+      let next: Tls.Identity = first
+      const identity = yield* TlsReloader.make(Effect.sync(() => next))
+      const port = yield* secureEcho({ identity })
+      const connect = Connection.connect({ host: "localhost", port }, { tls: { ca } })
+      const shownTo = (connection: Connection.Connection) =>
+        connection.info.tls?.peerCertificate?.subject["CN"]
+      const old = yield* connect
+      assert.strictEqual(shownTo(old), "first")
+      assert.isFalse(yield* identity.reload)
+
+      next = { certificate: second.certificate, key: first.key }
+      const bad = yield* Effect.flip(identity.reload)
+      assert.strictEqual(bad.kind, "InvalidIdentity")
+      next = authority.issue({ from: "20200101000000Z", to: "20200102000000Z" })
+      assert.strictEqual((yield* Effect.flip(identity.reload)).kind, "CertificateExpired")
+      assert.strictEqual(shownTo(yield* connect), "first")
+
+      next = second
+      assert.isTrue(yield* identity.reload)
+      assert.strictEqual((yield* identity.certificate).subject["CN"], "second")
+      assert.strictEqual(shownTo(yield* connect), "second")
+      yield* old.writer.write("still there\n")
+      assert.deepStrictEqual(yield* old.reader.readLineString, Option.some("still there"))
+    })
+  )
+
+  timed(
+    "files are loaded again at intervals, and what goes wrong is reported",
+    Effect.gen(function* () {
+      const directory = yield* tempDirectory
+      const certificate = path.join(directory, "certificate.pem")
+      const key = path.join(directory, "key.pem")
+      const put = (issued: Issued) => {
+        fs.writeFileSync(certificate, issued.certificate)
+        fs.writeFileSync(key, issued.key)
+      }
+      const start = Date.parse("2026-06-01T00:00:00Z")
+      yield* TestClock.setTime(start)
+      put(identity)
+      const reports = yield* Queue.unbounded<string>()
+      const reloader = yield* TlsReloader.make(TlsReloader.files({ certificate, key }), {
+        every: "1 hour",
+        onError: (error) => Queue.offer(reports, error._tag)
+      })
+      const name = Effect.map(reloader.certificate, ({ subject }) => subject["CN"])
+      fs.rmSync(key)
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(yield* Queue.take(reports), "PlatformError")
+      fs.writeFileSync(key, "nonsense")
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(yield* Queue.take(reports), "TlsError")
+      assert.strictEqual(yield* name, "localhost")
+      put(authority.issue({ name: "renewed" }))
+      yield* TestClock.adjust("1 hour")
+      while ((yield* name) !== "renewed") yield* loops(1)
+    }).pipe(Effect.provide(NodeFileSystem.layer))
   )
 })

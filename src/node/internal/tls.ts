@@ -1,5 +1,5 @@
 import { DateTime, Effect, Redacted } from "effect"
-import type { X509Certificate } from "node:crypto"
+import { X509Certificate } from "node:crypto"
 import { Duplex } from "node:stream"
 import * as tls from "node:tls"
 import {
@@ -11,13 +11,13 @@ import {
   TlsTruncated
 } from "../../StreamError.ts"
 import {
+  type Certificate,
   type ClientSettings,
   type DistinguishedName,
   type Handshake,
   type Identity,
   identityFor,
   type Pem,
-  type PeerCertificate,
   type ServerSettings,
   type TlsInfo
 } from "../../Tls.ts"
@@ -79,12 +79,14 @@ const invalidIdentity = (cause: unknown): TlsError =>
     detail: cause instanceof Error ? cause.message : undefined
   })
 
-/** Why options cannot be used, or nothing. */
-export const check = (settings: ServerSettings): Effect.Effect<void, TlsError> =>
+/** The certificate that is served unless a client asks for another name, or why the options cannot be used. */
+export const check = (settings: ServerSettings): Effect.Effect<Certificate, TlsError> =>
   Effect.try({
     try: () => {
-      for (const source of [settings.identity, ...settings.names.values()])
-        contextOf(settings, source.current())
+      const identity = settings.identity.current()
+      for (const source of settings.names.values()) contextOf(settings, source.current())
+      contextOf(settings, identity)
+      return certificateOf(new X509Certificate(pem(identity.certificate)))
     },
     catch: invalidIdentity
   })
@@ -99,7 +101,7 @@ const distinguishedName = (u: unknown): DistinguishedName => {
   return name
 }
 
-const certificateOf = (x509: X509Certificate): PeerCertificate => {
+const certificateOf = (x509: X509Certificate): Certificate => {
   const { issuer, subject } = x509.toLegacyObject()
   return {
     subject: distinguishedName(subject),
@@ -120,9 +122,14 @@ class Info implements TlsInfo {
   readonly servername: string | undefined
   readonly authorized: boolean
   readonly resumed: boolean
-  private certificate: X509Certificate | PeerCertificate | undefined
+  private certificate: X509Certificate | Certificate | undefined
 
-  constructor(socket: tls.TLSSocket, servername: string | undefined, authorized: boolean) {
+  constructor(
+    socket: tls.TLSSocket,
+    servername: string | undefined,
+    authorized: boolean,
+    known: X509Certificate | undefined
+  ) {
     const cipher = socket.getCipher()
     this.protocol = socket.getProtocol() ?? "unknown"
     this.cipher = cipher.standardName
@@ -130,12 +137,12 @@ class Info implements TlsInfo {
     this.servername = servername
     this.authorized = authorized
     this.resumed = socket.isSessionReused()
-    this.certificate = socket.getPeerX509Certificate()
+    this.certificate = socket.getPeerX509Certificate() ?? known
   }
 
   // Taken apart when somebody asks.
-  get peerCertificate(): PeerCertificate | undefined {
-    if (this.certificate !== undefined && "toLegacyObject" in this.certificate) {
+  get peerCertificate(): Certificate | undefined {
+    if (this.certificate instanceof X509Certificate) {
       this.certificate = certificateOf(this.certificate)
     }
     return this.certificate
@@ -155,6 +162,27 @@ const verifyError = (socket: tls.TLSSocket): unknown => {
   return isVerifier(handle) ? (handle.verifyError() ?? undefined) : undefined
 }
 
+/** A session as it is kept: with the certificate of the server, which Node does not tell for one that was resumed. */
+const packSession = (session: Uint8Array, certificate: Uint8Array): Uint8Array => {
+  const packed = new Uint8Array(4 + certificate.length + session.length)
+  new DataView(packed.buffer).setUint32(0, certificate.length)
+  packed.set(certificate, 4)
+  packed.set(session, 4 + certificate.length)
+  return packed
+}
+
+interface KnownSession {
+  readonly session: Buffer
+  readonly certificate: X509Certificate
+}
+
+const unpackSession = (packed: Uint8Array | undefined): KnownSession | undefined => {
+  if (packed === undefined) return undefined
+  const bytes = Buffer.from(packed)
+  const start = 4 + bytes.readUInt32BE(0)
+  return { session: bytes.subarray(start), certificate: new X509Certificate(bytes.subarray(4, start)) }
+}
+
 /**
  * The ciphertext of a TLS connection on its way between Node's TLS and the transport below.
  *
@@ -170,6 +198,8 @@ export class TlsLayer implements Handler {
   private socket: tls.TLSSocket | undefined = undefined
   // Who is told of the end until the connection over TLS takes over.
   private before: Handler | undefined
+  // The session that is offered to the server.
+  private known: KnownSession | undefined = undefined
   private settle: ((reason: ConnectionErrorReason | undefined) => void) | undefined = undefined
   private written: (() => void) | undefined = undefined
   private isEnding = false
@@ -282,7 +312,7 @@ export class TlsLayer implements Handler {
         if (reason === undefined) {
           this.settle = undefined
           socket.off("error", onError)
-          resume(Effect.succeed(wrap(socket, infoOf(socket, request))))
+          resume(Effect.succeed(wrap(socket, infoOf(socket, request, this.known?.certificate))))
         } else {
           socket.destroy()
           this.ciphertext.destroy()
@@ -301,7 +331,7 @@ export class TlsLayer implements Handler {
         const { clientCertificate } = request.settings
         socket.once("secure", () => {
           const failure = clientCertificate === "require" ? verifyError(socket) : undefined
-          settle(failure === undefined ? undefined : reasonFromCause(failure))
+          settle(failure === undefined ? undefined : notAccepted(failure, socket, peer))
         })
       }
       if (this.isGone) settle(new ConnectionReset({}))
@@ -318,7 +348,8 @@ export class TlsLayer implements Handler {
     const { identity, sessions, verify } = settings
     const server = `${this.addressOfPeer()} ${peer?.host ?? ""}`
     const resumable = verify ? sessions : undefined
-    const session = resumable?.get(server)
+    this.known = unpackSession(resumable?.get(server))
+    const certificateOfSession = this.known?.certificate
     const socket = tls.connect({
       socket: this.ciphertext,
       secureContext: contextOf(settings, identity?.current()),
@@ -326,10 +357,15 @@ export class TlsLayer implements Handler {
       ...(peer !== undefined && { host: peer.host, ...(peer.isName && { servername: peer.host }) }),
       ...(settings.servername === false && { checkServerIdentity: () => undefined }),
       ...(settings.alpn !== undefined && { ALPNProtocols: [...settings.alpn] }),
-      ...(session !== undefined && { session: Buffer.from(session) })
+      ...(this.known !== undefined && { session: this.known.session })
     })
     if (resumable !== undefined) {
-      socket.on("session", (bytes: Buffer) => resumable.set(server, new Uint8Array(bytes)))
+      socket.on("session", (session: Buffer) => {
+        const certificate = socket.getPeerX509Certificate() ?? certificateOfSession
+        if (certificate !== undefined && socket.authorized) {
+          resumable.set(server, packSession(session, certificate.raw))
+        }
+      })
     }
     return socket
   }
@@ -361,19 +397,33 @@ export class TlsLayer implements Handler {
   }
 }
 
-const infoOf = (socket: tls.TLSSocket, request: Handshake): TlsInfo => {
+/** Why a client is not served, with the name in its certificate. */
+const notAccepted = (
+  cause: unknown,
+  socket: tls.TLSSocket,
+  address: string | undefined
+): ConnectionErrorReason => {
+  const reason = reasonFromCause(cause)
+  if (reason._tag !== "TlsError") return reason
+  const x509 = socket.getPeerX509Certificate()
+  const name = x509 && certificateOf(x509).subject["CN"]
+  const peer = name === undefined ? address : `${String(name)} at ${address ?? "an unknown address"}`
+  return new TlsError({ kind: reason.kind, code: reason.code, cause, peer })
+}
+
+const infoOf = (socket: tls.TLSSocket, request: Handshake, known: X509Certificate | undefined): TlsInfo => {
   if (request.role === "client") {
     const servername = request.peer?.isName === true ? request.peer.host : undefined
-    return new Info(socket, servername, socket.authorized)
+    return new Info(socket, servername, socket.authorized, socket.isSessionReused() ? known : undefined)
   }
   const name: unknown = Reflect.get(socket, "servername")
   const isAuthorized = socket.getPeerX509Certificate() !== undefined && verifyError(socket) === undefined
-  return new Info(socket, typeof name === "string" ? name : undefined, isAuthorized)
+  return new Info(socket, typeof name === "string" ? name : undefined, isAuthorized, undefined)
 }
 
 const describe = (reason: ConnectionErrorReason, peer: string | undefined): ConnectionErrorReason => {
   if (reason._tag !== "TlsError") return reason
   const { cause, code, kind } = reason
   const text = kind === "WrongHost" && cause instanceof Error ? cause.message : undefined
-  return new TlsError({ kind, code, cause, peer, detail: text })
+  return new TlsError({ kind, code, cause, peer: reason.peer ?? peer, detail: text ?? reason.detail })
 }

@@ -1,0 +1,190 @@
+/**
+ * Certificates that are replaced while a server runs.
+ *
+ * A `TlsReloader` is an identity for the options of TLS. It loads a certificate and its key, and again when it is told to or
+ * at intervals. A pair that does not work is reported and changes nothing. New handshakes show the new certificate;
+ * connections that are open stay as they are.
+ *
+ * **Example** (A server that follows its certificate files)
+ *
+ * ```ts no-run
+ * import { Effect, Stream } from "effect"
+ * import { Server, TlsReloader } from "effect-wire"
+ *
+ * export const program = Effect.gen(function* () {
+ *   const load = TlsReloader.files({ certificate: "/etc/tls/fullchain.pem", key: "/etc/tls/key.pem" })
+ *   const identity = yield* TlsReloader.make(load, { every: "1 hour" })
+ *   yield* Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
+ *     listen: { port: 6514 },
+ *     tls: { identity }
+ *   })
+ *   return yield* Effect.never
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ */
+import {
+  Clock,
+  DateTime,
+  Duration,
+  Effect,
+  FileSystem,
+  type PlatformError,
+  Predicate,
+  Redacted,
+  type Scope,
+  Semaphore
+} from "effect"
+import { Network } from "./Network.ts"
+import { TlsError } from "./StreamError.ts"
+import * as Tls from "./Tls.ts"
+
+/**
+ * Runtime type identifier of reloaders.
+ *
+ * @category type IDs
+ * @since 0.1.0
+ */
+export const TypeId = "~effect-wire/TlsReloader"
+
+/**
+ * An identity that can be loaded anew; `E` is what loading fails with.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TlsReloader<E = never> extends Tls.IdentitySource {
+  readonly [TypeId]: typeof TypeId
+  /** The certificate that handshakes show now. */
+  readonly certificate: Effect.Effect<Tls.Certificate>
+  /**
+   * Loads the identity, and switches to it if it is another one; tells whether it was. Fails, and keeps the old one, when it
+   * cannot be loaded, when certificate and key are no pair (`InvalidIdentity`), or when the certificate has expired
+   * (`CertificateExpired`).
+   */
+  readonly reload: Effect.Effect<boolean, E | TlsError>
+}
+
+/**
+ * Tells whether a value is a reloader.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isTlsReloader = (u: unknown): u is TlsReloader<unknown> => Predicate.hasProperty(u, TypeId)
+
+/**
+ * Options of a reloader.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<E, R> {
+  /** How often to reload without being told. Default: never. */
+  readonly every?: Duration.Input | undefined
+  /** Runs when such a reload has failed. Default: a warning in the log. */
+  readonly onError?: ((error: E | TlsError) => Effect.Effect<unknown, never, R>) | undefined
+}
+
+/**
+ * Loads an identity and keeps it. Fails if the first one cannot be loaded or used. With `every`, the scope ends the reloading.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = <E, R, R2 = never>(
+  load: Effect.Effect<Tls.Identity, E, R>,
+  options?: Options<E, R2>
+): Effect.Effect<TlsReloader<E>, E | TlsError, Network | Scope.Scope | R | R2> =>
+  Effect.gen(function* () {
+    const every = options?.every === undefined ? undefined : interval(options.every)
+    const { checkTls } = yield* Network
+    const context = yield* Effect.context<R>()
+    const loaded = Effect.gen(function* () {
+      const identity = yield* Effect.provide(load, context)
+      if (checkTls === undefined) {
+        return yield* new TlsError({ kind: "Failed", detail: "this network knows no TLS" })
+      }
+      const certificate = yield* checkTls(Tls.checkServer({ identity }))
+      const now = yield* Clock.currentTimeMillis
+      if (DateTime.toEpochMillis(certificate.validTo) < now) {
+        const detail = `on ${DateTime.formatIso(certificate.validTo)}`
+        return yield* new TlsError({ kind: "CertificateExpired", peer: "this side", detail })
+      }
+      return { identity, certificate }
+    })
+
+    let present = yield* loaded
+    const turn = Semaphore.makeUnsafe(1)
+    const reload = turn.withPermits(1)(
+      Effect.map(loaded, (next) => {
+        if (isSame(present.identity, next.identity)) return false
+        present = next
+        return true
+      })
+    )
+    if (every !== undefined) {
+      const report =
+        options?.onError ?? ((error: E | TlsError) => Effect.logWarning("TLS reload failed", error))
+      yield* Effect.delay(Effect.catch(reload, report), every).pipe(Effect.forever, Effect.forkScoped)
+    }
+    return {
+      [TypeId]: TypeId,
+      current: () => present.identity,
+      certificate: Effect.sync(() => present.certificate),
+      reload
+    }
+  })
+
+const interval = (input: Duration.Input): Duration.Duration => {
+  const every = Duration.fromInputUnsafe(input)
+  if (!(Duration.toMillis(every) > 0)) {
+    throw new RangeError(`every must be a positive duration, received ${Duration.toMillis(every)} ms`)
+  }
+  return every
+}
+
+// The same identity is kept: sessions are resumed with it.
+const isSame = (a: Tls.Identity, b: Tls.Identity): boolean =>
+  text(a.certificate) === text(b.certificate) && text(a.key) === text(b.key)
+
+const decoder = new TextDecoder()
+
+const text = (pem: Tls.Pem): string => {
+  const value = Redacted.isRedacted(pem) ? Redacted.value(pem) : pem
+  return typeof value === "string" ? value : decoder.decode(value)
+}
+
+/**
+ * Where the files of an identity are.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Files {
+  /** PEM: the certificate, followed by its intermediate ones. */
+  readonly certificate: string
+  readonly key: string
+  readonly passphrase?: string | Redacted.Redacted<string> | undefined
+}
+
+/**
+ * Loads an identity from its files.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const files = ({
+  certificate,
+  key,
+  passphrase
+}: Files): Effect.Effect<Tls.Identity, PlatformError.PlatformError, FileSystem.FileSystem> =>
+  Effect.gen(function* () {
+    const fs = yield* FileSystem.FileSystem
+    return {
+      certificate: yield* fs.readFileString(certificate),
+      key: Redacted.make(yield* fs.readFileString(key)),
+      passphrase
+    }
+  })

@@ -1,0 +1,279 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Option, Result, type Scope, Stream } from "effect"
+import { Connection, type Network, Server, type StreamError, type Tls } from "effect-wire"
+import { NodeNetwork } from "effect-wire/node"
+import { Authority } from "../support/certificates.ts"
+import { leavingNothing, portOf, rawConnect, rawServer, readToEnd } from "../support/sockets.ts"
+
+const live = (title: string, effect: Effect.Effect<unknown, unknown, Network.Network | Scope.Scope>): void =>
+  it.live(title, () => leavingNothing(Effect.scoped(effect)).pipe(Effect.provide(NodeNetwork.layer)))
+
+const authority = new Authority()
+const stranger = new Authority("Another CA")
+const ca = authority.certificate
+const identity = authority.issue()
+const past = { from: "20200101000000Z", to: "20200102000000Z" }
+const future = { from: "20900101000000Z", to: "20900102000000Z" }
+
+type HandshakeError = StreamError.ConnectionError | StreamError.TimeoutError
+
+/** Serves; gives the port, the number of handlers that ran, and a wait for the error of the first failed handshake. */
+const serving = Effect.fnUntraced(function* (tls: Partial<Tls.ServerOptions>) {
+  let handled = 0
+  let reported = 0
+  const server = yield* Server.serve(
+    ({ reader, writer }) => {
+      handled++
+      return Stream.run(reader.stream, writer.sink)
+    },
+    {
+      listen: { host: "127.0.0.1" },
+      tls: { identity, ...tls },
+      onError: () => Effect.sync(() => void reported++)
+    }
+  )
+  const failed = yield* Effect.forkChild(
+    server.events.pipe(
+      Stream.filterMap((event) =>
+        event._tag === "HandshakeFailed" ? Result.succeed(event.error) : Result.failVoid
+      ),
+      Stream.runHead
+    ),
+    { startImmediately: true }
+  )
+  const failure = Effect.map(Fiber.join(failed), Option.getOrThrow)
+  return {
+    server,
+    port: portOf(server.addresses[0]),
+    failure,
+    counts: () => ({ handled, reported })
+  }
+})
+
+const tlsReason = (error: HandshakeError): StreamError.TlsError => {
+  assert(error._tag === "ConnectionError" && error.reason._tag === "TlsError", error.message)
+  assert.strictEqual(error.operation, "handshake")
+  return error.reason
+}
+
+const connecting = (port: number, tls: Tls.ClientOptions, host = "localhost") =>
+  Effect.flip(Effect.scoped(Connection.connect({ host, port }, { tls })))
+
+/** What the client says about a server with an identity. */
+const clientSays = Effect.fnUntraced(function* (
+  server: Tls.Identity,
+  tls: Tls.ClientOptions = { ca },
+  host?: string
+) {
+  const { counts, port } = yield* serving({ identity: server })
+  const reason = tlsReason(yield* connecting(port, tls, host))
+  assert.deepStrictEqual(counts(), { handled: 0, reported: 0 })
+  return reason
+})
+
+describe("what the client says about the server's certificate", () => {
+  const cases: ReadonlyArray<
+    readonly [string, StreamError.TlsErrorKind, () => readonly [Tls.Identity, Tls.ClientOptions?, string?]]
+  > = [
+    ["it has expired", "CertificateExpired", () => [authority.issue(past)]],
+    ["it is not yet valid", "CertificateNotYetValid", () => [authority.issue(future)]],
+    ["it is self-signed", "SelfSigned", () => [authority.selfSigned()]],
+    ["T-010 its authority is not trusted", "UnknownCa", () => [stranger.issue()]],
+    ["T-002 without options, the platform does not know its authority", "UnknownCa", () => [identity, {}]],
+    ["it is for another name", "WrongHost", () => [authority.issue({ altName: "DNS:other.example" })]],
+    [
+      "it is for another address",
+      "WrongHost",
+      () => [authority.issue({ altName: "DNS:localhost" }), { ca }, "127.0.0.1"]
+    ]
+  ]
+  for (const [title, kind, make] of cases) {
+    live(
+      title,
+      Effect.gen(function* () {
+        const given = make()
+        const reason = yield* clientSays(...given)
+        assert.strictEqual(reason.kind, kind)
+        assert.include(reason.message, given[2] ?? "localhost")
+      })
+    )
+  }
+
+  live(
+    "T-011 a wrong name: the message has the one that was expected and the ones that it is for",
+    Effect.gen(function* () {
+      const reason = yield* clientSays(authority.issue({ altName: "DNS:other.example" }))
+      assert.include(reason.message, "localhost")
+      assert.include(reason.message, "other.example")
+    })
+  )
+
+  live(
+    "T-013 without verification anybody will do, and authorized tells",
+    Effect.gen(function* () {
+      const { port } = yield* serving({ identity: authority.selfSigned("other") })
+      const connection = yield* Connection.connect({ host: "localhost", port }, { tls: { verify: false } })
+      assert.isFalse(connection.info.tls?.authorized)
+      assert.strictEqual(connection.info.tls?.peerCertificate?.subject["CN"], "other")
+    })
+  )
+
+  live(
+    "T-005 the name can be another one than the host, or none",
+    Effect.gen(function* () {
+      const { port } = yield* serving({ identity: authority.issue({ altName: "DNS:other.example" }) })
+      const target = { host: "localhost", port }
+      const other = yield* Connection.connect(target, { tls: { ca, servername: "Other.Example" } })
+      assert.strictEqual(other.info.tls?.servername, "other.example")
+      const none = yield* Connection.connect(target, { tls: { ca, servername: false } })
+      assert.isUndefined(none.info.tls?.servername)
+      assert.isTrue(none.info.tls?.authorized)
+    })
+  )
+})
+
+describe("nothing in common", () => {
+  live(
+    "no version",
+    Effect.gen(function* () {
+      const { failure, port } = yield* serving({ minVersion: "TLSv1.3" })
+      const reason = tlsReason(yield* connecting(port, { ca, maxVersion: "TLSv1.2" }))
+      assert.strictEqual(reason.kind, "NoSharedVersion")
+      assert.include(reason.message, "localhost")
+      assert.strictEqual(tlsReason(yield* failure).kind, "NoSharedVersion")
+    })
+  )
+
+  live(
+    "no cipher",
+    Effect.gen(function* () {
+      const maxVersion = "TLSv1.2"
+      const { failure, port } = yield* serving({ ciphers: "ECDHE-ECDSA-AES256-GCM-SHA384", maxVersion })
+      const client = { ca, ciphers: "ECDHE-ECDSA-AES128-GCM-SHA256", maxVersion } as const
+      const reason = tlsReason(yield* connecting(port, client))
+      assert.strictEqual(reason.kind, "Refused")
+      assert.include(reason.message, "localhost")
+      const own = tlsReason(yield* failure)
+      assert.strictEqual(own.kind, "NoSharedCipher")
+      assert.include(own.message, "127.0.0.1")
+    })
+  )
+
+  live(
+    "no application protocol",
+    Effect.gen(function* () {
+      const { failure, port } = yield* serving({ alpn: ["h2"] })
+      const reason = tlsReason(yield* connecting(port, { ca, alpn: ["smtp"] }))
+      assert.strictEqual(reason.kind, "NoSharedAlpn")
+      assert.include(reason.message, "localhost")
+      assert.strictEqual(tlsReason(yield* failure).kind, "NoSharedAlpn")
+    })
+  )
+
+  live(
+    "T-014 a client that speaks something else sees the end; the server reports an event only, and goes on",
+    Effect.gen(function* () {
+      const { counts, failure, port } = yield* serving({})
+      const socket = yield* rawConnect({ host: "127.0.0.1", port })
+      socket.write("GET / HTTP/1.1\r\n\r\n")
+      yield* Effect.exit(readToEnd(socket))
+      const reason = tlsReason(yield* failure)
+      assert.strictEqual(reason.kind, "NotTls")
+      assert.include(reason.message, "127.0.0.1")
+      assert.deepStrictEqual(counts(), { handled: 0, reported: 0 })
+      yield* Connection.connect({ host: "localhost", port }, { tls: { ca } })
+    })
+  )
+
+  live(
+    "a server that speaks something else",
+    Effect.gen(function* () {
+      const raw = yield* rawServer()
+      const failing = yield* Effect.forkChild(connecting(raw.port, { ca }))
+      const socket = yield* raw.next
+      socket.write("220 hello, this is a mail server\r\n")
+      const reason = tlsReason(yield* Fiber.join(failing))
+      assert.strictEqual(reason.kind, "NotTls")
+    })
+  )
+})
+
+describe("client certificates", () => {
+  for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
+    live(
+      `one is required, and none is shown (${maxVersion})`,
+      Effect.gen(function* () {
+        const { counts, failure, port } = yield* serving({ ca, clientCertificate: "require", maxVersion })
+        const error = yield* Effect.flip(
+          Effect.scoped(
+            Effect.flatMap(Connection.connect({ host: "localhost", port }, { tls: { ca } }), ({ reader }) =>
+              reader.readAll()
+            )
+          )
+        )
+        assert(error._tag === "ConnectionError" && error.reason._tag === "TlsError", error.message)
+        // In TLS 1.3 the client has finished its handshake by then, and reads why.
+        assert.strictEqual(error.operation, maxVersion === "TLSv1.3" ? "read" : "handshake")
+        assert.strictEqual(
+          error.reason.kind,
+          maxVersion === "TLSv1.3" ? "ClientCertificateRequired" : "Refused"
+        )
+        const own = tlsReason(yield* failure)
+        assert.strictEqual(own.kind, "ClientCertificateRequired")
+        assert.include(own.message, "127.0.0.1")
+        assert.deepStrictEqual(counts(), { handled: 0, reported: 0 })
+      })
+    )
+  }
+
+  const refused: ReadonlyArray<readonly [string, StreamError.TlsErrorKind, () => Tls.Identity]> = [
+    ["expired", "CertificateExpired", () => authority.issue({ name: "client-7", ...past })],
+    ["of an unknown authority", "UnknownCa", () => stranger.issue({ name: "client-7" })],
+    ["self-signed", "SelfSigned", () => authority.selfSigned("client-7")]
+  ]
+  for (const [title, kind, make] of refused) {
+    live(
+      `one that is ${title} is refused`,
+      Effect.gen(function* () {
+        const { counts, failure, port } = yield* serving({ ca, clientCertificate: "require" })
+        const client = { ca, identity: make() }
+        yield* Effect.exit(
+          Effect.scoped(
+            Effect.flatMap(Connection.connect({ host: "localhost", port }, { tls: client }), ({ reader }) =>
+              reader.readAll()
+            )
+          )
+        )
+        const reason = tlsReason(yield* failure)
+        assert.strictEqual(reason.kind, kind)
+        assert.include(reason.message, "client-7")
+        assert.deepStrictEqual(counts(), { handled: 0, reported: 0 })
+      })
+    )
+  }
+})
+
+describe("the own identity", () => {
+  live(
+    "a key of another certificate: the server does not start, and says why without the key",
+    Effect.gen(function* () {
+      const other = authority.issue()
+      const error = yield* Effect.flip(
+        serving({ identity: { certificate: identity.certificate, key: other.key } })
+      )
+      assert.strictEqual(error.reason._tag, "TlsError")
+      assert(error.reason._tag === "TlsError")
+      assert.strictEqual(error.reason.kind, "InvalidIdentity")
+      assert.notInclude(JSON.stringify(error), "PRIVATE")
+    })
+  )
+
+  live(
+    "what is no PEM: the client's handshake fails",
+    Effect.gen(function* () {
+      const { port } = yield* serving({})
+      const tls = { ca, identity: { certificate: "nonsense", key: "nonsense" } }
+      assert.strictEqual(tlsReason(yield* connecting(port, tls)).kind, "InvalidIdentity")
+    })
+  )
+})
