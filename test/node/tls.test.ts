@@ -77,7 +77,7 @@ describe("TLS between client and server", () => {
       yield* connection.close
       yield* connection.closed
       assert.strictEqual(connection.info.tls, tls)
-      assert.strictEqual(connection.info.tls.peerCertificate, certificate)
+      assert.strictEqual(connection.info.tls?.peerCertificate, certificate)
     })
   )
 
