@@ -1,5 +1,5 @@
 import { DateTime, Effect, Redacted } from "effect"
-import { X509Certificate } from "node:crypto"
+import { constants, createHash, X509Certificate } from "node:crypto"
 import { Duplex } from "node:stream"
 import * as tls from "node:tls"
 import {
@@ -46,6 +46,8 @@ const makeContext = (
     ...optional("ciphers", settings.ciphers),
     ...(identity && { cert: pem(identity.certificate), key: pem(identity.key) }),
     ...optional("passphrase", Redacted.isRedacted(passphrase) ? Redacted.value(passphrase) : passphrase),
+    // TLS 1.2 could begin anew on a connection in use, at the expense of whoever is asked to (CVE-2011-1473).
+    secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
     // Sessions are resumed within one context only; with client certificates, OpenSSL wants a name for that.
     ...("names" in settings && { sessionIdContext: "effect-wire" })
   })
@@ -160,6 +162,21 @@ const isVerifier = (u: unknown): u is Verifier =>
 const verifyError = (socket: tls.TLSSocket): unknown => {
   const handle: unknown = Reflect.get(socket, "_handle")
   return isVerifier(handle) ? (handle.verifyError() ?? undefined) : undefined
+}
+
+const trusts = new WeakMap<ClientSettings, string>()
+
+/** What a session stands for besides its server: whom the client trusted, and who it was. */
+const trustOf = (settings: ClientSettings, identity: Identity | undefined): string => {
+  const known = identity === undefined ? trusts.get(settings) : undefined
+  if (known !== undefined) return known
+  const hash = createHash("sha256")
+  for (const part of [...(settings.ca ?? ["platform"]), "identity", identity?.certificate ?? "none"]) {
+    hash.update(createHash("sha256").update(pem(part)).digest())
+  }
+  const trust = hash.digest("hex")
+  if (identity === undefined) trusts.set(settings, trust)
+  return trust
 }
 
 /** A session as it is kept: with the certificate of the server, which Node does not tell for one that was resumed. */
@@ -330,6 +347,8 @@ export class TlsLayer implements Handler {
       } else {
         const { clientCertificate } = request.settings
         socket.once("secure", () => {
+          // Of a socket that no `tls.Server` made, Node tells later failures (a forged record, an alert) this way only.
+          socket.on("_tlsError", (cause: Error) => socket.destroy(cause))
           const failure = clientCertificate === "require" ? verifyError(socket) : undefined
           settle(failure === undefined ? undefined : notAccepted(failure, socket, peer))
         })
@@ -345,14 +364,18 @@ export class TlsLayer implements Handler {
   }
 
   private client({ peer, settings }: Handshake & { readonly role: "client" }): tls.TLSSocket {
-    const { identity, sessions, verify } = settings
-    const server = `${this.addressOfPeer()} ${peer?.host ?? ""}`
+    const { sessions, verify } = settings
+    const identity = settings.identity?.current()
     const resumable = verify ? sessions : undefined
+    const server =
+      resumable === undefined
+        ? ""
+        : `${this.addressOfPeer()} ${peer?.host ?? ""} ${trustOf(settings, identity)}`
     this.known = unpackSession(resumable?.get(server))
     const certificateOfSession = this.known?.certificate
     const socket = tls.connect({
       socket: this.ciphertext,
-      secureContext: contextOf(settings, identity?.current()),
+      secureContext: contextOf(settings, identity),
       rejectUnauthorized: verify,
       ...(peer !== undefined && { host: peer.host, ...(peer.isName && { servername: peer.host }) }),
       ...(settings.servername === false && { checkServerIdentity: () => undefined }),
