@@ -157,6 +157,13 @@ const coreOf = (self: Connection): ConnectionCore => {
 export const isWhole = (self: Connection): boolean => coreOf(self).isWhole
 
 /**
+ * Whether both directions are open, and nothing waits to be read.
+ *
+ * @internal
+ */
+export const isClean = (self: Connection): boolean => coreOf(self).isClean
+
+/**
  * Waits until the peer has ended its direction, or the connection is closed, aborted or lost; noticed without reading.
  * Gives the error that it was lost with, if it was.
  *

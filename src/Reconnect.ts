@@ -8,11 +8,11 @@
  * **Example** (A client that survives its server)
  *
  * ```ts
- * import { Effect, Schedule } from "effect"
+ * import { Effect, Schedule, Stream } from "effect"
  * import { Reconnect, Server } from "effect-wire"
  * import { TestNetwork } from "effect-wire/testing"
  *
- * const echo = Server.serve(({ reader, writer }) => Effect.forever(Effect.flatMap(reader.readLine, writer.write)), {
+ * const echo = Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
  *   listen: { port: 7000 },
  *   grace: 0
  * })
@@ -49,8 +49,9 @@ import {
   type Scope,
   Stream
 } from "effect"
-import { NetAddress } from "effect/net"
 import * as Connection from "./Connection.ts"
+import { addressOf } from "./internal/handshake.ts"
+import * as Handshake from "./internal/handshake.ts"
 import * as Limits from "./internal/limits.ts"
 import { formatTarget } from "./internal/target.ts"
 import type { Network, Target } from "./Network.ts"
@@ -268,8 +269,7 @@ const supervise = <E, R>(
         connect,
         address,
         schedule: options.schedule ?? defaultSchedule,
-        onConnect: options.onConnect,
-        handshakeTimeout: Limits.timeout("handshakeTimeout", options.handshakeTimeout ?? "10 seconds"),
+        handshake: Handshake.make(options),
         acquireTimeout: Limits.timeout("acquireTimeout", options.acquireTimeout ?? "30 seconds"),
         stableAfter: Limits.delay("stableAfter", options.stableAfter ?? "5 seconds"),
         isPermanent: options.isPermanent ?? isInvalidAddress
@@ -286,8 +286,9 @@ interface Settings<E, R> {
   readonly connect: Effect.Effect<Connection.Connection, LinkError<E>, R>
   readonly address: string | undefined
   readonly schedule: Schedule.Schedule<unknown, LinkError<E>>
-  readonly onConnect: Options<E, R>["onConnect"]
-  readonly handshakeTimeout: number
+  readonly handshake: (
+    connection: Connection.Connection
+  ) => Effect.Effect<unknown, LinkError<E>, R | Scope.Scope>
   readonly acquireTimeout: number
   readonly stableAfter: number
   readonly isPermanent: (error: LinkError<E>) => boolean
@@ -402,26 +403,13 @@ class Link<E, R> implements Reconnect<E> {
 
   /** Connects, and stays until the connection is lost. */
   private get attempt(): Effect.Effect<Ended<E>, never, Exclude<R, Scope.Scope>> {
-    const { connect } = this.settings
+    const { connect, handshake } = this.settings
     return connect.pipe(
-      Effect.tap((connection) => this.greet(connection)),
+      Effect.tap(handshake),
       Effect.flatMap((connection) => this.stay(connection)),
       Effect.scoped,
       Effect.catch((error) => Effect.succeed({ error, upFor: -1 }))
     )
-  }
-
-  private greet(connection: Connection.Connection): Effect.Effect<unknown, LinkError<E>, R | Scope.Scope> {
-    const { handshakeTimeout, onConnect } = this.settings
-    if (onConnect === undefined) return Effect.void
-    const handshake = Effect.suspend(() => onConnect(connection))
-    if (handshakeTimeout === Infinity) return handshake
-    const duration = Duration.millis(handshakeTimeout)
-    const address = this.addressOf(connection)
-    return Effect.timeoutOrElse(handshake, {
-      duration,
-      orElse: () => Effect.fail(new TimeoutError({ operation: "handshake", duration, address }))
-    })
   }
 
   private readonly stay = Effect.fnUntraced({ self: this }, function* (connection: Connection.Connection) {
@@ -429,14 +417,8 @@ class Link<E, R> implements Reconnect<E> {
     this.set({ _tag: "Connected", connection })
     const failure = yield* Connection.broken(connection)
     const upFor = (yield* Clock.currentTimeMillis) - since
-    return { error: failure ?? closedError("link", this.addressOf(connection)), upFor }
+    return { error: failure ?? closedError("link", addressOf(connection) ?? this.settings.address), upFor }
   })
-
-  private addressOf({ info }: Connection.Connection): string | undefined {
-    return info.remoteAddress === undefined
-      ? this.settings.address
-      : NetAddress.formatSocketAddress(info.remoteAddress)
-  }
 
   private get stopped(): Effect.Effect<void> {
     return this.fiber === undefined ? Effect.void : Effect.asVoid(Fiber.await(this.fiber))

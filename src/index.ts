@@ -5,6 +5,7 @@
  */
 export * as Codec from "./Codec.ts"
 export * as Connection from "./Connection.ts"
+export * as ConnectionPool from "./ConnectionPool.ts"
 export * as Dialer from "./Dialer.ts"
 export * as FrameError from "./FrameError.ts"
 export * as Framed from "./Framed.ts"

@@ -122,12 +122,17 @@ export class ConnectionCore implements Handler, Surroundings {
 
   /** Whether both directions are still open, as far as is known. */
   get isWhole(): boolean {
-    return this.state === "open" && !this.peerEnded
+    return this.state === "open" && !this.peerEnded && this.output.isOpen
+  }
+
+  /** Whether it is as it was when it was new. */
+  get isClean(): boolean {
+    return this.isWhole && this.input.buffer.size === 0
   }
 
   /**
-   * Waits until that is not so any more: the peer has ended its direction, or the connection is closed, aborted or lost.
-   * Gives the error that it was lost with, if it was. Noticed without reading, unless more than 2 × `limit` bytes wait to be read.
+   * Waits until the peer has ended its direction, or the connection is closed, aborted or lost. Gives the error that it
+   * was lost with, if it was. Noticed without reading, unless more than 2 × `limit` bytes wait to be read.
    */
   get broken(): Effect.Effect<ConnectionError | undefined> {
     return Effect.suspend(() => {

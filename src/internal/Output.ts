@@ -61,6 +61,11 @@ export class Output {
     return this.transport.canEnd
   }
 
+  /** Whether new writes are taken. */
+  get isOpen(): boolean {
+    return this.refusal === undefined
+  }
+
   get bufferedBytes(): number {
     return this.transport.bufferedBytes
   }

@@ -1,0 +1,624 @@
+/**
+ * Connections that are lent, given back and lent again.
+ *
+ * A pool keeps up to `max` connections to one target. Who borrows one has it alone, until its scope ends. A connection
+ * is lent again only if it came back in order: its borrower succeeded, both directions are open, nothing waits to be read,
+ * and it is neither too old nor used up. A connection that breaks while nobody has it is dropped at once.
+ *
+ * **Example** (Many requests over few connections)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { ConnectionPool, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
+ *     listen: { port: 7000 }
+ *   })
+ *   const pool = yield* ConnectionPool.make("localhost:7000", { max: 4 })
+ *   const ask = (text: string) =>
+ *     pool.use(({ reader, writer }) => Effect.andThen(writer.write(`${text}\n`), reader.readLineString))
+ *   yield* Effect.forEach(Array.from({ length: 100 }, (_, i) => `question ${i}`), ask, { concurrency: 20 })
+ *   return yield* pool.stats
+ * })
+ *
+ * const stats = await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))
+ * console.log(stats) // { inUse: 0, idle: 4, waiting: 0, created: 4, evicted: 0 }
+ * ```
+ *
+ * @since 0.1.0
+ */
+import {
+  Cause,
+  Clock,
+  Context,
+  Duration,
+  Effect,
+  Exit,
+  FiberSet,
+  Layer,
+  Metric,
+  Pool,
+  Predicate,
+  RcMap,
+  Scope
+} from "effect"
+import * as Connection from "./Connection.ts"
+import * as Handshake from "./internal/handshake.ts"
+import * as Limits from "./internal/limits.ts"
+import { formatTarget } from "./internal/target.ts"
+import type { Network, Target } from "./Network.ts"
+import { ConnectionClosed, ConnectionError, type StreamError, TimeoutError } from "./StreamError.ts"
+
+/**
+ * Runtime type identifier of pools.
+ *
+ * @category type IDs
+ * @since 0.1.0
+ */
+export const TypeId = "~effect-wire/ConnectionPool"
+
+/**
+ * Why a pool gives no connection: it could not connect, nothing became free in time (`TimeoutError`, operation `acquire`),
+ * or the handshake failed (`E`).
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type PoolError<E = never> = ConnectionError | TimeoutError | E
+
+/**
+ * A pool's numbers at one time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Stats {
+  /** Connections that are lent, or being checked before that. */
+  readonly inUse: number
+  /** Connections that are not. */
+  readonly idle: number
+  /** Borrowers that wait for a connection. */
+  readonly waiting: number
+  /** Connections made since the pool began, their handshakes included. */
+  readonly created: number
+  /** Connections that the pool has given up since, for whatever reason but its own end. */
+  readonly evicted: number
+}
+
+/**
+ * A pool of connections to one target. `E` is what the handshake can fail with.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ConnectionPool<out E = never> {
+  readonly [TypeId]: typeof TypeId
+  /**
+   * Borrows a connection until the scope ends: one that came back last, a new one, or else the next that becomes free,
+   * first come, first served. If the scope ends well the connection can be lent again; if the scope fails or is
+   * interrupted nobody knows what still comes, and the connection is aborted.
+   *
+   * Fails with what connecting failed with, and with `TimeoutError` (operation `acquire`) after `acquireTimeout`.
+   */
+  readonly get: Effect.Effect<Connection.Connection, PoolError<E>, Scope.Scope>
+  /**
+   * Borrows a connection for an effect. An error that the connection survives is to be handled inside of `f`: one that
+   * leaves it costs the connection.
+   */
+  readonly use: <A, E2, R>(
+    f: (connection: Connection.Connection) => Effect.Effect<A, E2, R>
+  ) => Effect.Effect<A, E2 | PoolError<E>, Exclude<R, Scope.Scope>>
+  readonly stats: Effect.Effect<Stats>
+}
+
+/**
+ * The pool that an application's services use: provided by `layer`.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const ConnectionPool: Context.Service<
+  ConnectionPool<StreamError>,
+  ConnectionPool<StreamError>
+> = Context.Service<ConnectionPool<StreamError>>("effect-wire/ConnectionPool")
+
+/**
+ * Tells whether a value is a pool.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isConnectionPool = (u: unknown): u is ConnectionPool<unknown> => Predicate.hasProperty(u, TypeId)
+
+/**
+ * Options of pools. Values out of range are `RangeError` defects of `make`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<E = never, R = never> {
+  /** How many connections are kept also when nobody needs them; made at once, in the background. Default 0. */
+  readonly min?: number | undefined
+  /** The most connections at a time. Default 10. */
+  readonly max?: number | undefined
+  /** How long a borrower waits, connecting and the health check included. Default 30 seconds. */
+  readonly acquireTimeout?: Duration.Input | undefined
+  /**
+   * How long a connection may lie unused: it is not lent after that, and closed within as much time again, as long
+   * as more than `min` remain. Default 1 minute.
+   */
+  readonly maxIdle?: Duration.Input | undefined
+  /** How old a connection may become; one that is lent then is closed when it comes back. Default: no limit. */
+  readonly maxAge?: Duration.Input | undefined
+  /** How often a connection is lent. Default: no limit. */
+  readonly maxUses?: number | undefined
+  /** The handshake: runs for each connection before it is lent for the first time. Its scope is the connection's. */
+  readonly onConnect?:
+    ((connection: Connection.Connection) => Effect.Effect<unknown, E, R | Scope.Scope>) | undefined
+  /** How long the handshake may take, else `TimeoutError` (operation `handshake`). Default 10 seconds. */
+  readonly handshakeTimeout?: Duration.Input | undefined
+  /**
+   * Runs before a connection is lent, unless it is new. If it fails, the connection is aborted and the borrower gets
+   * another one. It has to read all that it makes the peer send. Default: none.
+   */
+  readonly healthCheck?:
+    ((connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>) | undefined
+  /** How long the health check may take; after that it has failed. Default 5 seconds. */
+  readonly healthCheckTimeout?: Duration.Input | undefined
+  /** What the pool is called in its metrics (attribute `pool`). Default: the target. */
+  readonly name?: string | undefined
+}
+
+/**
+ * The metrics of all pools, each with the pool's name as the attribute `pool`. They are read from the pools when metrics
+ * are collected, and cost nothing in between.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const metrics = {
+  /** `effect_wire_pool_in_use` */
+  inUse: Metric.gauge("effect_wire_pool_in_use", { description: "Connections that are lent" }),
+  /** `effect_wire_pool_idle` */
+  idle: Metric.gauge("effect_wire_pool_idle", { description: "Connections that are not lent" }),
+  /** `effect_wire_pool_waiting` */
+  waiting: Metric.gauge("effect_wire_pool_waiting", { description: "Borrowers that wait for a connection" }),
+  /** `effect_wire_pool_created` */
+  created: Metric.counter("effect_wire_pool_created", {
+    description: "Connections made",
+    incremental: true
+  }),
+  /** `effect_wire_pool_evicted` */
+  evicted: Metric.counter("effect_wire_pool_evicted", {
+    description: "Connections given up before the pool's end",
+    incremental: true
+  })
+}
+
+/**
+ * Makes a pool that belongs to the scope. When the scope ends well, the pool waits until what is lent comes back and
+ * closes its connections; when the scope fails or is interrupted, all connections are aborted at once, also the lent ones.
+ * Whoever asks for a connection then fails with `ConnectionClosed`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = <E = never, R = never>(
+  target: Target,
+  options?: Connection.ConnectionOptions & Options<E, R>
+): Effect.Effect<ConnectionPool<E>, never, Network | Scope.Scope | Exclude<R, Scope.Scope>> =>
+  makeLending(target, options)
+
+/**
+ * A pool as a layer, for services that are written against the `ConnectionPool` service. A handshake with errors of its
+ * own has them handled in `onConnect`, or is provided under a tag of the application's, with `Layer.effect` and `make`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = <E extends StreamError = never, R = never>(
+  target: Target,
+  options?: Connection.ConnectionOptions & Options<E, R>
+): Layer.Layer<ConnectionPool<StreamError>, never, Network | Exclude<R, Scope.Scope>> =>
+  Layer.effect(ConnectionPool, make(target, options))
+
+interface Settings {
+  readonly address: string
+  readonly min: number
+  readonly max: number
+  readonly acquireTimeout: number
+  readonly maxIdle: number
+  readonly maxAge: number
+  readonly maxUses: number
+  readonly healthCheckTimeout: number
+}
+
+const count = (name: string, value: number, least: 0 | 1): number => {
+  if (value !== Infinity && !(Number.isSafeInteger(value) && value >= least)) {
+    throw new RangeError(`${name} must be an integer from ${least}, received ${value}`)
+  }
+  return value
+}
+
+const checkOptions = <E, R>(
+  target: Target,
+  options: (Connection.ConnectionOptions & Options<E, R>) | undefined
+): Settings => {
+  Connection.checkOptions(options)
+  const min = count("min", options?.min ?? 0, 0)
+  const max = count("max", options?.max ?? 10, 1)
+  if (!(min <= max) || min === Infinity) {
+    throw new RangeError(`min (${min}) must be finite and not above max (${max})`)
+  }
+  return {
+    address: formatTarget(target),
+    min,
+    max,
+    acquireTimeout: Limits.timeout("acquireTimeout", options?.acquireTimeout ?? "30 seconds"),
+    maxIdle: Limits.timeout("maxIdle", options?.maxIdle ?? "1 minute"),
+    maxAge: Limits.timeout("maxAge", options?.maxAge),
+    maxUses: count("maxUses", options?.maxUses ?? Infinity, 1),
+    healthCheckTimeout: Limits.timeout("healthCheckTimeout", options?.healthCheckTimeout ?? "5 seconds")
+  }
+}
+
+/** A connection of a pool, and what the pool knows of it. */
+interface Lendable {
+  readonly connection: Connection.Connection
+  readonly createdAt: number
+  idleSince: number
+  uses: number
+  lent: boolean
+  /** Whether it is to be given up as soon as it is not lent. */
+  unfit: boolean
+}
+
+const makeLending = <E, R>(
+  target: Target,
+  options: (Connection.ConnectionOptions & Options<E, R>) | undefined
+): Effect.Effect<Lending<E>, never, Network | Scope.Scope | Exclude<R, Scope.Scope>> =>
+  Effect.uninterruptible(
+    Effect.gen(function* () {
+      const settings = checkOptions(target, options)
+      const open = Effect.tap(Connection.connect(target, options), Handshake.make<E, R>(options ?? {}))
+      const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
+      const { healthCheck } = options ?? {}
+      const check: Check | undefined =
+        healthCheck && ((_) => Effect.provideContext(Effect.scoped(healthCheck(_)), context))
+      // Closing takes as long as the peer likes, within `closeTimeout`: no borrower is to wait for it.
+      const closing = yield* FiberSet.make()
+      yield* Effect.addFinalizer(() => FiberSet.awaitEmpty(closing))
+
+      const ledger = new Ledger()
+      const acquire = Effect.uninterruptibleMask((restore) =>
+        Effect.gen(function* () {
+          const own = yield* Scope.make()
+          const connection = yield* Effect.onError(restore(Scope.provide(open, own)), (cause) =>
+            Scope.close(own, Exit.failCause(cause))
+          )
+          const now = yield* Clock.currentTimeMillis
+          const item: Lendable = {
+            connection,
+            createdAt: now,
+            idleSince: now,
+            uses: 0,
+            lent: false,
+            unfit: false
+          }
+          ledger.opened(item)
+          yield* Effect.addFinalizer(() => {
+            ledger.closed(item)
+            return FiberSet.run(closing, Scope.close(own, Exit.void))
+          })
+          const lapsed = Effect.raceFirst(Connection.broken(connection), lapse(settings.maxAge))
+          yield* Effect.forkIn(Effect.andThen(lapsed, ledger.lapse(item)), own)
+          return item
+        })
+      )
+      const { max, maxIdle, min } = settings
+      const pool = yield* maxIdle === Infinity
+        ? Pool.makeWithStrategy({ acquire, min, max, strategy: keepAll<PoolError<E>>() })
+        : Pool.makeWithTTL({ acquire, min, max, timeToLive: Duration.millis(maxIdle) })
+      ledger.evict = (item) => Pool.invalidate(pool, item)
+      const lending = new Lending(settings, pool, ledger, check)
+      yield* lending.register(options?.name ?? settings.address)
+      yield* Effect.addFinalizer((exit) => lending.end(exit))
+      return lending
+    })
+  )
+
+type Check = (connection: Connection.Connection) => Effect.Effect<unknown, unknown>
+
+const lapse = (millis: number): Effect.Effect<void> =>
+  millis === Infinity ? Effect.never : Effect.sleep(millis)
+
+const keepAll = <E>(): Pool.Strategy<Lendable, E> => ({
+  run: () => Effect.void,
+  onAcquire: () => Effect.void,
+  reclaim: () => Effect.undefined
+})
+
+/** The connections that a pool has, and had. */
+class Ledger {
+  readonly items = new Set<Lendable>()
+  created = 0
+  evicted = 0
+  hasEnded = false
+  /** Takes a connection from the pool, which closes it. Where somebody has it, the pool would replace it too early. */
+  evict: (item: Lendable) => Effect.Effect<void> = () => Effect.void
+
+  /** A connection has broken, or become too old. */
+  lapse(item: Lendable): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      item.unfit = true
+      return item.lent ? Effect.void : this.evict(item)
+    })
+  }
+
+  opened(item: Lendable): void {
+    this.items.add(item)
+    this.created++
+  }
+
+  closed(item: Lendable): void {
+    this.items.delete(item)
+    if (!this.hasEnded) this.evicted++
+  }
+}
+
+class Lending<E> implements ConnectionPool<E> {
+  readonly [TypeId] = TypeId
+  private readonly settings: Settings
+  private readonly pool: Pool.Pool<Lendable, PoolError<E>>
+  private readonly ledger: Ledger
+  private readonly check: Check | undefined
+
+  constructor(
+    settings: Settings,
+    pool: Pool.Pool<Lendable, PoolError<E>>,
+    ledger: Ledger,
+    check: Check | undefined
+  ) {
+    this.settings = settings
+    this.pool = pool
+    this.ledger = ledger
+    this.check = check
+  }
+
+  readonly get: Effect.Effect<Connection.Connection, PoolError<E>, Scope.Scope> = Effect.uninterruptibleMask(
+    (restore) =>
+      Effect.gen({ self: this }, function* () {
+        if (this.ledger.hasEnded) return yield* Effect.fail(this.endedError())
+        const lease = yield* Scope.fork(yield* Effect.scope)
+        const item = yield* restore(this.timed(this.borrow(lease))).pipe(
+          Effect.onError((cause) => Scope.close(lease, Exit.failCause(cause))),
+          // Effect's pool interrupts whoever waits when it ends.
+          Effect.catchCause((cause) =>
+            this.ledger.hasEnded && Cause.hasInterruptsOnly(cause)
+              ? Effect.fail(this.endedError())
+              : Effect.failCause(cause)
+          )
+        )
+        item.uses++
+        // Runs before the pool has it back.
+        yield* Scope.addFinalizerExit(lease, (exit) => this.giveBack(item, exit))
+        return item.connection
+      })
+  )
+
+  readonly use = <A, E2, R>(
+    f: (connection: Connection.Connection) => Effect.Effect<A, E2, R>
+  ): Effect.Effect<A, E2 | PoolError<E>, Exclude<R, Scope.Scope>> =>
+    Effect.scoped(Effect.flatMap(this.get, f))
+
+  readonly stats: Effect.Effect<Stats> = Effect.suspend(() =>
+    Effect.map(Pool.stats(this.pool), ({ idle, pending, used }) => ({
+      inUse: used,
+      idle,
+      waiting: pending,
+      created: this.ledger.created,
+      evicted: this.ledger.evicted
+    }))
+  )
+
+  /** A connection that can be lent; those that cannot are given up on the way. */
+  private borrow(lease: Scope.Scope): Effect.Effect<Lendable, PoolError<E>> {
+    return Effect.gen({ self: this }, function* () {
+      for (;;) {
+        const own = yield* Scope.fork(lease)
+        let item: Lendable | undefined = undefined
+        // Runs when the pool has it back.
+        yield* Scope.addFinalizer(
+          own,
+          Effect.suspend(() => {
+            if (item === undefined) return Effect.void
+            item.lent = false
+            return item.unfit ? this.ledger.evict(item) : Effect.void
+          })
+        )
+        item = yield* Scope.provide(Pool.get(this.pool), own)
+        item.lent = true
+        if (yield* this.isFit(item)) return item
+        item.unfit = true
+        yield* Scope.close(own, Exit.void)
+      }
+    })
+  }
+
+  private timed<A, E2>(effect: Effect.Effect<A, E2>): Effect.Effect<A, E2 | TimeoutError> {
+    const { acquireTimeout, address } = this.settings
+    if (acquireTimeout === Infinity) return effect
+    const duration = Duration.millis(acquireTimeout)
+    return Effect.timeoutOrElse(effect, {
+      duration,
+      orElse: () => Effect.fail(new TimeoutError({ operation: "acquire", duration, address }))
+    })
+  }
+
+  private isFit(item: Lendable): Effect.Effect<boolean> {
+    return Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      if (!this.isCurrent(item, now)) return Effect.succeed(false)
+      const isNew = item.uses === 0 && now - item.idleSince < NEW
+      return this.check === undefined || isNew ? Effect.succeed(true) : this.passes(item, this.check)
+    })
+  }
+
+  private isCurrent({ connection, createdAt, idleSince, unfit, uses }: Lendable, now: number): boolean {
+    const { maxAge, maxIdle, maxUses } = this.settings
+    return (
+      !unfit &&
+      Connection.isClean(connection) &&
+      uses < maxUses &&
+      now - createdAt < maxAge &&
+      now - idleSince < maxIdle
+    )
+  }
+
+  // Whoever interrupts it leaves a question without its answer: then the connection has failed as well.
+  private passes(item: Lendable, check: Check): Effect.Effect<boolean> {
+    return Effect.suspend(() => check(item.connection)).pipe(
+      Effect.timeout(this.settings.healthCheckTimeout),
+      Effect.exit,
+      Effect.map((exit) => Exit.isSuccess(exit) && Connection.isClean(item.connection)),
+      Effect.onExit((exit) => (Exit.isSuccess(exit) && exit.value ? Effect.void : this.discard(item)))
+    )
+  }
+
+  private giveBack(item: Lendable, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    if (Exit.isFailure(exit)) return this.discard(item)
+    return Effect.map(Clock.currentTimeMillis, (now) => {
+      item.idleSince = now
+      item.unfit = !this.isCurrent(item, now)
+    })
+  }
+
+  private discard(item: Lendable): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      item.unfit = true
+      return item.connection.abort
+    })
+  }
+
+  /** Shows the pool's numbers to whoever collects metrics, until the scope ends. */
+  register(name: string): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.asVoid(
+      Effect.acquireRelease(
+        Effect.contextWith((context: Context.Context<never>) =>
+          Effect.sync(() => {
+            const now = (): Stats => Effect.runSync(this.stats)
+            const gauge = (metric: Metric.Gauge<number>, value: (stats: Stats) => number) =>
+              Metric.registerUnsafe(Metric.withAttributes(metric, { pool: name }), context, {
+                ...inert,
+                get: () => ({ value: value(now()) })
+              })
+            const counter = (metric: Metric.Counter<number>, value: (stats: Stats) => number) =>
+              Metric.registerUnsafe(Metric.withAttributes(metric, { pool: name }), context, {
+                ...inert,
+                get: () => ({ count: value(now()), incremental: true })
+              })
+            return [
+              gauge(metrics.inUse, (_) => _.inUse),
+              gauge(metrics.idle, (_) => _.idle),
+              gauge(metrics.waiting, (_) => _.waiting),
+              counter(metrics.created, (_) => _.created),
+              counter(metrics.evicted, (_) => _.evicted)
+            ]
+          })
+        ),
+        (registrations) =>
+          Effect.sync(() => {
+            for (const registration of registrations) registration.remove()
+          })
+      )
+    )
+  }
+
+  end(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.ledger.hasEnded = true
+      return Exit.isSuccess(exit) ? Effect.void : this.abortAll
+    })
+  }
+
+  private get abortAll(): Effect.Effect<void> {
+    return Effect.forEach(this.ledger.items, ({ connection }) => connection.abort, {
+      concurrency: "unbounded",
+      discard: true
+    })
+  }
+
+  private endedError(): ConnectionError {
+    const { address } = this.settings
+    return new ConnectionError({ operation: "acquire", address, reason: new ConnectionClosed({}) })
+  }
+}
+
+/** A connection that was never lent counts as new for so long, in milliseconds. */
+const NEW = 1000
+
+const inert = { update: () => undefined, modify: () => undefined }
+
+/**
+ * Pools by target. Each target has a pool of its own, made when it is first asked for, and closed when it was not asked
+ * for during `targetIdle`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Keyed<out E = never> {
+  /** Borrows a connection to a target, as `ConnectionPool.get` does. Equal targets are one target. */
+  readonly get: (target: Target) => Effect.Effect<Connection.Connection, PoolError<E>, Scope.Scope>
+  /** Borrows a connection to a target for an effect. */
+  readonly use: <A, E2, R>(
+    target: Target,
+    f: (connection: Connection.Connection) => Effect.Effect<A, E2, R>
+  ) => Effect.Effect<A, E2 | PoolError<E>, Exclude<R, Scope.Scope>>
+  /** The numbers of each pool that there is. */
+  readonly stats: Effect.Effect<ReadonlyArray<readonly [Target, Stats]>>
+}
+
+/**
+ * Makes pools for any number of targets, all with the same options; `max` and the others hold for each target. They
+ * belong to the scope as `make` says.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeKeyed = <E = never, R = never>(
+  options?: Connection.ConnectionOptions &
+    Omit<Options<E, R>, "name"> & {
+      /** How long the pool of a target outlives its last borrower. Default 1 minute. */
+      readonly targetIdle?: Duration.Input | undefined
+    }
+): Effect.Effect<Keyed<E>, never, Network | Scope.Scope | Exclude<R, Scope.Scope>> =>
+  Effect.uninterruptible(
+    Effect.gen(function* () {
+      checkOptions("any", options)
+      Handshake.make(options ?? {})
+      const targetIdle = Limits.delay("targetIdle", options?.targetIdle ?? "1 minute")
+      const pools = new Map<Target, Lending<E>>()
+      const map = yield* RcMap.make({
+        lookup: (target: Target) =>
+          Effect.acquireRelease(
+            Effect.tap(makeLending(target, options), (pool) => Effect.sync(() => pools.set(target, pool))),
+            () => Effect.sync(() => pools.delete(target))
+          ),
+        idleTimeToLive: Duration.millis(targetIdle)
+      })
+      yield* Effect.addFinalizer((exit) =>
+        Effect.forEach(pools.values(), (pool) => pool.end(exit), { discard: true })
+      )
+      const get: Keyed<E>["get"] = (target) => Effect.flatMap(RcMap.get(map, target), (pool) => pool.get)
+      return {
+        get,
+        use: (target, f) => Effect.scoped(Effect.flatMap(get(target), f)),
+        stats: Effect.suspend(() =>
+          Effect.forEach(pools, ([target, pool]) =>
+            Effect.map(pool.stats, (stats) => [target, stats] as const)
+          )
+        )
+      }
+    })
+  )

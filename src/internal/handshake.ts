@@ -1,0 +1,29 @@
+import { Duration, Effect, type Scope } from "effect"
+import { NetAddress } from "effect/net"
+import type { Connection } from "../Connection.ts"
+import { TimeoutError } from "../StreamError.ts"
+import * as Limits from "./limits.ts"
+
+export const addressOf = ({ info }: Connection): string | undefined =>
+  info.remoteAddress === undefined ? undefined : NetAddress.formatSocketAddress(info.remoteAddress)
+
+/** What a connection has to go through before anybody gets it, within its time. */
+export const make = <E, R>(options: {
+  readonly onConnect?: ((connection: Connection) => Effect.Effect<unknown, E, R | Scope.Scope>) | undefined
+  readonly handshakeTimeout?: Duration.Input | undefined
+}): ((connection: Connection) => Effect.Effect<unknown, E | TimeoutError, R | Scope.Scope>) => {
+  const { onConnect } = options
+  const timeout = Limits.timeout("handshakeTimeout", options.handshakeTimeout ?? "10 seconds")
+  if (onConnect === undefined) return () => Effect.void
+  if (timeout === Infinity) return onConnect
+  const duration = Duration.millis(timeout)
+  return (connection) =>
+    Effect.timeoutOrElse(
+      Effect.suspend(() => onConnect(connection)),
+      {
+        duration,
+        orElse: () =>
+          Effect.fail(new TimeoutError({ operation: "handshake", duration, address: addressOf(connection) }))
+      }
+    )
+}

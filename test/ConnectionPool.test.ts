@@ -1,0 +1,600 @@
+import { describe, it } from "@effect/vitest"
+import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
+import { Duration, Effect, Exit, Fiber, Metric, Scope, Stream } from "effect"
+import { type Connection, ConnectionPool, type Network, Server } from "effect-wire"
+import { TestNetwork } from "effect-wire/testing"
+import { TestClock } from "effect/testing"
+import fc from "fast-check"
+import { outcome, outcomeOf, start, turns, withSleepers } from "./support/effects.ts"
+
+const target = "localhost:7000"
+
+const echo = ({ reader, writer }: Connection.Connection) => Stream.run(reader.stream, writer.sink)
+
+const serve = Effect.fnUntraced(function* (handler: Server.Handler<unknown, never> = echo, port = 7000) {
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  const server = yield* Scope.provide(
+    Server.serve(handler, { listen: { port }, grace: 0, onError: () => Effect.void }),
+    scope
+  )
+  return { server, kill: Effect.andThen(Scope.close(scope, Exit.void), turns) }
+})
+
+const advance = (duration: Duration.Input) => Effect.andThen(TestClock.adjust(duration), turns)
+
+type Pool = ConnectionPool.ConnectionPool<unknown>
+
+/** A borrowed connection, and how to give it back. */
+const borrow = Effect.fnUntraced(function* (pool: Pool) {
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  const connection = yield* Scope.provide(pool.get, scope)
+  const end = (exit: Exit.Exit<void, string>) => Effect.andThen(Scope.close(scope, exit), turns)
+  return { connection, giveBack: end(Exit.void), fail: end(Exit.fail("failed")) }
+})
+
+const ask = (pool: Pool, text: string) =>
+  pool.use(({ reader, writer }) => Effect.andThen(writer.write(`${text}\n`), reader.readLineString))
+
+const test = <A, E>(title: string, body: () => Effect.Effect<A, E, Network.Network | Scope.Scope>): void => {
+  it.effect(title, () => Effect.provide(body(), TestNetwork.layer))
+}
+
+/** In use, idle, waiting, created, evicted. */
+const numbers = (pool: { readonly stats: Effect.Effect<ConnectionPool.Stats> }) =>
+  Effect.map(pool.stats, ({ created, evicted, idle, inUse, waiting }) => [
+    inUse,
+    idle,
+    waiting,
+    created,
+    evicted
+  ])
+
+describe("ConnectionPool", () => {
+  test("lends the connection that came back last", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve()
+      const pool = yield* ConnectionPool.make(target)
+      const one = yield* borrow(pool)
+      const two = yield* borrow(pool)
+      assertTrue(one.connection !== two.connection)
+      deepStrictEqual(yield* numbers(pool), [2, 0, 0, 2, 0])
+      yield* one.giveBack
+      yield* two.giveBack
+      deepStrictEqual(yield* numbers(pool), [0, 2, 0, 2, 0])
+      strictEqual((yield* borrow(pool)).connection, two.connection)
+      strictEqual((yield* borrow(pool)).connection, one.connection)
+      strictEqual(yield* server.activeConnections, 2)
+    }))
+
+  test("has a minimum from the beginning, and a maximum that borrowers wait at, in their order", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve()
+      const pool = yield* ConnectionPool.make(target, { min: 1, max: 2 })
+      yield* turns
+      deepStrictEqual(yield* numbers(pool), [0, 1, 0, 1, 0])
+      const lent = [yield* borrow(pool), yield* borrow(pool)]
+      const waiting = yield* Effect.forEach([1, 2, 3], () => start(borrow(pool)))
+      yield* turns
+      deepStrictEqual(yield* numbers(pool), [2, 0, 3, 2, 0])
+      strictEqual(yield* server.activeConnections, 2)
+      yield* waiting[0]?.interrupt ?? Effect.void
+      yield* lent[1]?.giveBack ?? Effect.void
+      deepStrictEqual(waiting.map(outcome), ["interrupted", "success", "waiting"])
+      yield* lent[0]?.giveBack ?? Effect.void
+      deepStrictEqual(waiting.map(outcome), ["interrupted", "success", "success"])
+      deepStrictEqual(yield* numbers(pool), [2, 0, 0, 2, 0])
+    }))
+
+  test("lets a borrower wait so long and no longer", () =>
+    Effect.gen(function* () {
+      yield* serve()
+      const pool = yield* ConnectionPool.make(target, { max: 1, acquireTimeout: "2 seconds" })
+      const lent = yield* borrow(pool)
+      const waiting = yield* start(ask(pool, "x"))
+      yield* advance("1999 millis")
+      strictEqual(outcome(waiting), "waiting")
+      yield* advance("1 millis")
+      const error = yield* Effect.flip(Fiber.join(waiting.fiber))
+      strictEqual(String(error), "effect-wire/TimeoutError: acquire on localhost:7000: timed out after 2s")
+      yield* lent.giveBack
+      deepStrictEqual(yield* numbers(pool), [0, 1, 0, 1, 0])
+    }))
+
+  test("fails with what connecting failed with, and connects again the next time", () =>
+    Effect.gen(function* () {
+      const pool = yield* ConnectionPool.make(target, { min: 1 })
+      yield* turns
+      strictEqual(yield* outcomeOf(ask(pool, "x")), "ConnectionRefused")
+      const { kill } = yield* serve()
+      strictEqual(yield* outcomeOf(ask(pool, "x")), "success")
+      yield* kill
+      strictEqual(yield* outcomeOf(ask(pool, "x")), "ConnectionRefused")
+      yield* serve()
+      strictEqual(yield* outcomeOf(ask(pool, "x")), "success")
+    }))
+
+  test("a layer provides one", () =>
+    Effect.gen(function* () {
+      yield* serve()
+      const asking = Effect.gen(function* () {
+        const pool = yield* ConnectionPool.ConnectionPool
+        assertTrue(ConnectionPool.isConnectionPool(pool))
+        return yield* ask(pool, "hello")
+      })
+      strictEqual(String(yield* Effect.provide(asking, ConnectionPool.layer(target))), 'some("hello")')
+    }))
+
+  test("wrong options are defects where they are given", () =>
+    Effect.gen(function* () {
+      const wrong: ReadonlyArray<Connection.ConnectionOptions & ConnectionPool.Options> = [
+        { limit: 0 },
+        { min: -1 },
+        { max: 0 },
+        { max: 1.5 },
+        { min: 3, max: 2 },
+        { min: Infinity, max: Infinity },
+        { maxUses: 0 },
+        { maxIdle: 0 },
+        { maxAge: "-1 second" },
+        { acquireTimeout: 0 },
+        { healthCheckTimeout: 0 },
+        { handshakeTimeout: 0 }
+      ]
+      for (const options of wrong) {
+        const made = [
+          outcomeOf(ConnectionPool.make(target, options)),
+          outcomeOf(ConnectionPool.makeKeyed(options))
+        ]
+        for (const text of yield* Effect.all(made)) {
+          assertTrue(text.startsWith("defect RangeError"), `${JSON.stringify(options)}: ${text}`)
+        }
+      }
+    }))
+})
+
+describe("a connection is not lent again", () => {
+  const cases: Record<
+    string,
+    (lent: Effect.Success<ReturnType<typeof borrow>>) => Effect.Effect<unknown, unknown>
+  > = {
+    "whose borrower failed": (lent) => lent.fail,
+    "that was closed": ({ connection, giveBack }) => Effect.andThen(connection.close, giveBack),
+    "that was aborted": ({ connection, giveBack }) => Effect.andThen(connection.abort, giveBack),
+    "that was ended for writing": ({ connection, giveBack }) =>
+      Effect.andThen(connection.writer.end, giveBack),
+    "with an answer that was not read": ({ connection, giveBack }) =>
+      Effect.andThen(connection.writer.write("an answer"), Effect.andThen(turns, giveBack)),
+    "with an answer that comes later": ({ connection, giveBack }) =>
+      Effect.andThen(connection.writer.write("an answer"), giveBack),
+    "that was lent as often as it may be": ({ giveBack }) => giveBack
+  }
+  for (const [name, spoil] of Object.entries(cases)) {
+    test(name, () =>
+      Effect.gen(function* () {
+        const { server } = yield* serve()
+        const pool = yield* ConnectionPool.make(target, {
+          max: 1,
+          maxUses: name.includes("as often") ? 1 : Infinity
+        })
+        const lent = yield* borrow(pool)
+        yield* spoil(lent)
+        yield* turns
+        if (!name.includes("comes later")) deepStrictEqual(yield* numbers(pool), [0, 0, 0, 1, 1])
+        const next = yield* borrow(pool)
+        assertTrue(next.connection !== lent.connection)
+        yield* turns
+        deepStrictEqual(yield* numbers(pool), [1, 0, 0, 2, 1])
+        strictEqual(yield* server.activeConnections, 1)
+      })
+    )
+  }
+
+  test("whose borrower was interrupted", () =>
+    Effect.gen(function* () {
+      const { kill, server } = yield* serve(() => Effect.never)
+      const pool = yield* ConnectionPool.make(target)
+      const asking = yield* start(ask(pool, "x"))
+      yield* turns
+      yield* asking.interrupt
+      yield* turns
+      deepStrictEqual(yield* numbers(pool), [0, 0, 0, 1, 1])
+      strictEqual(yield* server.activeConnections, 1)
+      yield* borrow(pool)
+      deepStrictEqual(yield* numbers(pool), [1, 0, 0, 2, 1])
+      yield* kill
+    }))
+
+  test("that was lost while it lay there, and the minimum is made up at once", () =>
+    Effect.gen(function* () {
+      const connections: Array<Connection.Connection> = []
+      const { server } = yield* serve((connection) => {
+        connections.push(connection)
+        return echo(connection)
+      })
+      const pool = yield* ConnectionPool.make(target, { min: 2 })
+      yield* turns
+      yield* connections[0]?.abort ?? Effect.void
+      yield* turns
+      deepStrictEqual(yield* numbers(pool), [0, 2, 0, 3, 1])
+      yield* connections[1]?.close ?? Effect.void
+      yield* turns
+      deepStrictEqual(yield* numbers(pool), [0, 2, 0, 4, 2])
+      strictEqual(yield* server.activeConnections, 2)
+    }))
+
+  test("not even in the turn in which it was lost", () =>
+    Effect.gen(function* () {
+      yield* serve()
+      const pool = yield* ConnectionPool.make(target)
+      const lent = yield* borrow(pool)
+      yield* lent.giveBack
+      yield* Effect.forkChild(lent.connection.abort, { startImmediately: true })
+      assertTrue((yield* borrow(pool)).connection !== lent.connection)
+    }))
+
+  test("that lay there for too long", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve()
+      const pool = yield* ConnectionPool.make(target, { min: 1, maxIdle: "10 seconds" })
+      yield* advance("5 seconds")
+      const lent = [yield* borrow(pool), yield* borrow(pool)]
+      for (const { giveBack } of lent) yield* giveBack
+      yield* advance("10 seconds")
+      // One is kept for the minimum, and yet not lent.
+      yield* advance("10 seconds")
+      strictEqual(yield* server.activeConnections, 1)
+      const next = yield* borrow(pool)
+      assertTrue(lent.every((_) => _.connection !== next.connection))
+      yield* turns
+      deepStrictEqual(yield* numbers(pool), [1, 0, 0, 3, 2])
+    }))
+
+  test("that is too old, and it is closed as soon as it is not lent", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve()
+      const pool = yield* ConnectionPool.make(target, {
+        max: 2,
+        maxAge: "10 seconds",
+        maxIdle: Duration.infinity
+      })
+      const idle = yield* borrow(pool)
+      const busy = yield* borrow(pool)
+      yield* idle.giveBack
+      yield* advance("9999 millis")
+      deepStrictEqual(yield* numbers(pool), [1, 1, 0, 2, 0])
+      yield* advance("1 millis")
+      deepStrictEqual(yield* numbers(pool), [1, 0, 0, 2, 1])
+      strictEqual(yield* server.activeConnections, 1)
+      yield* busy.connection.writer.write("still in use")
+      yield* busy.connection.reader.readExactly(12)
+      yield* busy.giveBack
+      deepStrictEqual(yield* numbers(pool), [0, 0, 0, 2, 2])
+      strictEqual(yield* server.activeConnections, 0)
+    }))
+})
+
+describe("the handshake and the health check", () => {
+  test("the handshake runs once for a connection; its failure is the borrower's", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve()
+      let logins = 0
+      const pool = yield* ConnectionPool.make(target, {
+        onConnect: () => (++logins === 1 ? Effect.fail("wrong password" as const) : Effect.void)
+      })
+      strictEqual(yield* Effect.flip(ask(pool, "x")), "wrong password")
+      yield* turns
+      strictEqual(yield* server.activeConnections, 0)
+      yield* ask(pool, "x")
+      yield* ask(pool, "y")
+      deepStrictEqual([logins, ...(yield* numbers(pool))], [2, 0, 1, 0, 1, 0])
+    }))
+
+  test("a check that fails, dies, takes too long, or leaves bytes costs the connection, not the borrower", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve()
+      const checked: Array<Connection.Connection> = []
+      let check: (connection: Connection.Connection) => Effect.Effect<unknown, unknown> = () => Effect.void
+      const pool = yield* ConnectionPool.make(target, {
+        max: 1,
+        healthCheckTimeout: "1 second",
+        healthCheck: (connection) => {
+          checked.push(connection)
+          return check(connection)
+        }
+      })
+      const connectionOf = Effect.map(borrowed(pool), ({ connection }) => connection)
+      let last = yield* connectionOf
+      strictEqual(checked.length, 0)
+      strictEqual(yield* connectionOf, last)
+      deepStrictEqual(checked, [last])
+      const bad: ReadonlyArray<typeof check> = [
+        () => Effect.fail("unwell"),
+        () => Effect.die("very unwell"),
+        () => Effect.never,
+        ({ writer }) => Effect.andThen(writer.write("PING"), turns)
+      ]
+      for (check of bad) {
+        const getting = yield* start(connectionOf)
+        yield* turns
+        if (outcome(getting) === "waiting") yield* advance("1 second")
+        const next = yield* Fiber.join(getting.fiber)
+        assertTrue(next !== last)
+        strictEqual(checked.at(-1), last)
+        strictEqual(yield* server.activeConnections, 1)
+        last = next
+      }
+      deepStrictEqual(yield* numbers(pool), [0, 1, 0, 5, 4])
+    }))
+
+  test("a check that is interrupted costs the connection", () =>
+    Effect.gen(function* () {
+      yield* serve()
+      const pool = yield* ConnectionPool.make(target, { healthCheck: () => Effect.never })
+      yield* borrowed(pool)
+      const getting = yield* start(pool.use(() => Effect.void))
+      yield* turns
+      strictEqual(outcome(getting), "waiting")
+      yield* getting.interrupt
+      yield* turns
+      deepStrictEqual(yield* numbers(pool), [0, 0, 0, 1, 1])
+    }))
+})
+
+/** Borrows and gives back. */
+const borrowed = (pool: Pool) => Effect.tap(borrow(pool), ({ giveBack }) => giveBack)
+
+describe("the end of a pool", () => {
+  test("well: it waits for what is lent, and turns away who asks", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve()
+      const scope = yield* Scope.make()
+      const pool = yield* Scope.provide(ConnectionPool.make(target, { max: 1 }), scope)
+      const lent = yield* borrow(pool)
+      const waiting = yield* start(pool.use(() => Effect.void))
+      const ending = yield* start(Scope.close(scope, Exit.void))
+      yield* turns
+      strictEqual(outcome(ending), "waiting")
+      deepStrictEqual(
+        [outcome(waiting), yield* outcomeOf(ask(pool, "x"))],
+        ["ConnectionClosed", "ConnectionClosed"]
+      )
+      yield* lent.connection.writer.write("goodbye")
+      yield* lent.connection.reader.readExactly(7)
+      yield* lent.giveBack
+      strictEqual(outcome(ending), "success")
+      strictEqual(yield* server.activeConnections, 0)
+      strictEqual((yield* pool.stats).evicted, 0)
+    }))
+
+  test("badly: all connections are aborted at once", () =>
+    Effect.gen(function* () {
+      const ends: Array<string> = []
+      yield* serve((_) => Effect.map(outcomeOf(_.reader.readAll()), (end) => ends.push(end)))
+      const scope = yield* Scope.make()
+      const pool = yield* Scope.provide(ConnectionPool.make(target, { min: 2 }), scope)
+      const lent = yield* borrow(pool)
+      yield* turns
+      const ending = yield* start(Scope.close(scope, Exit.fail("failed")))
+      yield* turns
+      deepStrictEqual(ends, ["ConnectionReset", "ConnectionReset"])
+      yield* lent.giveBack
+      strictEqual(outcome(ending), "success")
+    }))
+
+  test("a peer that does not close holds up the pool's end, and no borrower", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve(() => Effect.never)
+      const scope = yield* Scope.make()
+      const pool = yield* Scope.provide(
+        ConnectionPool.make(target, { maxUses: 1, closeTimeout: "3 seconds" }),
+        scope
+      )
+      strictEqual(outcome(yield* start(pool.use(() => Effect.void))), "waiting")
+      yield* turns
+      deepStrictEqual(yield* numbers(pool), [0, 0, 0, 1, 1])
+      const ending = yield* start(Scope.close(scope, Exit.void))
+      yield* advance("2999 millis")
+      strictEqual(outcome(ending), "waiting")
+      yield* advance("1 millis")
+      strictEqual(outcome(ending), "success")
+      yield* server.shutdown()
+    }))
+
+  it.effect("interrupted at any step it leaves nothing behind", () =>
+    Effect.gen(function* () {
+      for (let steps = 0; steps < 60; steps++) {
+        yield* withSleepers((sleepers) =>
+          Effect.gen(function* () {
+            const { server } = yield* serve()
+            const client = yield* Effect.forkChild(
+              Effect.scoped(
+                Effect.gen(function* () {
+                  const pool = yield* ConnectionPool.make(target, {
+                    max: 2,
+                    maxUses: 2,
+                    maxAge: "1 minute",
+                    healthCheck: ({ reader, writer }) =>
+                      Effect.andThen(writer.write("PING\n"), reader.readLine)
+                  })
+                  yield* Effect.forEach(["a", "b", "c", "d", "e", "f"], (_) => ask(pool, _), {
+                    concurrency: 3
+                  })
+                })
+              )
+            )
+            for (let step = 0; step < steps; step++) yield* Effect.yieldNow
+            yield* Fiber.interrupt(client)
+            yield* turns
+            strictEqual(yield* server.activeConnections, 0, `after ${steps} steps`)
+            strictEqual(sleepers(), 0, `after ${steps} steps`)
+          })
+        ).pipe(Effect.scoped, Effect.provide(TestNetwork.layer))
+      }
+    })
+  )
+})
+
+describe("metrics", () => {
+  test("tell a pool's numbers by its name, as long as there is the pool", () =>
+    Effect.gen(function* () {
+      yield* serve()
+      const collected = Effect.map(Metric.snapshot, (all) =>
+        all
+          .filter(({ id }) => id.startsWith("effect_wire_pool_"))
+          .map(({ attributes, id, state }) => `${id} ${attributes?.["pool"]} ${JSON.stringify(state)}`)
+          .sort()
+      )
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const pool = yield* ConnectionPool.make(target, { max: 1, name: "greetings" })
+          const lent = yield* borrow(pool)
+          yield* lent.fail
+          yield* borrow(pool)
+          yield* start(pool.get)
+          yield* turns
+          deepStrictEqual(yield* collected, [
+            'effect_wire_pool_created greetings {"count":2,"incremental":true}',
+            'effect_wire_pool_evicted greetings {"count":1,"incremental":true}',
+            'effect_wire_pool_idle greetings {"value":0}',
+            'effect_wire_pool_in_use greetings {"value":1}',
+            'effect_wire_pool_waiting greetings {"value":1}'
+          ])
+        })
+      )
+      deepStrictEqual(yield* collected, [])
+    }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
+})
+
+describe("makeKeyed", () => {
+  test("keeps a pool for each target, until it was not asked for some time", () =>
+    Effect.gen(function* () {
+      const one = yield* serve(echo, 7001)
+      const two = yield* serve(echo, 7002)
+      const pools = yield* ConnectionPool.makeKeyed({ targetIdle: "30 seconds" })
+      const askAt = (port: number) =>
+        pools.use({ host: "localhost", port }, ({ reader, writer }) =>
+          Effect.andThen(writer.write("x\n"), reader.readLine)
+        )
+      for (const port of [7001, 7002, 7001]) yield* askAt(port)
+      const created = Effect.map(pools.stats, (all) => all.map(([target, stats]) => [target, stats.created]))
+      deepStrictEqual(yield* created, [
+        [{ host: "localhost", port: 7001 }, 1],
+        [{ host: "localhost", port: 7002 }, 1]
+      ])
+      yield* advance("20 seconds")
+      yield* askAt(7002)
+      yield* advance("10 seconds")
+      deepStrictEqual(yield* created, [[{ host: "localhost", port: 7002 }, 1]])
+      strictEqual(yield* one.server.activeConnections, 0)
+      strictEqual(yield* two.server.activeConnections, 1)
+      strictEqual(yield* outcomeOf(pools.use("localhost:7003", () => Effect.void)), "ConnectionRefused")
+    }))
+
+  test("aborts everything when its scope fails", () =>
+    Effect.gen(function* () {
+      const ends: Array<string> = []
+      yield* serve((_) => Effect.map(outcomeOf(_.reader.readAll()), (end) => ends.push(end)))
+      const scope = yield* Scope.make()
+      const pools = yield* Scope.provide(ConnectionPool.makeKeyed(), scope)
+      yield* pools.use(target, () => Effect.void)
+      yield* Scope.close(scope, Exit.fail("failed"))
+      yield* turns
+      deepStrictEqual(ends, ["ConnectionReset"])
+      strictEqual((yield* pools.stats).length, 0)
+    }))
+})
+
+describe("any history of a pool", () => {
+  const event = fc.oneof(
+    fc.constantFrom(
+      "borrow",
+      "borrow",
+      "borrow",
+      "give back",
+      "fail",
+      "break",
+      "server aborts",
+      "server restarts"
+    ),
+    fc.integer({ min: 1, max: 4000 })
+  )
+  const options = fc.record({
+    min: fc.nat(2),
+    max: fc.integer({ min: 2, max: 3 }),
+    maxUses: fc.constantFrom(1, 3, Infinity),
+    maxAge: fc.constantFrom<Duration.Input>("5 seconds", Duration.infinity),
+    maxIdle: fc.constantFrom<Duration.Input>("3 seconds", Duration.infinity),
+    checked: fc.boolean()
+  })
+
+  it("no connection has two borrowers, or is lent broken; never more than max; nothing is left", () =>
+    fc.assert(
+      fc.asyncProperty(options, fc.array(event, { maxLength: 40 }), ({ checked, ...options }, events) =>
+        Effect.gen(function* () {
+          const peers = new Set<Connection.Connection>()
+          const handler = (connection: Connection.Connection) => {
+            peers.add(connection)
+            return Effect.ensuring(
+              echo(connection),
+              Effect.sync(() => peers.delete(connection))
+            )
+          }
+          let server = yield* serve(handler)
+          const scope = yield* Scope.make()
+          const pool = yield* Scope.provide(
+            ConnectionPool.make(target, {
+              ...options,
+              acquireTimeout: "1 second",
+              healthCheck: ({ reader, writer }) =>
+                checked ? Effect.andThen(writer.write("PING\n"), reader.readLine) : Effect.void
+            }),
+            scope
+          )
+          const lent: Array<Effect.Success<ReturnType<typeof borrow>>> = []
+          const given = new Set<Connection.Connection>()
+          for (const event of events) {
+            yield* turns
+            if (typeof event === "number") {
+              yield* advance(event)
+            } else if (event === "borrow") {
+              const borrowing = yield* start(borrow(pool))
+              yield* turns
+              if (outcome(borrowing) === "waiting") {
+                strictEqual(lent.length, options.max)
+                yield* advance("1 second")
+                strictEqual(outcome(borrowing), "TimeoutError acquire")
+              } else {
+                const loan = yield* Fiber.join(borrowing.fiber)
+                assertTrue(!given.has(loan.connection))
+                given.add(loan.connection)
+                lent.push(loan)
+                yield* loan.connection.writer.write("question\n")
+                strictEqual(String(yield* loan.connection.reader.readLineString), 'some("question")')
+              }
+            } else if (event === "server aborts") {
+              for (const peer of [...peers].slice(0, 1)) yield* peer.abort
+            } else if (event === "server restarts") {
+              yield* server.kill
+              server = yield* serve(handler)
+            } else {
+              const loan = lent.shift()
+              if (loan === undefined) continue
+              given.delete(loan.connection)
+              if (event === "break") yield* Effect.ignore(loan.connection.writer.write("unread"))
+              yield* event === "fail" ? loan.fail : loan.giveBack
+            }
+            yield* turns
+            const stats = yield* pool.stats
+            strictEqual(stats.inUse, lent.length)
+            assertTrue(stats.inUse + stats.idle <= options.max)
+            strictEqual(stats.created - stats.evicted, stats.inUse + stats.idle)
+          }
+          for (const { giveBack } of lent) yield* giveBack
+          yield* Scope.close(scope, Exit.void)
+          yield* turns
+          strictEqual(yield* server.server.activeConnections, 0)
+        }).pipe(Effect.scoped, Effect.provide([TestClock.layer(), TestNetwork.layer]), Effect.runPromise)
+      ),
+      { numRuns: 150 }
+    ))
+})
