@@ -68,7 +68,7 @@ export class ProxyProtocolError extends Schema.TaggedError<ProxyProtocolError>(
   address: Schema.optional(Schema.String)
 }) {
   override get message(): string {
-    const from = this.address === undefined ? "" : ` from ${this.address}`
+    const from = this.address ? ` from ${this.address}` : ""
     return `PROXY header${from}: ${this.detail} (at byte ${this.offset})`
   }
 }
@@ -872,7 +872,10 @@ export const receiver = (options: ServerOptions): Receiver => {
     const address = remoteAddress && NetAddress.formatSocketAddress(remoteAddress)
     if (!trusts(remoteAddress, localAddress)) {
       if (untrusted === "serve") return Effect.undefined
-      const detail = "its sender is not trusted"
+      const detail =
+        address === undefined
+          ? "its sender's address is not known, as if the connection were gone already"
+          : "its sender is not trusted"
       return Effect.fail(new ProxyProtocolError({ kind: "Untrusted", detail, offset: 0, address }))
     }
     return readWith(reader, settings).pipe(

@@ -462,10 +462,12 @@ const logFailure = (
     })
   )
 
-// Whoever only looks whether somebody listens leaves without a byte.
+// Whoever only looks whether somebody listens leaves without a byte, or before the address could be asked for.
 const isProbe = (error: ProxyProtocol.ProxyProtocolError | ReadError): boolean =>
   error._tag === "ConnectionError" ||
-  (error._tag === "ProxyProtocolError" && error.kind === "Truncated" && error.offset === 0)
+  (error._tag === "ProxyProtocolError" &&
+    ((error.kind === "Truncated" && error.offset === 0) ||
+      (error.kind === "Untrusted" && error.address === undefined)))
 
 // Interrupts whoever races with it once the connection is lost.
 const lost = (connection: Connection.Connection): Effect.Effect<never> =>

@@ -885,6 +885,11 @@ describe("servers", () => {
           (exit) => outcome(exit)
         )
       }
+      const unknown = StreamReader.feedable().reader
+      const error = yield* Effect.flip(
+        receive(unknown, { remoteAddress: undefined, localAddress: inet("10.0.0.1:1") })
+      )
+      assert.match(error.message, /^PROXY header: its sender's address is not known/)
       assert.strictEqual(yield* outcomeFrom("10.1.2.3:4"), "success")
       assert.strictEqual(yield* outcomeFrom("[::ffff:10.1.2.3]:4"), "success")
       assert.strictEqual(yield* outcomeFrom("[::ffff:10.2.2.3]:4"), "ProxyProtocolError")

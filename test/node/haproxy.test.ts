@@ -144,18 +144,20 @@ describeWith("haproxy", "from haproxy to a server", () => {
     Effect.gen(function* () {
       const checked = yield* Deferred.make<Connection.ConnectionInfo>()
       const server = yield* Server.serve(
-        ({ info }) =>
-          info.proxyProtocol?.command === "LOCAL" ? Deferred.succeed(checked, info) : Effect.void,
-        {
-          listen: { host: "127.0.0.1" },
-          proxyProtocol: { trusted }
-        }
+        ({ info, writer }) =>
+          Effect.andThen(
+            writer.write("ready\n"),
+            info.proxyProtocol?.command === "LOCAL" ? Deferred.succeed(checked, info) : Effect.void
+          ),
+        { listen: { host: "127.0.0.1" }, proxyProtocol: { trusted }, onError: () => Effect.void }
       )
       const port = portOf(server.addresses[0])
       const front = yield* freePort
       yield* haproxy(
         `127.0.0.1:${front}`,
         `  bind 127.0.0.1:${front}`,
+        "  option tcp-check",
+        "  tcp-check expect string ready",
         `  server s 127.0.0.1:${port} send-proxy-v2 check check-send-proxy inter 50ms`
       )
       const info = yield* Deferred.await(checked)
