@@ -158,10 +158,15 @@ interface Verifier {
 const isVerifier = (u: unknown): u is Verifier =>
   typeof u === "object" && u !== null && "verifyError" in u && typeof u.verifyError === "function"
 
-/** Why the peer's certificate is not accepted, if it is not: of a server's socket, Node does not tell. */
+/**
+ * Why the peer's certificate is not accepted, if it is not: of a server's socket, Node does not tell. Where the handle
+ * cannot be asked, nothing is accepted.
+ */
 const verifyError = (socket: tls.TLSSocket): unknown => {
   const handle: unknown = Reflect.get(socket, "_handle")
-  return isVerifier(handle) ? (handle.verifyError() ?? undefined) : undefined
+  return isVerifier(handle)
+    ? (handle.verifyError() ?? undefined)
+    : new Error("this version of Node does not tell whether the peer's certificate is trusted")
 }
 
 const trusts = new WeakMap<ClientSettings, string>()
