@@ -46,12 +46,13 @@ import { Socket } from "effect/socket"
 import { ConnectionCore, type Settings } from "./internal/ConnectionCore.ts"
 import * as Limits from "./internal/limits.ts"
 import { formatTarget, hostOf } from "./internal/target.ts"
+import { within } from "./internal/within.ts"
 import * as MemoryTransport from "./MemoryTransport.ts"
 import { type ConnectOptions, Network, type Target } from "./Network.ts"
 import * as Proxy from "./Proxy.ts"
 import * as ProxyProtocol from "./ProxyProtocol.ts"
 import * as SocketTransport from "./SocketTransport.ts"
-import { type ConnectionError, type ReadError, TimeoutError } from "./StreamError.ts"
+import type { ConnectionError, ReadError, TimeoutError } from "./StreamError.ts"
 import * as StreamReader from "./StreamReader.ts"
 import * as StreamWriter from "./StreamWriter.ts"
 import * as Tls from "./Tls.ts"
@@ -347,17 +348,12 @@ export const openIn = (
 export const release = (connection: Connection, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
   Exit.isSuccess(exit) ? connection.close : connection.abort
 
-const acquire = (
+/** @internal */
+export const fromTransport = (
   transport: Transport,
   settings: Settings
 ): Effect.Effect<ConnectionImpl, never, Scope.Scope> =>
   Effect.acquireRelease(open(transport, settings), release)
-
-/** @internal */
-export const fromTransport: (
-  transport: Transport,
-  settings: Settings
-) => Effect.Effect<Connection, never, Scope.Scope> = acquire
 
 /**
  * Options of `connect`: those of the connection and those of the socket.
@@ -418,7 +414,7 @@ const connectTo = (
 ): Effect.Effect<ConnectionImpl, ConnectionError | TimeoutError, Network | Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Network.use((network) => restore(network.connect(target, options))).pipe(
-      Effect.flatMap((transport) => acquire(transport, settings)),
+      Effect.flatMap((transport) => fromTransport(transport, settings)),
       Effect.map((connection) => {
         connection.core.connectedTo = target
         return connection
@@ -470,13 +466,7 @@ const connectWith = (
     }
     return connection
   })
-  const timed = Duration.isFinite(duration)
-    ? Effect.timeoutOrElse(connected, {
-        duration,
-        orElse: () => Effect.fail(new TimeoutError({ operation: "connect", duration, address }))
-      })
-    : connected
-  return owned(timed)
+  return owned(within(connected, "connect", duration, () => address))
 }
 
 /**

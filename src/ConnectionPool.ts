@@ -48,8 +48,9 @@ import * as Connection from "./Connection.ts"
 import * as Handshake from "./internal/handshake.ts"
 import * as Limits from "./internal/limits.ts"
 import { formatTarget } from "./internal/target.ts"
+import { within } from "./internal/within.ts"
 import type { Network, Target } from "./Network.ts"
-import { ConnectionClosed, ConnectionError, type StreamError, TimeoutError } from "./StreamError.ts"
+import { ConnectionClosed, ConnectionError, type StreamError, type TimeoutError } from "./StreamError.ts"
 
 /**
  * Runtime type identifier of pools.
@@ -449,12 +450,7 @@ class Lending<E> implements ConnectionPool<E> {
 
   private timed<A, E2>(effect: Effect.Effect<A, E2>): Effect.Effect<A, E2 | TimeoutError> {
     const { acquireTimeout, address } = this.settings
-    if (acquireTimeout === Infinity) return effect
-    const duration = Duration.millis(acquireTimeout)
-    return Effect.timeoutOrElse(effect, {
-      duration,
-      orElse: () => Effect.fail(new TimeoutError({ operation: "acquire", duration, address }))
-    })
+    return within(effect, "acquire", Duration.millis(acquireTimeout), () => address)
   }
 
   private isFit(item: Lendable): Effect.Effect<boolean> {

@@ -17,10 +17,10 @@ import {
   Exit,
   Fiber,
   Option,
-  Predicate,
   Result
 } from "effect"
 import { type AddressResolver, type Dns, Host, NetAddress } from "effect/net"
+import { codeOf } from "./internal/code.ts"
 import * as Limits from "./internal/limits.ts"
 import {
   formatTarget,
@@ -29,6 +29,7 @@ import {
   parseTarget,
   type TargetDestination
 } from "./internal/target.ts"
+import { within } from "./internal/within.ts"
 import type { ConnectOptions, Network } from "./Network.ts"
 import {
   AddressNotAvailable,
@@ -38,7 +39,7 @@ import {
   InvalidAddress,
   NameNotResolved,
   reasonFromCause,
-  TimeoutError,
+  type TimeoutError,
   UnknownReason
 } from "./StreamError.ts"
 import type { Transport } from "./Transport.ts"
@@ -168,12 +169,7 @@ export const make =
       const found = candidates(resolver, destination.success, local.success, pace)
       const timed = (finish: Finish): Effect.Effect<Transport, ConnectionError | TimeoutError> => {
         const dial = Effect.mapError(race(found, connect, pace.delay, finish), failed)
-        return Duration.isFinite(duration)
-          ? Effect.timeoutOrElse(dial, {
-              duration,
-              orElse: () => Effect.fail(new TimeoutError({ operation, duration, address }))
-            })
-          : dial
+        return within(dial, operation, duration, () => address)
       }
 
       // A fiber of its own, so that nothing lies between the handing out and the caller: there, an interruption would
@@ -316,11 +312,8 @@ const known = (addresses: ReadonlyArray<NetAddress.SocketAddress>): Candidates =
 
 type LookupFailure = NameNotResolved | InvalidAddress
 
-const codeOf = (error: Dns.DnsError): string | undefined => {
-  if (Predicate.hasProperty(error.cause, "code") && typeof error.cause.code === "string")
-    return error.cause.code
-  return error.reason === "NotFound" ? "ENOTFOUND" : undefined
-}
+const codeOfLookup = ({ cause, reason }: Dns.DnsError): string | undefined =>
+  codeOf(cause) ?? (reason === "NotFound" ? "ENOTFOUND" : undefined)
 
 /** @internal */
 export const resolve = (
@@ -330,7 +323,7 @@ export const resolve = (
 ): Effect.Effect<Arr.NonEmptyReadonlyArray<NetAddress.InetAddress>, LookupFailure> =>
   Effect.mapError(resolver.resolve(destination, { family }), (error) =>
     error._tag === "DnsError"
-      ? new NameNotResolved({ code: codeOf(error), cause: error })
+      ? new NameNotResolved({ code: codeOfLookup(error), cause: error })
       : new InvalidAddress({ detail: error.message, cause: error })
   )
 

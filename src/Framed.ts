@@ -57,7 +57,8 @@ import {
 import * as Framing from "./Framing.ts"
 import * as Decoder from "./internal/Decoder.ts"
 import * as Limits from "./internal/limits.ts"
-import { ConnectionClosed, ConnectionError, TimeoutError } from "./StreamError.ts"
+import { within } from "./internal/within.ts"
+import { ConnectionClosed, ConnectionError } from "./StreamError.ts"
 import * as StreamReader from "./StreamReader.ts"
 import type { StreamWriter } from "./StreamWriter.ts"
 
@@ -481,12 +482,7 @@ const dispatch = Effect.fnUntraced(function* <In, Out>(
     request: (message, own) =>
       Effect.suspend(() => {
         const millis = own?.timeout === undefined ? defaultTimeout : Limits.timeout("timeout", own.timeout)
-        if (millis === Infinity) return request(message)
-        const duration = Duration.millis(millis)
-        return Effect.timeoutOrElse(request(message), {
-          duration,
-          orElse: () => Effect.fail(new TimeoutError({ operation: "request", duration }))
-        })
+        return within(request(message), "request", Duration.millis(millis), () => undefined)
       }),
     send,
     unsolicited: Stream.fromQueue(unsolicited),

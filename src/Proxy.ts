@@ -8,6 +8,7 @@
  */
 import { Effect, Predicate, Redacted, Result } from "effect"
 import { Base64 } from "effect/encoding"
+import { encode } from "./internal/bytes.ts"
 import * as HttpConnect from "./internal/httpConnect.ts"
 import * as Socks5 from "./internal/socks5.ts"
 import { formatTarget, parseTarget } from "./internal/target.ts"
@@ -58,8 +59,6 @@ export interface Proxy {
  */
 export const isProxy = (u: unknown): u is Proxy => Predicate.hasProperty(u, TypeId)
 
-const encoder = new TextEncoder()
-
 const redacted = (password: Credentials["password"]): Redacted.Redacted<string> =>
   Redacted.isRedacted(password) ? password : Redacted.make(password)
 
@@ -101,7 +100,7 @@ export const socks5 = (target: Target, credentials?: Credentials): Proxy => {
 }
 
 const bytesOf = (what: string, text: string, min: number): Uint8Array => {
-  const bytes = encoder.encode(text)
+  const bytes = encode(text)
   if (bytes.length < min || bytes.length > 255) {
     throw new RangeError(`a SOCKS ${what} must have ${min} to 255 bytes, received ${bytes.length}`)
   }

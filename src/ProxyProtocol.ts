@@ -23,14 +23,11 @@
  */
 import { Duration, Effect, Option, Result, Schema } from "effect"
 import { IpNetwork, NetAddress } from "effect/net"
+import { decode as decodeUtf8, encode as encodeUtf8 } from "./internal/bytes.ts"
 import { crc32c } from "./internal/crc32c.ts"
 import * as Limits from "./internal/limits.ts"
-import {
-  type IncompleteReadError,
-  type LimitOverrunError,
-  type ReadError,
-  TimeoutError
-} from "./StreamError.ts"
+import { within } from "./internal/within.ts"
+import { type IncompleteReadError, type LimitOverrunError, type ReadError } from "./StreamError.ts"
 import type { StreamReader } from "./StreamReader.ts"
 import type { Transport } from "./Transport.ts"
 
@@ -219,7 +216,7 @@ export interface Received extends Header {
 }
 
 const SIGNATURE = Uint8Array.of(0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a)
-const NAME = new TextEncoder().encode("PROXY ")
+const NAME = encodeUtf8("PROXY ")
 const CRLF = "\r\n"
 
 /** With its CR and LF. */
@@ -242,9 +239,6 @@ const problem = (kind: ProxyProtocolError["kind"], offset: number, detail: strin
 
 const malformed = (offset: number, detail: string): Result.Result<never, ProxyProtocolError> =>
   Result.fail(problem("Malformed", offset, detail))
-
-const encoder = new TextEncoder()
-const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 
 const latin1 = (chunk: Uint8Array): string => String.fromCharCode(...chunk)
 
@@ -481,7 +475,7 @@ const decodeAddresses = (chunk: Uint8Array, family: number): Addresses => {
 const decodePath = (field: Uint8Array): NetAddress.UnixPathAddress => {
   // A name that begins with a zero is an abstract one (Linux), and ends where nothing but zeros follows.
   const end = field[0] === 0 ? field.findLastIndex((byte) => byte !== 0) + 1 : field.indexOf(0)
-  return NetAddress.unixPathAddress(decoder.decode(end === -1 ? field : field.subarray(0, end)))
+  return NetAddress.unixPathAddress(decodeUtf8(end === -1 ? field : field.subarray(0, end)))
 }
 
 interface PlacedTlv extends Tlv {
@@ -600,11 +594,11 @@ const encodeLine = (family: Family | undefined, options: EncodeOptions): Uint8Ar
   }
   if (options.checksum === true) throw new RangeError("a PROXY header of version 1 has no checksum")
   if (options.protocol === "datagram") throw new RangeError("a PROXY header of version 1 knows no datagrams")
-  if (family === undefined) return encoder.encode("PROXY UNKNOWN\r\n")
+  if (family === undefined) return encodeUtf8("PROXY UNKNOWN\r\n")
   const [name, source, destination] = family
   if (name === "Unix") throw new RangeError("a PROXY header of version 1 cannot name a Unix socket")
   const ips = `${NetAddress.formatIp(source.address)} ${NetAddress.formatIp(destination.address)}`
-  return encoder.encode(
+  return encodeUtf8(
     `PROXY ${name === "IPv4" ? "TCP4" : "TCP6"} ${ips} ${source.port} ${destination.port}\r\n`
   )
 }
@@ -665,7 +659,7 @@ const encodeAddresses = (family: Family): ReadonlyArray<number> => {
 }
 
 const encodePath = ({ path }: NetAddress.UnixPathAddress): Uint8Array => {
-  const encoded = encoder.encode(path)
+  const encoded = encodeUtf8(path)
   if (encoded.length > UNIX_PATH) {
     throw new RangeError(
       `a Unix path in a PROXY header has at most ${UNIX_PATH} bytes, not ${encoded.length}`
@@ -830,7 +824,7 @@ export const decodeSsl = (value: Uint8Array): Result.Result<Ssl, ProxyProtocolEr
   const view = viewOf(value)
   const client = view.getUint8(0)
   const text = (tlvs: ReadonlyArray<Tlv>, type: number): string | undefined =>
-    Option.getOrUndefined(Option.map(findTlv({ tlvs }, type), (part) => decoder.decode(part)))
+    Option.getOrUndefined(Option.map(findTlv({ tlvs }, type), (part) => decodeUtf8(part)))
   return Result.map(decodeList(value, SSL_FIXED), (tlvs) => ({
     tls: (client & 1) !== 0,
     certificate: (client & 2) !== 0 ? "connection" : (client & 4) !== 0 ? "session" : undefined,
@@ -878,11 +872,7 @@ export const receiver = (options: ServerOptions): Receiver => {
           : "its sender is not trusted"
       return Effect.fail(new ProxyProtocolError({ kind: "Untrusted", detail, offset: 0, address }))
     }
-    return readWith(reader, settings).pipe(
-      Effect.timeoutOrElse({
-        duration,
-        orElse: () => Effect.fail(new TimeoutError({ operation: "proxyProtocol", duration, address }))
-      }),
+    return within(readWith(reader, settings), "proxyProtocol", duration, () => address).pipe(
       Effect.mapBoth({
         onSuccess: (header): Received => ({ ...header, proxy: remoteAddress }),
         onFailure: (error) =>

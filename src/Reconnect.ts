@@ -53,9 +53,11 @@ import * as Connection from "./Connection.ts"
 import { addressOf } from "./internal/handshake.ts"
 import * as Handshake from "./internal/handshake.ts"
 import * as Limits from "./internal/limits.ts"
+import { publish } from "./internal/publish.ts"
 import { formatTarget } from "./internal/target.ts"
+import { within } from "./internal/within.ts"
 import type { Network, Target } from "./Network.ts"
-import { ConnectionClosed, ConnectionError, type StreamError, TimeoutError } from "./StreamError.ts"
+import { ConnectionClosed, ConnectionError, type StreamError, type TimeoutError } from "./StreamError.ts"
 
 /**
  * Runtime type identifier of links.
@@ -342,12 +344,7 @@ class Link<E, R> implements Reconnect<E> {
     const { acquireTimeout, address } = this.settings
     const now = this.poll()
     if (now !== undefined) return now
-    if (acquireTimeout === Infinity) return this.next
-    const duration = Duration.millis(acquireTimeout)
-    return Effect.timeoutOrElse(this.next, {
-      duration,
-      orElse: () => Effect.fail(new TimeoutError({ operation: "acquire", duration, address }))
-    })
+    return within(this.next, "acquire", Duration.millis(acquireTimeout), () => address)
   })
 
   readonly use = <A, E2, R2>(
@@ -442,8 +439,7 @@ class Link<E, R> implements Reconnect<E> {
 
   private become(state: State<E>): void {
     this.current = state
-    // The unsafe way does not slide: with a subscriber that lags, it would drop the state for all.
-    if (!PubSub.publishUnsafe(this.states, state)) Effect.runSync(PubSub.publish(this.states, state))
+    publish(this.states, state)
     const { changed } = this
     this.changed = Deferred.makeUnsafe()
     Deferred.doneUnsafe(changed, Exit.void)

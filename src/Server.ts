@@ -52,6 +52,7 @@ import * as Connection from "./Connection.ts"
 import * as Framed from "./Framed.ts"
 import type { Framing } from "./Framing.ts"
 import type { Settings } from "./internal/ConnectionCore.ts"
+import { publish } from "./internal/publish.ts"
 import { formatListen } from "./internal/target.ts"
 import { type ListenAddress, type Listener, type ListenOptions, Network, type UnixTarget } from "./Network.ts"
 import * as ProxyProtocol from "./ProxyProtocol.ts"
@@ -651,8 +652,6 @@ class Supervisor implements Server {
 
   private publish(make: () => ServerEvent): void {
     if (this.subscribers === 0) return
-    const event = make()
-    // The unsafe way does not slide: with a subscriber that lags, it would drop the event for all.
-    if (!PubSub.publishUnsafe(this.bus, [event])) Effect.runSync(PubSub.publish(this.bus, [event]))
+    publish(this.bus, [make()])
   }
 }

@@ -27,7 +27,8 @@
  *
  * @since 0.1.0
  */
-import { Duration, Predicate, Schema } from "effect"
+import { Duration, Schema } from "effect"
+import { codeOf } from "./internal/code.ts"
 
 const bytes = (n: number): string => (n === 1 ? "1 byte" : `${n} bytes`)
 
@@ -681,9 +682,6 @@ const reasonByCode: Record<string, ReasonClass | undefined> = {
   ENOBUFS: ResourcesExhausted,
   ENOMEM: ResourcesExhausted
 }
-
-const codeOf = (cause: unknown): string | undefined =>
-  Predicate.hasProperty(cause, "code") && typeof cause.code === "string" ? cause.code : undefined
 
 const tlsKindByCode: Record<string, TlsErrorKind | undefined> = {
   CERT_HAS_EXPIRED: "CertificateExpired",

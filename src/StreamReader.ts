@@ -383,8 +383,6 @@ class Gate {
   }
 }
 
-const isCount = (n: number): boolean => Number.isSafeInteger(n) && n >= 0
-
 const notACount = (name: string, n: number): Effect.Effect<never> =>
   Effect.die(new RangeError(`${name} must be a non-negative integer, received ${n}`))
 
@@ -437,21 +435,21 @@ class Reader implements StreamReader {
 
   readonly read: StreamReader["read"] = (max) => {
     if (max === undefined) return (this.available ??= this.run(() => this.input.tryRead(Infinity)))
-    if (!isCount(max)) return notACount("read: max", max)
+    if (!Limits.isCount(max)) return notACount("read: max", max)
     return max === 0 ? Effect.succeed(empty) : this.run(() => this.input.tryRead(max))
   }
 
   get readAll(): StreamReader["readAll"] {
     return (options) => {
       const maxBytes = options?.maxBytes ?? DEFAULT_MAX_BYTES
-      return isCount(maxBytes)
+      return Limits.isCount(maxBytes)
         ? this.run(() => this.input.tryReadAll(maxBytes))
         : notACount("readAll: maxBytes", maxBytes)
     }
   }
 
   readonly readExactly: StreamReader["readExactly"] = (n) =>
-    isCount(n) ? this.run(() => this.input.tryReadExactly(n)) : notACount("readExactly: n", n)
+    Limits.isCount(n) ? this.run(() => this.input.tryReadExactly(n)) : notACount("readExactly: n", n)
 
   get readUntil(): StreamReader["readUntil"] {
     return (separator, options) =>
@@ -476,11 +474,11 @@ class Reader implements StreamReader {
   }
 
   get peek(): StreamReader["peek"] {
-    return (n) => (isCount(n) ? this.run(() => this.input.tryPeek(n)) : notACount("peek: n", n))
+    return (n) => (Limits.isCount(n) ? this.run(() => this.input.tryPeek(n)) : notACount("peek: n", n))
   }
 
   get skip(): StreamReader["skip"] {
-    return (n) => (isCount(n) ? this.run(() => this.input.trySkip(n)) : notACount("skip: n", n))
+    return (n) => (Limits.isCount(n) ? this.run(() => this.input.trySkip(n)) : notACount("skip: n", n))
   }
 
   get skipUntil(): StreamReader["skipUntil"] {

@@ -119,12 +119,7 @@ export const toQueue = (
   options?: { readonly capacity?: number | undefined }
 ): Effect.Effect<Queue.Enqueue<Uint8Array | string, WriteError | Cause.Done>, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const capacity = options?.capacity ?? 16
-    if (!Number.isSafeInteger(capacity) || capacity < 1) {
-      return yield* Effect.die(
-        new RangeError(`capacity must be a positive integer (messages), received ${capacity}`)
-      )
-    }
+    const capacity = Limits.positive("capacity", options?.capacity ?? 16, "messages")
     const queue = yield* Queue.bounded<Uint8Array | string, WriteError | Cause.Done>(capacity)
     const pump = yield* Queue.takeAll(queue).pipe(
       Effect.flatMap(self.writeAll),

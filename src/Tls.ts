@@ -21,6 +21,8 @@
  */
 import { type DateTime, Duration, Redacted, Result } from "effect"
 import { Host, NetAddress } from "effect/net"
+import { encode } from "./internal/bytes.ts"
+import * as Limits from "./internal/limits.ts"
 
 /**
  * One or more certificates, or a key: PEM text, as a string or its bytes.
@@ -165,10 +167,7 @@ export interface SessionCache {
  * @since 0.1.0
  */
 export const sessionCache = (options?: { readonly capacity?: number | undefined }): SessionCache => {
-  const capacity = options?.capacity ?? 256
-  if (!Number.isSafeInteger(capacity) || capacity < 1) {
-    throw new RangeError(`capacity must be a positive integer (sessions), received ${capacity}`)
-  }
+  const capacity = Limits.positive("capacity", options?.capacity ?? 256, "sessions")
   const sessions = new Map<string, Uint8Array>()
   return {
     get: (server) => sessions.get(server),
@@ -296,14 +295,12 @@ const version = (what: string, input: Version): Version => {
   return input
 }
 
-const encoder = new TextEncoder()
-
 const checkCommon = (options: CommonOptions): CommonSettings => {
   const { alpn, ca, ciphers } = options
   const cas = ca === undefined ? undefined : isPem(ca) ? [ca] : ca
   cas?.forEach((pem) => checkPem("ca", pem))
   for (const name of alpn ?? []) {
-    const { length } = encoder.encode(name)
+    const { length } = encode(name)
     if (length < 1 || length > 255) {
       throw new RangeError(`tls: an alpn name must have 1 to 255 bytes, received ${length}`)
     }

@@ -1,7 +1,7 @@
 // Plain node:net as it is written by hand: `data` events, and reading stops while a write is congested.
-import * as net from "node:net"
+import type * as net from "node:net"
 import { Readable, Writable } from "node:stream"
-import { announce, bytes, line, mode, size, unknownMode } from "./shared.ts"
+import { bytes, line, mode, serve, size, unknownMode } from "./shared.ts"
 
 const LF = 0x0a
 const IDLE_MILLIS = 60_000
@@ -148,15 +148,4 @@ const modes: Record<string, ((socket: net.Socket) => void) | undefined> = {
   requests
 }
 
-const onConnection = modes[mode] ?? unknownMode()
-
-const server = net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-  // The generator resets its connections when its time is over.
-  socket.on("error", () => socket.destroy())
-  onConnection(socket)
-})
-
-server.listen({ host: "127.0.0.1", port: 0, backlog: 1024 }, () => {
-  const address = server.address()
-  if (address !== null && typeof address === "object") announce(address.port)
-})
+serve(modes[mode] ?? unknownMode())

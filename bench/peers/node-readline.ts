@@ -1,7 +1,7 @@
 // node:readline over a socket, with its `line` event.
-import * as net from "node:net"
+import type * as net from "node:net"
 import * as readline from "node:readline"
-import { announce, mode, unknownMode } from "./shared.ts"
+import { mode, serve, unknownMode } from "./shared.ts"
 
 const open = (socket: net.Socket): readline.Interface => {
   const reader = readline.createInterface({ input: socket, crlfDelay: Infinity })
@@ -54,14 +54,4 @@ const modes: Record<string, ((socket: net.Socket) => void) | undefined> = {
   "lines-corked": linesCorked
 }
 
-const onConnection = modes[mode] ?? unknownMode()
-
-const server = net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-  socket.on("error", () => socket.destroy())
-  onConnection(socket)
-})
-
-server.listen({ host: "127.0.0.1", port: 0, backlog: 1024 }, () => {
-  const address = server.address()
-  if (address !== null && typeof address === "object") announce(address.port)
-})
+serve(modes[mode] ?? unknownMode())

@@ -1,5 +1,6 @@
 /** What every server program in JavaScript shares: its arguments, and how it tells its port and ends. */
 import * as fs from "node:fs"
+import * as net from "node:net"
 
 // `PROGRAM MODE BYTES SIZE`: what to do, and how much is sent or received where the mode has a fixed amount.
 const [, , modeArgument = "", bytesArgument = "0", sizeArgument = "64"] = process.argv
@@ -24,4 +25,17 @@ export const announce = (port: number): void => {
 export const unknownMode = (): never => {
   console.error(`no mode ${mode}`)
   process.exit(2)
+}
+
+/** Serves with plain node:net. */
+export const serve = (onConnection: (socket: net.Socket) => void): void => {
+  const server = net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    // The generator resets its connections when its time is over.
+    socket.on("error", () => socket.destroy())
+    onConnection(socket)
+  })
+  server.listen({ host: "127.0.0.1", port: 0, backlog: 1024 }, () => {
+    const address = server.address()
+    if (address !== null && typeof address === "object") announce(address.port)
+  })
 }

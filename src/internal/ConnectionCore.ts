@@ -1,4 +1,4 @@
-import { Cause, type Clock, type Context, Deferred, Duration, Effect, Exit, Latch, Option } from "effect"
+import { Cause, type Clock, type Context, Deferred, Effect, Exit, Latch, Option } from "effect"
 import { NetAddress } from "effect/net"
 import type { Target } from "../Network.ts"
 import type { Received } from "../ProxyProtocol.ts"
@@ -10,7 +10,7 @@ import {
   type ConnectionErrorReason,
   ConnectionReset,
   PlaintextBuffered,
-  TimeoutError,
+  type TimeoutError,
   Unsupported
 } from "../StreamError.ts"
 import type { Handshake } from "../Tls.ts"
@@ -20,6 +20,7 @@ import { empty } from "./bytes.ts"
 import { Input } from "./Input.ts"
 import { noTimeouts, type Watermarks } from "./limits.ts"
 import { Output } from "./Output.ts"
+import { within } from "./within.ts"
 
 /** The options of a connection, checked. Times are milliseconds, infinite where there is no limit. */
 export interface Settings {
@@ -185,19 +186,13 @@ export class ConnectionCore implements Handler, Surroundings {
     request: Handshake,
     leftover: "fail" | "discard" | "feed"
   ): Effect.Effect<void, ConnectionError | TimeoutError> {
-    const duration = request.settings.handshakeTimeout
     const upgraded = Effect.flatMap(this.beginUpgrade(leftover), (received) =>
       Effect.mapError(
         this.transport.upgradeTls?.(request, received) ?? Effect.fail(new Unsupported({})),
         (reason) => this.error("handshake", reason)
       )
     )
-    const tooSlow = Effect.suspend(() =>
-      Effect.fail(new TimeoutError({ operation: "handshake", duration, address: this.address }))
-    )
-    const timed = Duration.isFinite(duration)
-      ? Effect.timeoutOrElse(upgraded, { duration, orElse: () => tooSlow })
-      : upgraded
+    const timed = within(upgraded, "handshake", request.settings.handshakeTimeout, () => this.address)
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Effect.exit(restore(timed)), (exit) => {
         if (Exit.isSuccess(exit)) this.upgraded(exit.value)

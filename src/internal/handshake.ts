@@ -1,8 +1,9 @@
 import { Duration, Effect, type Scope } from "effect"
 import { NetAddress } from "effect/net"
 import type { Connection } from "../Connection.ts"
-import { TimeoutError } from "../StreamError.ts"
+import type { TimeoutError } from "../StreamError.ts"
 import * as Limits from "./limits.ts"
+import { within } from "./within.ts"
 
 export const addressOf = ({ info }: Connection): string | undefined =>
   info.remoteAddress === undefined ? undefined : NetAddress.formatSocketAddress(info.remoteAddress)
@@ -15,15 +16,12 @@ export const make = <E, R>(options: {
   const { onConnect } = options
   const timeout = Limits.timeout("handshakeTimeout", options.handshakeTimeout ?? "10 seconds")
   if (onConnect === undefined) return () => Effect.void
-  if (timeout === Infinity) return onConnect
   const duration = Duration.millis(timeout)
   return (connection) =>
-    Effect.timeoutOrElse(
+    within(
       Effect.suspend(() => onConnect(connection)),
-      {
-        duration,
-        orElse: () =>
-          Effect.fail(new TimeoutError({ operation: "handshake", duration, address: addressOf(connection) }))
-      }
+      "handshake",
+      duration,
+      () => addressOf(connection)
     )
 }

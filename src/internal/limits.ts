@@ -1,22 +1,17 @@
 import { Duration } from "effect"
 import type { Surroundings, TimeLimits } from "./Deadlines.ts"
 
-export const DEFAULT_LIMIT = 65_536
+const DEFAULT_LIMIT = 65_536
 
 export interface Watermarks {
   readonly high: number
   readonly low: number
 }
 
-const isCount = (n: number): boolean => Number.isSafeInteger(n) && n >= 0
+export const isCount = (n: number): boolean => Number.isSafeInteger(n) && n >= 0
 
 /** Throws a `RangeError` unless it is a positive integer. */
-export const readLimit = (limit: number = DEFAULT_LIMIT): number => {
-  if (!Number.isSafeInteger(limit) || limit < 1) {
-    throw new RangeError(`limit must be a positive integer (bytes), received ${limit}`)
-  }
-  return limit
-}
+export const readLimit = (limit: number = DEFAULT_LIMIT): number => positive("limit", limit, "bytes")
 
 /** Throws a `RangeError` unless it is a positive integer. */
 export const positive = (name: string, n: number, unit: string): number => {
@@ -53,12 +48,8 @@ export const watermarks = (options?: {
 const DEFAULT_BACKLOG = 511
 
 /** Throws a `RangeError` unless it is a positive integer. */
-export const backlog = (connections: number = DEFAULT_BACKLOG): number => {
-  if (!Number.isSafeInteger(connections) || connections < 1) {
-    throw new RangeError(`backlog must be a positive integer (connections), received ${connections}`)
-  }
-  return connections
-}
+export const backlog = (connections: number = DEFAULT_BACKLOG): number =>
+  positive("backlog", connections, "connections")
 
 /** In milliseconds, infinite if absent. Throws a `RangeError` unless it is positive. */
 export const timeout = (name: string, input: Duration.Input | undefined): number => {

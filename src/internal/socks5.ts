@@ -1,6 +1,7 @@
 import { Effect } from "effect"
 import { NetAddress } from "effect/net"
 import type { ConnectionErrorReason, TimeoutError } from "../StreamError.ts"
+import { encode } from "./bytes.ts"
 import type { Handshake, TunnelTarget } from "./tunnel.ts"
 
 /** Credentials in bytes, each of 1 to 255 (RFC 1929); the password may be empty, which servers take. */
@@ -32,11 +33,9 @@ const replies: ReadonlyArray<readonly [code: string, meaning: string]> = [
   ["ADDRESS_TYPE_NOT_SUPPORTED", "address type not supported"]
 ]
 
-const encoder = new TextEncoder()
-
 const addressOf = (target: TunnelTarget): ReadonlyArray<number> => {
   if (target._tag === "Host") {
-    const name = encoder.encode(target.host)
+    const name = encode(target.host)
     return [NAME, name.length, ...name]
   }
   const { address } = target.address

@@ -6,6 +6,7 @@ import { Result } from "effect"
 import { Host, NetAddress } from "effect/net"
 import type { ConnectOptions, ListenAddress, Target } from "../Network.ts"
 import { InvalidAddress } from "../StreamError.ts"
+import { encode } from "./bytes.ts"
 
 /** A numeric address with its port: nothing is left to resolve. */
 export interface InetDestination {
@@ -41,8 +42,6 @@ export type ListenDestination = TargetDestination | AnyDestination
 
 /** The longest path that fits into a `sockaddr_un` with its terminating zero, in bytes of UTF-8. */
 export const maxUnixPathBytes = 107
-
-const encoder = new TextEncoder()
 
 const invalid = (detail: string, cause?: unknown): Result.Result<never, InvalidAddress> =>
   Result.fail(new InvalidAddress({ detail, cause }))
@@ -88,7 +87,7 @@ const parseUnix = (path: unknown): Result.Result<UnixDestination, InvalidAddress
   // A zero in front names an abstract socket (Linux); anywhere else it would cut the path short.
   if (path.indexOf("\0", 1) !== -1 || path === "\0")
     return invalid("the Unix socket's path contains a zero byte")
-  const length = encoder.encode(path).length
+  const length = encode(path).length
   return length > maxUnixPathBytes
     ? invalid(`the Unix socket's path has ${length} bytes, ${maxUnixPathBytes} are allowed`)
     : Result.succeed({ _tag: "Unix", path, address: NetAddress.unixPathAddress(path) })

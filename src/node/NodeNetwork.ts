@@ -13,6 +13,7 @@ import * as net from "node:net"
 import { devNull } from "node:os"
 import * as path from "node:path"
 import * as Dialer from "../Dialer.ts"
+import { codeOf } from "../internal/code.ts"
 import * as Limits from "../internal/limits.ts"
 import {
   type AnyDestination,
@@ -66,11 +67,6 @@ const nativeOptions = ({ keepAlive, noDelay }: SocketOptions) => {
     keepAliveInitialDelay: Math.ceil(idle / 1000) * 1000
   }
 }
-
-const codeOf = (cause: unknown): string | undefined =>
-  typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string"
-    ? cause.code
-    : undefined
 
 const openSocket = (
   options: net.NetConnectOpts,

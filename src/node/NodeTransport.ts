@@ -7,6 +7,7 @@ import { Effect } from "effect"
 import { NetAddress } from "effect/net"
 import * as net from "node:net"
 import type { Duplex } from "node:stream"
+import { encode } from "../internal/bytes.ts"
 import {
   ConnectionAborted,
   ConnectionError,
@@ -122,9 +123,7 @@ const parseAddress = ({ host, port }: NativeAddress): NetAddress.InetAddress => 
 }
 
 const toBytes = (chunk: Uint8Array | string): Uint8Array =>
-  typeof chunk === "string"
-    ? new TextEncoder().encode(chunk)
-    : new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength)
+  typeof chunk === "string" ? encode(chunk) : new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength)
 
 const isEncrypted = (socket: net.Socket): boolean => "encrypted" in socket && socket.encrypted === true
 

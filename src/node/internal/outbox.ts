@@ -4,7 +4,7 @@ const byteLength = (chunk: Chunk): number =>
   typeof chunk === "string" ? Buffer.byteLength(chunk) : chunk.byteLength
 
 /** Chunks from this size on are sent where they are; smaller ones are copied together, which is cheaper. */
-export const COPY_BYTES = 4096
+const COPY_BYTES = 4096
 
 const SLAB_BYTES = 65_536
 

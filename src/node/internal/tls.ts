@@ -2,6 +2,7 @@ import { DateTime, Effect, Redacted } from "effect"
 import { constants, createHash, X509Certificate } from "node:crypto"
 import { Duplex } from "node:stream"
 import * as tls from "node:tls"
+import { codeOf } from "../../internal/code.ts"
 import {
   ConnectionAborted,
   ConnectionReset,
@@ -67,11 +68,6 @@ const contextOf = (
   if (context === undefined) known.set(key, (context = makeContext(settings, identity)))
   return context
 }
-
-const codeOf = (cause: unknown): string | undefined =>
-  typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string"
-    ? cause.code
-    : undefined
 
 // The cause is left out: it says no more than the code, and a text of OpenSSL's may quote its input.
 const invalidIdentity = (cause: unknown): TlsError =>

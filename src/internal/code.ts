@@ -1,0 +1,5 @@
+import { Predicate } from "effect"
+
+/** The code of a platform's error, such as `ECONNRESET`. */
+export const codeOf = (cause: unknown): string | undefined =>
+  Predicate.hasProperty(cause, "code") && typeof cause.code === "string" ? cause.code : undefined

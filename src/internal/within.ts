@@ -1,0 +1,16 @@
+import { Duration, Effect } from "effect"
+import { TimeoutError } from "../StreamError.ts"
+
+/** Fails with a `TimeoutError` once the time is over, and sets no timer if it never is. */
+export const within = <A, E, R>(
+  self: Effect.Effect<A, E, R>,
+  operation: string,
+  duration: Duration.Duration,
+  address: () => string | undefined
+): Effect.Effect<A, E | TimeoutError, R> =>
+  Duration.isFinite(duration)
+    ? Effect.timeoutOrElse(self, {
+        duration,
+        orElse: () => Effect.fail(new TimeoutError({ operation, duration, address: address() }))
+      })
+    : self
