@@ -28,33 +28,44 @@
  */
 import {
   Array as Arr,
+  type Channel,
   Clock,
   Context,
   DateTime,
-  Deferred,
   Duration,
   Effect,
   Exit,
   type Fiber,
   Layer,
   Predicate,
-  Scope
+  Scope,
+  Sink,
+  Stdio,
+  type Stream
 } from "effect"
 import { dual } from "effect/Function"
-import type { NetAddress } from "effect/net"
-import { Socket } from "effect/socket"
+import { type NetAddress } from "effect/net"
+import { type Socket } from "effect/socket"
+import { channelOf } from "./internal/channelOf.ts"
 import { ConnectionCore, type Settings } from "./internal/ConnectionCore.ts"
 import * as Limits from "./internal/limits.ts"
+import { pace } from "./internal/pace.ts"
+import { socketOf } from "./internal/socketOf.ts"
 import { formatTarget, hostOf } from "./internal/target.ts"
+import { type Transforms, transportThrough } from "./internal/transportThrough.ts"
+import { webStreamsOf } from "./internal/webStreamsOf.ts"
 import { within } from "./internal/within.ts"
 import * as MemoryTransport from "./MemoryTransport.ts"
 import { type ConnectOptions, Network, type Target } from "./Network.ts"
 import * as Proxy from "./Proxy.ts"
 import * as ProxyProtocol from "./ProxyProtocol.ts"
+import * as Recording from "./Recording.ts"
 import * as SocketTransport from "./SocketTransport.ts"
-import type { ConnectionError, ReadError, TimeoutError } from "./StreamError.ts"
+import type { ConnectionError, ReadError, TimeoutError, WriteError } from "./StreamError.ts"
 import * as StreamReader from "./StreamReader.ts"
+import * as StreamTransport from "./StreamTransport.ts"
 import * as StreamWriter from "./StreamWriter.ts"
+import * as Tap from "./Tap.ts"
 import * as Tls from "./Tls.ts"
 import type { Kind, Transport } from "./Transport.ts"
 import * as WebStreamTransport from "./WebStreamTransport.ts"
@@ -145,10 +156,12 @@ export const Connection: Context.Service<Connection, Connection> =
  */
 export const isConnection = (u: unknown): u is Connection => Predicate.hasProperty(u, TypeId)
 
-const coreOf = (self: Connection): ConnectionCore => {
+const implementation = (self: Connection): ConnectionImpl => {
   if (!(self instanceof ConnectionImpl)) throw new TypeError("not a connection made by this module")
-  return self.core
+  return self
 }
+
+const coreOf = (self: Connection): ConnectionCore => implementation(self).core
 
 /**
  * Whether both directions are still open.
@@ -249,7 +262,7 @@ class ConnectionImpl implements Connection {
   readonly reader: StreamReader.StreamReader
   readonly writer: StreamWriter.StreamWriter
 
-  private readonly timeouts: OperationTimeouts
+  readonly timeouts: OperationTimeouts
 
   constructor(core: ConnectionCore, timeouts: OperationTimeouts) {
     this.core = core
@@ -584,6 +597,164 @@ export const fromWebStreams = (
   Effect.flatMap(WebStreamTransport.make(streams), (transport) => make(transport, options))
 
 /**
+ * A connection over a stream of what comes and a sink for what goes. See `StreamTransport.make`.
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const fromStreams = <E, R, E2, R2>(
+  streams: StreamTransport.Streams<E, R, E2, R2>,
+  options?: Options & StreamTransport.Options
+): Effect.Effect<Connection, never, R | R2 | Scope.Scope> =>
+  Effect.flatMap(StreamTransport.make(streams, options), (transport) => make(transport, options))
+
+/**
+ * The program's standard input and output as a connection, of whatever `Stdio` is provided: `NodeServices.layer` of
+ * `@effect/platform-node` has the process's own. Standard error is left alone.
+ *
+ * Standard output cannot be ended alone (`writer.canEnd` is `false`); it ends with the process. When the scope ends,
+ * what was written is handed over first, and the end of standard input is not waited for.
+ *
+ * Node keeps a process that has read standard input alive until the input ends: a program that is done before has to
+ * exit (`process.exit`).
+ *
+ * **Example** (Answering on standard output)
+ *
+ * ```ts
+ * import { NodeServices } from "@effect/platform-node"
+ * import { Effect, Stream } from "effect"
+ * import { Connection } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const { reader, writer } = yield* Connection.stdio()
+ *   yield* Stream.runForEach(reader.lines, (line) => writer.write(`${line.toUpperCase()}\n`))
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
+ * ```
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const stdio = (options?: Options): Effect.Effect<Connection, never, Stdio.Stdio | Scope.Scope> =>
+  Stdio.Stdio.use(({ stdin, stdout }) =>
+    fromStreams({ stream: stdin, sink: stdout() }, { ...options, kind: "stdio", canEnd: false })
+  )
+
+/**
+ * The bytes of a connection, until its end of input, in the chunks they came in. The peer is held up when they are not
+ * taken. The same as `reader.stream`, as a function.
+ *
+ * The connection stays its scope's: a stream that owns one is `Stream.unwrap(Effect.map(Connection.connect(target),
+ * Connection.stream))`, whose end closes it, and whose failure or interruption aborts it.
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const stream = (self: Connection): Stream.Stream<Uint8Array, ReadError> => self.reader.stream
+
+/**
+ * A sink that sends what it is given, as fast as the peer takes it. With `endOnDone`, the direction is ended after the last
+ * chunk (half-close); without, it is left open for more.
+ *
+ * **Example** (A whole conversation)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Connection } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const [near, far] = yield* Connection.pair()
+ *   yield* Stream.run(Stream.make("one ", "two"), Connection.sink(near, { endOnDone: true }))
+ *   return yield* Stream.mkString(Stream.decodeText(Connection.stream(far)))
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // one two
+ * ```
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const sink = (
+  self: Connection,
+  options?: { readonly endOnDone?: boolean | undefined }
+): Sink.Sink<void, Uint8Array | string, never, WriteError> =>
+  options?.endOnDone === true ? Sink.mapEffect(self.writer.sink, () => self.writer.end) : self.writer.sink
+
+/**
+ * A connection as a channel: what it is given is sent, what it gives is received. For `Stream.pipeThroughChannel` and
+ * friends.
+ *
+ * The end of what it is given ends the direction (half-close, where `writer.canEnd`); a failure of it fails the channel.
+ * The channel ends with the end of input, and stops sending then.
+ *
+ * **Example** (Through an echo)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Connection } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const [near, far] = yield* Connection.pair()
+ *   yield* Effect.forkScoped(Stream.run(Connection.stream(far), Connection.sink(far, { endOnDone: true })))
+ *   return yield* Stream.make("there ", "and back").pipe(
+ *     Stream.pipeThroughChannel(Connection.channel(near)),
+ *     Stream.decodeText,
+ *     Stream.mkString
+ *   )
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // there and back
+ * ```
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const channel = <IE = never>(
+  self: Connection
+): Channel.Channel<
+  Arr.NonEmptyReadonlyArray<Uint8Array>,
+  ReadError | WriteError | IE,
+  void,
+  Arr.NonEmptyReadonlyArray<Uint8Array | string>,
+  IE
+> => channelOf(self)
+
+/**
+ * A connection as a pair of web streams, for what is written against those.
+ *
+ * - `readable` reads only when it is asked to, and errors with the connection's own error.
+ * - A write has succeeded when the operating system has the chunk. Closing `writable` ends the direction (a connection that
+ *   cannot be ended alone is closed).
+ * - Cancelling `readable` closes the connection if `writable` was closed before, and aborts it otherwise, as aborting
+ *   `writable` does.
+ *
+ * The connection stays its scope's.
+ *
+ * **Example** (Reading as a web stream)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const [near, far] = yield* Connection.pair()
+ *   yield* far.writer.write("hello")
+ *   yield* far.writer.end
+ *   const { readable } = yield* Connection.toWebStreams(near)
+ *   return yield* Effect.promise(() => new Response(readable).text())
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // hello
+ * ```
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const toWebStreams = (self: Connection): Effect.Effect<WebStreamTransport.WebStreams> =>
+  webStreamsOf(self)
+
+/**
  * A connection as an `effect/socket` `Socket`, for `effect/rpc` and whatever else is written against that.
  *
  * The connection stays owned by its own scope: the end of the socket's reader does not close it, a written `CloseEvent`
@@ -593,40 +764,7 @@ export const fromWebStreams = (
  * @category conversions
  * @since 0.1.0
  */
-export const toSocket = (self: Connection): Socket.Socket => {
-  const { reader, writer } = self
-  const toReadError = (cause: ConnectionError | TimeoutError): Socket.SocketError =>
-    new Socket.SocketError({ reason: new Socket.SocketReadError({ cause }) })
-  const toWriteError = (cause: ConnectionError | TimeoutError): Socket.SocketError =>
-    new Socket.SocketError({ reason: new Socket.SocketWriteError({ cause }) })
-  const closed = (code: number): Socket.SocketError =>
-    new Socket.SocketError({ reason: new Socket.SocketCloseError({ code }) })
-  const read = reader.read().pipe(
-    Effect.mapError(toReadError),
-    Effect.flatMap((bytes): Effect.Effect<Arr.NonEmptyReadonlyArray<Uint8Array>, Socket.SocketError> =>
-      bytes.length === 0 ? Effect.fail(closed(1000)) : Effect.succeed([bytes])
-    )
-  )
-  return Socket.make({
-    reader: Effect.gen(function* () {
-      // The scope's end fails the pulls that wait, as a `Socket` promises.
-      const scopeEnd = Deferred.makeUnsafe<never, Socket.SocketError>()
-      yield* Effect.addFinalizer(() => Deferred.fail(scopeEnd, closed(1006)))
-      return {
-        pull: Effect.raceFirst(read, Deferred.await(scopeEnd)),
-        upgrade: Socket.SocketUpgradeError.unsupported
-      }
-    }),
-    writer: Effect.acquireRelease(
-      Effect.succeed<Socket.Writer>({
-        write: (chunk) =>
-          Socket.isCloseEvent(chunk) ? self.close : Effect.mapError(writer.write(chunk), toWriteError),
-        writeAll: (chunks) => Effect.mapError(writer.writeAll(chunks), toWriteError)
-      }),
-      () => Effect.ignore(writer.end)
-    )
-  })
-}
+export const toSocket = (self: Connection): Socket.Socket => socketOf(self)
 
 /**
  * Time limits of a connection's operations.
@@ -656,3 +794,204 @@ export const withTimeouts: {
   }
   return self.withTimeouts(options)
 })
+
+export type { Transforms }
+
+/**
+ * A connection over a connection, with something done to the bytes on their way. It is used in place of the first
+ * one, and has the same options; it is closed with the scope, or before, and closes the first one.
+ *
+ * - What holds up one of the streams holds up the peer, or the writer.
+ * - The end of the `sent` stream ends the direction, the end of the `received` one is the end of input; a failure aborts the
+ *   connection.
+ * - `flush` waits until the last connection below has sent its bytes.
+ * - It cannot be upgraded to TLS; upgrade the first one before.
+ *
+ * `tap`, `throttle` and `record` are made of it.
+ *
+ * **Example** (A cipher that nobody should use)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Connection } from "effect-wire"
+ *
+ * const rotate = Stream.map((chunk: Uint8Array) => chunk.map((byte) => byte ^ 0x20))
+ *
+ * const program = Effect.gen(function* () {
+ *   const [near, far] = yield* Connection.pair()
+ *   const ciphered = yield* Connection.through(near, { received: rotate, sent: rotate })
+ *   yield* ciphered.writer.write("hello")
+ *   return new TextDecoder().decode(yield* far.reader.readExactly(5))
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // HELLO
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const through: {
+  <E, R, E2, R2>(
+    transforms: Transforms<E, R, E2, R2>
+  ): (self: Connection) => Effect.Effect<Connection, never, R | R2 | Scope.Scope>
+  <E, R, E2, R2>(
+    self: Connection,
+    transforms: Transforms<E, R, E2, R2>
+  ): Effect.Effect<Connection, never, R | R2 | Scope.Scope>
+} = dual(
+  2,
+  <E, R, E2, R2>(
+    self: Connection,
+    transforms: Transforms<E, R, E2, R2>
+  ): Effect.Effect<Connection, never, R | R2 | Scope.Scope> =>
+    Effect.suspend(() => {
+      const below = implementation(self)
+      const { core, timeouts } = below
+      // Nobody waits for the reads and writes of this layer itself: the limits are those of the layer above.
+      const transport = transportThrough(below.withTimeouts(unlimited), core.transport, transforms)
+      return transport.pipe(
+        Effect.flatMap((_) => fromTransport(_, { ...core.settings, ...timeouts })),
+        Effect.map((connection) => {
+          connection.core.target = core.target
+          connection.core.connectedTo = core.connectedTo
+          connection.core.proxyProtocol = core.proxyProtocol
+          return connection
+        })
+      )
+    })
+)
+
+/**
+ * The same connection with somebody listening in: see `Tap` for what is observed, and for observers that print. Bytes go on
+ * when the observer is done with them, so a slow one slows the connection down. It sees what comes from now on, what
+ * was received and not read yet included; over TLS, that is the plain text.
+ *
+ * Use the connection that it gives in place of the first one. It belongs to the scope.
+ *
+ * **Example** (Seeing what a client says)
+ *
+ * ```ts
+ * import { Console, Effect } from "effect"
+ * import { Connection, Tap } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const [near, far] = yield* Connection.pair()
+ *   const { writer } = yield* Connection.tap(near, Tap.text(Console.log))
+ *   yield* writer.write("PING\r\n") // > "PING\r\n"
+ *   yield* far.reader.readLine
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program))
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const tap: {
+  <E, R>(
+    observer: Tap.Observer<E, R>
+  ): (self: Connection) => Effect.Effect<Connection, never, R | Scope.Scope>
+  <E, R>(self: Connection, observer: Tap.Observer<E, R>): Effect.Effect<Connection, never, R | Scope.Scope>
+} = dual(
+  2,
+  <E, R>(self: Connection, observer: Tap.Observer<E, R>): Effect.Effect<Connection, never, R | Scope.Scope> =>
+    through(self, { received: Tap.observe("received", observer), sent: Tap.observe("sent", observer) })
+)
+
+/**
+ * Bytes a second that a connection may carry.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Rates {
+  /** Of what the peer sends. Default: no limit. */
+  readonly read?: number | undefined
+  /** Of what is sent to the peer. Default: no limit. */
+  readonly write?: number | undefined
+}
+
+/**
+ * The same connection at a limited speed, each way by itself. A tenth of a second's bytes at most pass at once; a peer
+ * that sends faster is held up. What one side holds for the other is limited as ever, but at a low rate it takes its time:
+ * a close that takes longer than `closeTimeout` becomes an abort.
+ *
+ * Use the connection that it gives in place of the first one. It belongs to the scope. A rate that is not positive is a
+ * `RangeError` defect.
+ *
+ * **Example** (A slow line)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const [near, far] = yield* Connection.pair()
+ *   const { writer } = yield* Connection.throttle(near, { write: 1000 })
+ *   yield* writer.write(new Uint8Array(200))
+ *   const [duration] = yield* Effect.timed(far.reader.readExactly(200))
+ *   return duration
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // about 100 milliseconds
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const throttle: {
+  (rates: Rates): (self: Connection) => Effect.Effect<Connection, never, Scope.Scope>
+  (self: Connection, rates: Rates): Effect.Effect<Connection, never, Scope.Scope>
+} = dual(2, (self: Connection, rates: Rates): Effect.Effect<Connection, never, Scope.Scope> =>
+  Effect.suspend(() =>
+    through(self, {
+      received: pace("throttle: read", rates.read),
+      sent: pace("throttle: write", rates.write)
+    })
+  )
+)
+
+/**
+ * The same connection with its session written down: a line for each thing that happens, in the format of `Recording`,
+ * into a sink such as `Recording.toFile(path)`. A recorder that is slow slows the connection down; one that
+ * fails, or is done early, fails it, so no recording is incomplete without notice.
+ *
+ * Use the connection that it gives in place of the first one. It belongs to the scope, whose end waits until everything is
+ * written down.
+ *
+ * **Example** (Recording into memory)
+ *
+ * ```ts
+ * import { Console, Effect, Sink } from "effect"
+ * import { Connection } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const [near, far] = yield* Connection.pair()
+ *   const lines = Sink.forEach((line: string) => Console.log(line.trimEnd()))
+ *   const { writer } = yield* Connection.record(near, lines)
+ *   yield* writer.write("hello")
+ *   yield* far.reader.readExactly(5)
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program))
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const record: {
+  <E, R>(
+    lines: Sink.Sink<unknown, string, unknown, E, R>
+  ): (self: Connection) => Effect.Effect<Connection, never, R | Scope.Scope>
+  <E, R>(
+    self: Connection,
+    lines: Sink.Sink<unknown, string, unknown, E, R>
+  ): Effect.Effect<Connection, never, R | Scope.Scope>
+} = dual(
+  2,
+  <E, R>(
+    self: Connection,
+    lines: Sink.Sink<unknown, string, unknown, E, R>
+  ): Effect.Effect<Connection, never, R | Scope.Scope> =>
+    Effect.flatMap(Recording.recorder(self.info, lines), (recorder) => tap(self, recorder))
+)

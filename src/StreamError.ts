@@ -741,6 +741,7 @@ const isConnectionErrorReason = Schema.is(ConnectionErrorReason)
  * @since 0.1.0
  */
 export const reasonFromCause = (cause: unknown): ConnectionErrorReason => {
+  if (cause instanceof ConnectionError) return cause.reason
   if (isConnectionErrorReason(cause)) return cause
   const code = codeOf(cause)
   if (code === undefined) return new UnknownReason({ cause })

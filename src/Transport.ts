@@ -17,6 +17,8 @@
  * - `Handler.onDrain` is called whenever `bufferedBytes` has fallen because bytes were handed on.
  * - `Handler.onClosed` is called exactly once, as the last call of all, when the transport has let go of its resources:
  *   without an error after `close`, `abort`, or an orderly end of both directions, with the error otherwise.
+ * - `Handler.onOutputFailed` is called by a transport whose two directions are independent (a pair of pipes) when nothing can
+ *   be written any more while bytes may still come; `onClosed` follows when both are over. Other transports never call it.
  * - `write` accepts every chunk at once and in order, and counts it in `bufferedBytes` until it has left the process. It
  *   never throws and never fails by itself: a failed write arrives as `onClosed`. It is not called after `end`,
  *   `close`, `abort` or `onClosed`. Chunks must not be changed by the caller afterwards.
@@ -45,6 +47,8 @@ export interface Handler {
   readonly onEnd: () => void
   readonly onDrain: () => void
   readonly onClosed: (error?: ConnectionError) => void
+  /** The outgoing direction has failed by itself, at most once; what comes is still delivered. */
+  readonly onOutputFailed?: ((error: ConnectionError) => void) | undefined
 }
 
 /**

@@ -54,7 +54,7 @@ export class ConnectionCore implements Handler, Surroundings {
   connectedTo: Target | undefined = undefined
   /** What the PROXY header says that the connection began with. */
   proxyProtocol: Received | undefined = undefined
-  private readonly settings: Settings
+  readonly settings: Settings
   deadlines: Deadlines | undefined = undefined
   private readonly kind: string
   private readonly number = ++connections
@@ -285,6 +285,11 @@ export class ConnectionCore implements Handler, Surroundings {
 
   readonly onDrain = (): void => {
     this.output.drained()
+  }
+
+  readonly onOutputFailed = (error: ConnectionError): void => {
+    this.output.fail(() => error)
+    this.severed?.openUnsafe()
   }
 
   readonly onClosed = (error?: ConnectionError): void => {

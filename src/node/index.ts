@@ -7,6 +7,11 @@
 /**
  * @since 0.1.0
  */
+export * as NodeConnection from "./NodeConnection.ts"
+
+/**
+ * @since 0.1.0
+ */
 export * as NodeNetwork from "./NodeNetwork.ts"
 
 /**

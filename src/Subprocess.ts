@@ -1,0 +1,85 @@
+/**
+ * Child processes as connections: what is written goes to the program's standard input, what is read is its standard output.
+ *
+ * Programs are described by `ChildProcess` of `effect/process` and started by whatever `ChildProcessSpawner` is provided;
+ * `NodeServices.layer` of `@effect/platform-node` has Node's.
+ *
+ * @since 0.1.0
+ */
+import { Effect, type PlatformError, type Scope } from "effect"
+import { type ChildProcess, ChildProcessSpawner } from "effect/process"
+import * as Connection from "./Connection.ts"
+import * as StreamReader from "./StreamReader.ts"
+
+/**
+ * A running program.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Subprocess {
+  readonly pid: number
+  /** Standard input and output. `writer.end` is the end of the program's input, its exit or its own end that of ours. */
+  readonly connection: Connection.Connection
+  /**
+   * Standard error, apart from the rest. It is held up when 2 × `limit` bytes wait unread, so a program that writes more has
+   * to be read, or given another `stderr` in its command (`"inherit"`, `"ignore"`, a `Sink`).
+   */
+  readonly stderr: StreamReader.StreamReader
+  /** Waits for the exit code. Fails if the program was ended by a signal. */
+  readonly exitCode: Effect.Effect<number, PlatformError.PlatformError>
+  /** Ends the program: with the signal, or the command's `killSignal`, or SIGTERM; and waits until it has exited. */
+  readonly kill: (options?: ChildProcess.KillOptions) => Effect.Effect<void, PlatformError.PlatformError>
+}
+
+/**
+ * Starts a program, which belongs to the scope.
+ *
+ * - When the scope ends well, what was written is handed over, the input is ended, and the end of the output awaited for
+ *   `closeTimeout`, 5 seconds unless set. Then, or at once if the scope fails, the program is killed if it still runs.
+ * - Writing to a program that does not read any more is a `BrokenPipe`; its output can still be read to the end.
+ *
+ * Fails with `PlatformError` if the program cannot be started.
+ *
+ * **Example** (Sorting)
+ *
+ * ```ts
+ * import { NodeServices } from "@effect/platform-node"
+ * import { Effect } from "effect"
+ * import { ChildProcess } from "effect/process"
+ * import { Subprocess } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const { connection, exitCode } = yield* Subprocess.spawn(ChildProcess.make("sort", []))
+ *   yield* connection.writer.write("pear\napple\n")
+ *   yield* connection.writer.end
+ *   const sorted = new TextDecoder().decode(yield* connection.reader.readAll())
+ *   return { sorted, exitCode: yield* exitCode }
+ * })
+ *
+ * console.log(await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(NodeServices.layer))))
+ * // { sorted: "apple\npear\n", exitCode: 0 }
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const spawn = (
+  command: ChildProcess.Command,
+  options?: Connection.Options
+): Effect.Effect<
+  Subprocess,
+  PlatformError.PlatformError,
+  ChildProcessSpawner.ChildProcessSpawner | Scope.Scope
+> =>
+  Effect.gen(function* () {
+    // Before anything is started.
+    Connection.checkOptions(options)
+    const handle = yield* ChildProcessSpawner.ChildProcessSpawner.use((spawner) => spawner.spawn(command))
+    const stderr = yield* StreamReader.fromStream(handle.stderr, options)
+    const connection = yield* Connection.fromStreams(
+      { stream: handle.stdout, sink: handle.stdin },
+      { ...options, kind: "process" }
+    )
+    return { pid: handle.pid, connection, stderr, exitCode: handle.exitCode, kill: handle.kill }
+  })

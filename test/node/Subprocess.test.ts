@@ -1,0 +1,180 @@
+import { NodeServices } from "@effect/platform-node"
+import { describe, it } from "@effect/vitest"
+import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
+import { Effect, Exit, Fiber, Option, Scope } from "effect"
+import { ChildProcess, type ChildProcessSpawner } from "effect/process"
+import { Subprocess } from "effect-wire"
+import * as fs from "node:fs"
+import { outcome, outcomeOf, start } from "../support/effects.ts"
+import { loops } from "../support/sockets.ts"
+
+const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
+
+/** A program of Node's, from its source. */
+const node = (source: string) => ChildProcess.make(process.execPath, ["-e", source])
+
+const live = (
+  name: string,
+  body: () => Effect.Effect<void, unknown, ChildProcessSpawner.ChildProcessSpawner | Scope.Scope>
+) => it.live(name, () => Effect.suspend(body).pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
+
+/** How much a program has written so far, to wherever. */
+const bytesWrittenBy = (pid: number): number =>
+  Number(/wchar: (\d+)/.exec(fs.readFileSync(`/proc/${pid}/io`, "utf8"))?.[1])
+
+const isRunning = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
+
+describe("Subprocess", () => {
+  live("talks to cat, both ways, until its end", () =>
+    Effect.gen(function* () {
+      const { connection, exitCode } = yield* Subprocess.spawn(ChildProcess.make("cat", []))
+      const { reader, writer } = connection
+      strictEqual(connection.info.transport, "process")
+      yield* writer.write("one\n")
+      deepStrictEqual(yield* reader.readLineString, Option.some("one"))
+      yield* writer.write("two")
+      yield* writer.end
+      strictEqual(text(yield* reader.readAll()), "two")
+      strictEqual(yield* exitCode, 0)
+      yield* connection.closed
+    })
+  )
+
+  live("gives sort its input and its end", () =>
+    Effect.gen(function* () {
+      const { connection } = yield* Subprocess.spawn(ChildProcess.make("sort", ["-n"]))
+      const numbers = Array.from({ length: 20_000 }, (_, i) => (i * 7919) % 20_000)
+      yield* connection.writer.write(`${numbers.join("\n")}\n`)
+      yield* connection.writer.end
+      const lines = text(yield* connection.reader.readAll())
+        .trimEnd()
+        .split("\n")
+        .map(Number)
+      deepStrictEqual(
+        lines,
+        [...numbers].sort((a, b) => a - b)
+      )
+    })
+  )
+
+  live("a program that exits early breaks the pipe, and its output is still read", () =>
+    Effect.gen(function* () {
+      const { connection, exitCode } = yield* Subprocess.spawn(ChildProcess.make("head", ["-c", "5"]))
+      const writing = yield* start(Effect.forever(connection.writer.write(new Uint8Array(65_536).fill(0x61))))
+      yield* Fiber.await(writing.fiber)
+      strictEqual(outcome(writing), "BrokenPipe")
+      strictEqual(text(yield* connection.reader.readAll()), "aaaaa")
+      strictEqual(yield* exitCode, 0)
+      strictEqual(yield* outcomeOf(connection.closed), "BrokenPipe")
+    })
+  )
+
+  live("keeps a large standard error apart", () =>
+    Effect.gen(function* () {
+      const { connection, exitCode, stderr } = yield* Subprocess.spawn(
+        node(
+          `process.stderr.write("e".repeat(5_000_000), () => { process.stdout.write("done"); process.exitCode = 3 })`
+        )
+      )
+      const [errors, output] = yield* Effect.all([stderr.readAll(), connection.reader.readAll()], {
+        concurrency: "unbounded"
+      })
+      deepStrictEqual([errors.length, text(output), yield* exitCode], [5_000_000, "done", 3])
+    })
+  )
+
+  live("holds up a program that writes more than is read", () =>
+    Effect.gen(function* () {
+      const { connection, pid } = yield* Subprocess.spawn(ChildProcess.make("yes", []), { limit: 1000 })
+      yield* connection.reader.readExactly(1000)
+      yield* loops(300)
+      const held = bytesWrittenBy(pid)
+      // The limit, what one read brings, and what the system keeps of a pipe.
+      assertTrue(held < 1_000_000, `${held} bytes were written, and 1000 read`)
+      yield* connection.reader.skip(10_000_000)
+      assertTrue(bytesWrittenBy(pid) >= 10_001_000)
+      yield* connection.abort
+    })
+  )
+
+  live("kills a program that does not end, with the scope", () =>
+    Effect.gen(function* () {
+      const failing = yield* Scope.make()
+      const first = yield* Scope.provide(Subprocess.spawn(ChildProcess.make("sleep", ["1000"])), failing)
+      assertTrue(isRunning(first.pid))
+      yield* Scope.close(failing, Exit.fail("over"))
+      assertTrue(!isRunning(first.pid))
+
+      const ending = yield* Scope.make()
+      const second = yield* Scope.provide(
+        Subprocess.spawn(ChildProcess.make("sleep", ["1000"]), { closeTimeout: "50 millis" }),
+        ending
+      )
+      yield* Scope.close(ending, Exit.void)
+      assertTrue(!isRunning(second.pid))
+    })
+  )
+
+  live("fails if there is no such program", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(Subprocess.spawn(ChildProcess.make("no-such-program-anywhere", [])))
+      strictEqual(error._tag, "PlatformError")
+    })
+  )
+})
+
+describe("Connection.stdio", () => {
+  const program = (body: string) =>
+    ChildProcess.make(process.execPath, [
+      "--conditions=source",
+      "--input-type=module",
+      "-e",
+      `import { NodeServices, NodeRuntime } from "@effect/platform-node"
+       import { Effect, Stream } from "effect"
+       import { Connection } from "effect-wire"
+       Effect.gen(function* () {
+         const connection = yield* Connection.stdio()
+         const { reader, writer } = connection
+         ${body}
+       }).pipe(Effect.scoped, Effect.provide(NodeServices.layer), NodeRuntime.runMain({ teardown: (exit) => process.exit(exit._tag === "Success" ? 0 : 1) }))`
+    ])
+
+  live("reads standard input and writes standard output", () =>
+    Effect.gen(function* () {
+      const { connection, exitCode } = yield* Subprocess.spawn(
+        program(`yield* Stream.runForEach(reader.lines, (line) => writer.write(line.toUpperCase() + "\\n"))`)
+      )
+      yield* connection.writer.write("one\n")
+      deepStrictEqual(yield* connection.reader.readLineString, Option.some("ONE"))
+      yield* connection.writer.write("two\n")
+      yield* connection.writer.end
+      strictEqual(text(yield* connection.reader.readAll()), "TWO\n")
+      strictEqual(yield* exitCode, 0)
+    })
+  )
+
+  live("hands over everything when the program ends, without waiting for the end of its input", () =>
+    Effect.gen(function* () {
+      const { connection, exitCode } = yield* Subprocess.spawn(
+        program(`yield* writer.write("x".repeat(1_000_000))`)
+      )
+      const output = yield* connection.reader.readAll()
+      deepStrictEqual([output.length, yield* exitCode], [1_000_000, 0])
+    })
+  )
+
+  live("cannot be ended alone", () =>
+    Effect.gen(function* () {
+      const { connection } = yield* Subprocess.spawn(
+        program(`yield* writer.write(String((yield* Effect.flip(writer.end)).reason._tag) + writer.canEnd)`)
+      )
+      strictEqual(text(yield* connection.reader.readAll()), "Unsupportedfalse")
+    })
+  )
+})
