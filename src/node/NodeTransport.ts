@@ -151,7 +151,8 @@ class DuplexTransport implements Transport {
   readonly canEnd: boolean
   readonly readAhead = true
   private duplex: Duplex
-  private readonly isSocket: boolean
+  // Node's TLS never does, and an empty write of its own that is on its way when it wants to send an alert is fatal.
+  private readonly writesAtOnce: boolean
   // A TCP socket, which can be closed with a reset.
   private tcp: net.Socket | undefined = undefined
   // Reads until the connection is moved to a socket with a buffer; 0 for never.
@@ -190,7 +191,7 @@ class DuplexTransport implements Transport {
     // In TLS 1.2, the end of one direction ends the other one as well (RFC 5246, section 7.2.1).
     this.canEnd = secured === undefined || secured.info.protocol === "TLSv1.3"
     this.readsToMove = isOwn ? READS_TO_MOVE : 0
-    this.isSocket = duplex instanceof net.Socket
+    this.writesAtOnce = duplex instanceof net.Socket && !isEncrypted(duplex)
     this.gone = duplex.destroyed
     if (duplex.errored !== null) this.failure = { cause: duplex.errored }
     duplex.on("error", this.onError)
@@ -351,14 +352,14 @@ class DuplexTransport implements Transport {
       const { bytes } = this.outbox
       const batch = this.outbox.take(BATCH_BYTES)
       this.inFlight = bytes - this.outbox.bytes
-      // A callback costs a tick, which is much for a small write. Such a one goes to a socket without, and only if it is not
-      // done at once, an empty write behind it tells when it is.
-      const callsBack = !this.isSocket || this.inFlight >= FLUSH_BYTES
+      // A callback costs a tick, which is much for a small write. Such a one goes to a plain socket without, and only if
+      // it is not done at once, an empty write behind it tells when it is.
+      const callsBack = !this.writesAtOnce || this.inFlight >= FLUSH_BYTES
       this.writeBatch(batch, callsBack ? this.onWritten : undefined)
       if (this.duplex.writableLength > 0 || !this.isWritable()) {
         if (!callsBack) this.duplex.write(nothing, this.onWritten)
       } else {
-        if (this.isSocket) this.outbox.sent()
+        if (this.writesAtOnce) this.outbox.sent()
         if (callsBack) this.finishedAtOnce++
         this.inFlight = 0
         this.drained = true
