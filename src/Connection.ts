@@ -132,8 +132,8 @@ export interface Connection {
    * written meanwhile waits. Reader, writer, limits and timeouts stay the same.
    *
    * Fails with `ConnectionError` (operation `handshake`) and `TimeoutError` (operation `handshake`); the connection has
-   * ended then, as it has when this is interrupted. It is left as it was by `PlaintextBuffered` (see `leftover`) and by
-   * `Unsupported`: over a transport that knows no TLS, or for the second time. A client verifies the certificate for the
+   * ended then, as it has when this is interrupted. It is left as it was by `PlaintextBuffered` (see `leftover`), unless
+   * the bytes came while the handshake began, and by `Unsupported`: over a transport that knows no TLS, or for the second time. A client verifies the certificate for the
    * host that was connected to unless `servername` says otherwise; with neither, it is a `RangeError` defect.
    */
   readonly upgradeTls: (options: Tls.UpgradeOptions) => Effect.Effect<void, ConnectionError | TimeoutError>
@@ -171,7 +171,7 @@ const coreOf = (self: Connection): ConnectionCore => implementation(self).core
 export const isWhole = (self: Connection): boolean => coreOf(self).isWhole
 
 /**
- * Whether both directions are open, and nothing waits to be read.
+ * Whether both directions are open, nothing waits to be read, and nobody waits to read or to write.
  *
  * @internal
  */

@@ -359,7 +359,8 @@ export class TlsTruncated extends Schema.TaggedError<TlsTruncated>("effect-wire/
 
 /**
  * A connection was to be upgraded to TLS while `bytes` plain bytes were received and not read. Nothing was changed: they can
- * be read, or the upgrade be tried with `leftover` set to `"discard"` or `"feed"`.
+ * be read, or the upgrade be tried with `leftover` set to `"discard"` or `"feed"`. If they came while the handshake began,
+ * the connection has ended.
  *
  * @category reasons
  * @since 0.1.0

@@ -70,6 +70,8 @@ export class ConnectionCore implements Handler, Surroundings {
   private closeDeadline: Deadline | undefined = undefined
   // A handshake: not begun, going on (`gone` once the transport has let go meanwhile), or over.
   private upgrade: "none" | "started" | "gone" | "over" = "none"
+  // What had been received when the handshake began.
+  private plainBytes = 0
 
   constructor(transport: Transport, settings: Settings, clock: Clock.Clock, context: Context.Context<never>) {
     this.transport = transport
@@ -126,9 +128,9 @@ export class ConnectionCore implements Handler, Surroundings {
     return this.state === "open" && !this.peerEnded && this.output.isOpen
   }
 
-  /** Whether it is as it was when it was new. */
+  /** Whether it is as it was when it was new: nothing waits to be read, and nobody waits for it. */
   get isClean(): boolean {
-    return this.isWhole && this.input.buffer.size === 0
+    return this.isWhole && this.input.isIdle && this.output.isIdle
   }
 
   /**
@@ -195,8 +197,8 @@ export class ConnectionCore implements Handler, Surroundings {
     const timed = within(upgraded, "handshake", request.settings.handshakeTimeout, () => this.address)
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Effect.exit(restore(timed)), (exit) => {
-        if (Exit.isSuccess(exit)) this.upgraded(exit.value)
-        else this.notUpgraded(exit.cause)
+        if (Exit.isSuccess(exit)) return this.upgraded(exit.value, leftover)
+        this.notUpgraded(exit.cause)
         return Exit.asVoid(exit)
       })
     )
@@ -214,6 +216,7 @@ export class ConnectionCore implements Handler, Surroundings {
       }
       this.upgrade = "started"
       const received = this.input.detach()
+      this.plainBytes = this.input.bytesRead
       return Effect.succeed(leftover === "discard" ? empty : received)
     })
   }
@@ -233,16 +236,29 @@ export class ConnectionCore implements Handler, Surroundings {
     return this.output.hasEnded ? new BrokenPipe({}) : undefined
   }
 
-  private upgraded(transport: Transport): void {
-    this.upgrade = "over"
+  private upgraded(
+    transport: Transport,
+    leftover: "fail" | "discard" | "feed"
+  ): Exit.Exit<void, ConnectionError> {
     this.transport = transport
     transport.start(this)
+    // A chunk may come after reading was paused. Nobody vouches for it, and it must not pass for what came over TLS.
+    const bytes = this.input.bytesRead - this.plainBytes
+    this.input.detach()
+    if (bytes > 0 && leftover !== "discard" && this.state === "open") {
+      const error = this.error("handshake", new PlaintextBuffered({ bytes }))
+      this.notUpgraded(Cause.fail(error))
+      transport.abort()
+      return Exit.fail(error)
+    }
+    this.upgrade = "over"
     if (this.state === "open") {
       this.output.release(transport)
       this.input.attach(transport)
     } else {
       transport.abort()
     }
+    return Exit.void
   }
 
   private notUpgraded(cause: Cause.Cause<ConnectionError | TimeoutError>): void {

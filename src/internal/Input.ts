@@ -63,6 +63,11 @@ export class Input {
     return this.surroundings.address
   }
 
+  /** Whether nothing waits to be read, and nobody waits to read. */
+  get isIdle(): boolean {
+    return this.buffer.size === 0 && this.first === undefined
+  }
+
   /** Connects the source, which is expected to be paused. */
   attach(source: Source): void {
     this.source = source

@@ -74,6 +74,11 @@ export class Output {
     return this.half !== "none"
   }
 
+  /** Whether nobody waits to write, or for what was written to be sent. */
+  get isIdle(): boolean {
+    return this.offers === 0 && this.waiters.length === 0
+  }
+
   setWatermarks(marks: Watermarks): void {
     this.marks = marks
     if (this.transport.bufferedBytes > marks.high) this.congested = true

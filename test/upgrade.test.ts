@@ -1,0 +1,72 @@
+import { describe, it } from "@effect/vitest"
+import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
+import { Effect, Fiber } from "effect"
+import { Connection, type Tls } from "effect-wire"
+import { outcome, outcomeOf, start, turns } from "./support/effects.ts"
+import { makeFake } from "./support/FakeTransport.ts"
+
+const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
+
+/** A connection that can be upgraded, while `meanwhile` happens on the transport below. */
+const upgradable = Effect.fnUntraced(function* (meanwhile: (below: ReturnType<typeof makeFake>) => void) {
+  const below = makeFake({ prompt: true })
+  const above = makeFake({ prompt: true })
+  const upgradeTls = () => {
+    meanwhile(below)
+    return Effect.succeed(above)
+  }
+  const connection = yield* Connection.make(Object.assign(below, { upgradeTls }))
+  yield* Effect.addFinalizer(() => Effect.sync(above.finish))
+  const upgrade = (leftover?: Tls.UpgradeOptions["leftover"]) =>
+    connection.upgradeTls({ role: "client", servername: "example.org", leftover })
+  return { above, connection, upgrade, reader: connection.reader }
+})
+
+describe("plain bytes that come while the handshake begins", () => {
+  for (const leftover of ["fail", "feed"] as const) {
+    it.effect(`${leftover}: end the connection, and are not read as if they had come over TLS`, () =>
+      Effect.gen(function* () {
+        const { above, connection, reader, upgrade } = yield* upgradable((below) => below.receive("forged\n"))
+        const error = yield* Effect.flip(upgrade(leftover))
+        assertTrue(error._tag === "ConnectionError" && error.reason._tag === "PlaintextBuffered")
+        deepStrictEqual([error.operation, error.reason.bytes], ["handshake", 7])
+        deepStrictEqual(above.calls, ["start", "abort"])
+        strictEqual(yield* outcomeOf(reader.readLine), "PlaintextBuffered")
+        strictEqual(yield* outcomeOf(connection.writer.write("x")), "PlaintextBuffered")
+        strictEqual(yield* Effect.flip(connection.closed), error)
+      })
+    )
+  }
+
+  it.effect("fail: also when a read that waited has taken them", () =>
+    Effect.gen(function* () {
+      const { above, reader, upgrade } = yield* upgradable((below) => below.receive("forged\n"))
+      const reading = yield* start(reader.readLine)
+      strictEqual(outcome(reading), "waiting")
+      strictEqual(yield* outcomeOf(upgrade()), "PlaintextBuffered")
+      deepStrictEqual(above.calls, ["start", "abort"])
+    })
+  )
+
+  it.effect("discard: are dropped", () =>
+    Effect.gen(function* () {
+      const { above, reader, upgrade } = yield* upgradable((below) => below.receive("forged\n"))
+      yield* upgrade("discard")
+      const reading = yield* start(reader.readLine)
+      yield* turns
+      above.receive("genuine\n")
+      strictEqual(text(yield* Fiber.join(reading.fiber)), "genuine\n")
+    })
+  )
+
+  it.effect("none: the connection goes on over TLS", () =>
+    Effect.gen(function* () {
+      const { above, connection, reader, upgrade } = yield* upgradable(() => {})
+      yield* upgrade()
+      above.receive("genuine\n")
+      strictEqual(text(yield* reader.readLine), "genuine\n")
+      yield* connection.writer.write("x")
+      strictEqual(above.text(), "x")
+    })
+  )
+})
