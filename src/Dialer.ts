@@ -168,8 +168,15 @@ export const make =
       const connect = fromLocal(local.success, connectOne(options, local.success))
       const found = candidates(resolver, destination.success, local.success, pace)
       const timed = (finish: Finish): Effect.Effect<Transport, ConnectionError | TimeoutError> => {
-        const dial = Effect.mapError(race(found, connect, pace.delay, finish), failed)
-        return within(dial, operation, duration, () => address)
+        const attempts: Array<Attempt> = []
+        const dial = Effect.mapError(race(found, connect, pace.delay, finish, attempts), failed)
+        return within(
+          dial,
+          operation,
+          duration,
+          () => address,
+          () => attempts.map(describe)
+        )
       }
 
       // A fiber of its own, so that nothing lies between the handing out and the caller: there, an interruption would
@@ -418,8 +425,14 @@ const fromLocal = (local: NetAddress.InetAddress | undefined, connectOne: Connec
 
 interface Attempt {
   readonly address: NetAddress.SocketAddress
-  readonly failure: Deferred.Deferred<ConnectionErrorReason>
+  readonly failed: Deferred.Deferred<void>
+  reason: ConnectionErrorReason | undefined
 }
+
+const describe = ({ address, reason }: Attempt) => ({
+  address: NetAddress.formatSocketAddress(address),
+  reason
+})
 
 /** Whatever ends an attempt without a connection, a defect included, is a reason. */
 const reasonOf = (cause: Cause.Cause<ConnectionErrorReason>): ConnectionErrorReason =>
@@ -429,43 +442,44 @@ const race = (
   find: Effect.Effect<Candidates, ConnectFailure>,
   connectOne: ConnectOne,
   delay: number,
-  { arrive, winner }: Finish
+  { arrive, winner }: Finish,
+  attempts: Array<Attempt>
 ): Effect.Effect<Transport, ConnectFailure> => {
-  const attempt = ({ address, failure }: Attempt) => {
+  const run = (attempt: Attempt) => {
     let arrived = false
     const connect = Effect.suspend(() =>
-      connectOne(address, (transport) => {
+      connectOne(attempt.address, (transport) => {
         arrived = true
         arrive(transport)
       })
     )
     return Effect.map(Effect.exit(connect), (exit) => {
       if (arrived) return
-      const reason = Exit.isFailure(exit) ? reasonOf(exit.cause) : new UnknownReason({})
-      Deferred.doneUnsafe(failure, Exit.succeed(reason))
+      attempt.reason = Exit.isFailure(exit) ? reasonOf(exit.cause) : new UnknownReason({})
+      Deferred.doneUnsafe(attempt.failed, Exit.void)
     })
   }
 
   const tryAll = Effect.gen(function* () {
     const candidates = yield* find
-    const attempts: Array<Attempt> = []
     for (let address = yield* candidates.next; address !== undefined; address = yield* candidates.next) {
-      const next: Attempt = { address, failure: Deferred.makeUnsafe() }
+      const next: Attempt = { address, failed: Deferred.makeUnsafe(), reason: undefined }
       attempts.push(next)
       if (candidates.hasMore()) {
-        yield* Effect.forkChild(attempt(next), { startImmediately: true })
-        if (delay > 0) yield* upTo(Deferred.await(next.failure), delay)
+        yield* Effect.forkChild(run(next), { startImmediately: true })
+        if (delay > 0) yield* upTo(Deferred.await(next.failed), delay)
       } else {
-        yield* attempt(next)
+        yield* run(next)
       }
     }
-    if (attempts.length === 0) return yield* Effect.fail({ reason: candidates.reason() })
     const failures: Array<ConnectAttempt> = []
-    let reason: ConnectionErrorReason = candidates.reason()
-    for (const { address, failure } of attempts) {
-      reason = yield* Deferred.await(failure)
-      failures.push({ address: NetAddress.formatSocketAddress(address), reason })
+    let reason = candidates.reason()
+    for (const attempt of attempts) {
+      yield* Deferred.await(attempt.failed)
+      reason = attempt.reason ?? reason
+      failures.push({ ...describe(attempt), reason })
     }
+    if (failures.length === 0) return yield* Effect.fail({ reason })
     return yield* Effect.fail({ reason, attempts: failures })
   })
 

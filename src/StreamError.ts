@@ -90,27 +90,6 @@ export class LimitOverrunError extends Schema.TaggedError<LimitOverrunError>("ef
   }
 }
 
-/**
- * A deadline passed. `operation` is `connect`, `handshake`, `read`, `write`, `idle` or `close`; `duration` is the
- * time that was allowed.
- *
- * @category errors
- * @since 0.1.0
- */
-export class TimeoutError extends Schema.TaggedError<TimeoutError>("effect-wire/TimeoutError")(
-  "TimeoutError",
-  {
-    operation: Schema.String,
-    duration: Schema.Duration,
-    address: Schema.optional(Schema.String)
-  }
-) {
-  override get message(): string {
-    const where = this.operation === "connect" ? to(this.address) : on(this.address)
-    return `${this.operation}${where}: timed out after ${Duration.format(this.duration)}`
-  }
-}
-
 const reasonFields = {
   code: Schema.optional(Schema.String),
   cause: Schema.optional(Schema.Defect())
@@ -541,6 +520,42 @@ export const ConnectAttempt = Schema.Struct({ address: Schema.String, reason: Co
 export type ConnectAttempt = typeof ConnectAttempt.Type
 
 /**
+ * A deadline passed. `operation` is `connect`, `handshake`, `read`, `write`, `idle` or `close`; `duration` is the
+ * time that was allowed.
+ *
+ * A `connect` has the addresses that were tried so far in `attempts`, in the order of trying; one without a `reason` had
+ * not answered. There are none if the name was not resolved in time.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TimeoutError extends Schema.TaggedError<TimeoutError>("effect-wire/TimeoutError")(
+  "TimeoutError",
+  {
+    operation: Schema.String,
+    duration: Schema.Duration,
+    address: Schema.optional(Schema.String),
+    attempts: Schema.optional(
+      Schema.Array(
+        Schema.Struct({ ...ConnectAttempt.fields, reason: Schema.optional(ConnectionErrorReason) })
+      )
+    )
+  }
+) {
+  override get message(): string {
+    const where = this.operation === "connect" ? to(this.address) : on(this.address)
+    const unresolved = this.attempts?.length === 0 ? "; its name was not resolved by then" : ""
+    return `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${unresolved}${tried(this.attempts)}`
+  }
+}
+
+/** Lists attempts, where there was more than one. */
+const tried = (attempts: TimeoutError["attempts"]): string =>
+  attempts === undefined || attempts.length < 2
+    ? ""
+    : `; tried ${attempts.map(({ address, reason }) => `${address} (${reason?.message ?? "no answer"})`).join(", ")}`
+
+/**
  * The transport failed. `operation` is what was being done (`connect`, `read`, `write`, `close`, …), `address` the
  * peer, `reason` why. A connect that tried several addresses lists them in `attempts`, in the order of trying.
  *
@@ -557,12 +572,8 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>("effect
   }
 ) {
   override get message(): string {
-    const attempts =
-      this.attempts === undefined || this.attempts.length < 2
-        ? ""
-        : `; tried ${this.attempts.map((_) => `${_.address} (${_.reason.message})`).join(", ")}`
     const where = this.operation === "connect" ? to(this.address) : on(this.address)
-    return `${this.operation}${where}: ${describeReason(this.reason)}${attempts}`
+    return `${this.operation}${where}: ${describeReason(this.reason)}${tried(this.attempts)}`
   }
 }
 

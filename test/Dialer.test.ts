@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Clock, Duration, Effect, Exit, Fiber, Result, Scheduler } from "effect"
+import { Cause, Clock, Duration, Effect, Exit, Fiber, Result, Scheduler, Schema } from "effect"
 import { AddressResolver, Dns, NetAddress } from "effect/net"
 import { TestClock } from "effect/testing"
 import { Connection, Dialer, MemoryTransport, Network, StreamError, type Transport } from "effect-wire"
@@ -390,13 +390,57 @@ describe("the race", () => {
     })
   )
 
+  it.effect("out of time, says of each address that was tried what it had answered", () =>
+    Effect.gen(function* () {
+      const { exit } = yield* dialed({
+        resolver: staticResolver("6a 6b 4a 4b"),
+        plans: { "6a": [100, refused], "6b": [1, unreachable] },
+        options: { connectTimeout: "1 second", happyEyeballs: { delay: "400 millis" } }
+      })
+      const error = failureOf(exit)
+      assert(error._tag === "TimeoutError")
+      const attempts = error.attempts?.map(({ address, reason }) => [
+        nameOf(NetAddress.inetAddressFromStringUnsafe(address)),
+        reason
+      ])
+      assert.deepStrictEqual(attempts, [
+        ["6a", refused],
+        ["4a", undefined],
+        ["6b", unreachable],
+        ["4b", undefined]
+      ])
+      const codec = Schema.toCodecJson(StreamError.TimeoutError)
+      const again = Schema.decodeUnknownSync(codec)(Schema.encodeUnknownSync(codec)(error))
+      assert.strictEqual(again.message, error.message)
+      assert.strictEqual(again.attempts?.[2]?.reason?.code, "EHOSTUNREACH")
+    })
+  )
+
+  it.effect("out of time while the name is being resolved, says so", () =>
+    Effect.gen(function* () {
+      const { exit } = yield* dialed({
+        resolver: slowResolver({ IPv6: [5000, "6a"], IPv4: [5000, "4a"] }),
+        options: { connectTimeout: "1 second" }
+      })
+      const error = failureOf(exit)
+      assert.deepStrictEqual(error.attempts, [])
+      assert.strictEqual(
+        error.message,
+        "connect to name.test:80: timed out after 1s; its name was not resolved by then"
+      )
+    })
+  )
+
   it.effect("ends with connectTimeout, whatever is under way", () =>
     Effect.gen(function* () {
       const { exit, log, open } = yield* dialed({
         resolver: staticResolver("6a 4a"),
         options: { connectTimeout: "1 second" }
       })
-      assert.strictEqual(failureOf(exit).message, "connect to name.test:80: timed out after 1s")
+      assert.strictEqual(
+        failureOf(exit).message,
+        `connect to name.test:80: timed out after 1s; tried ${addressOf("6a")} (no answer), ${addressOf("4a")} (no answer)`
+      )
       assert.deepStrictEqual(log.slice(2).sort(), ["1000 4a given up", "1000 6a given up"])
       assert.deepStrictEqual(open, [])
     })
@@ -648,7 +692,8 @@ describe("over the simulated network", () => {
       yield* TestClock.adjust("3 seconds")
       assert.strictEqual(
         (yield* Fiber.join(connecting)).message,
-        "connect to db.internal:5432: timed out after 3s"
+        "connect to db.internal:5432: timed out after 3s; " +
+          "tried [fd00::1]:5432 (no answer), 10.0.0.1:5432 (host or network unreachable), 10.0.0.2:5432 (connection refused)"
       )
       const inOrder = yield* Effect.forkChild(
         Effect.flip(Connection.connect("db.internal:5432", { happyEyeballs: false }))

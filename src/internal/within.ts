@@ -6,11 +6,13 @@ export const within = <A, E, R>(
   self: Effect.Effect<A, E, R>,
   operation: string,
   duration: Duration.Duration,
-  address: () => string | undefined
+  address: () => string | undefined,
+  attempts?: () => TimeoutError["attempts"]
 ): Effect.Effect<A, E | TimeoutError, R> =>
   Duration.isFinite(duration)
     ? Effect.timeoutOrElse(self, {
         duration,
-        orElse: () => Effect.fail(new TimeoutError({ operation, duration, address: address() }))
+        orElse: () =>
+          Effect.fail(new TimeoutError({ operation, duration, address: address(), attempts: attempts?.() }))
       })
     : self
