@@ -26,461 +26,50 @@
  *
  * @since 0.1.0
  */
-import {
-  Array as Arr,
-  type Channel,
-  Clock,
-  Context,
-  DateTime,
-  Duration,
-  Effect,
-  Exit,
-  type Fiber,
-  Layer,
-  Predicate,
-  Scope,
-  Sink,
-  Stdio,
-  type Stream
-} from "effect"
+import { type Array as Arr, type Channel, Effect, Layer, type Scope, Sink, Stdio, type Stream } from "effect"
 import { dual } from "effect/Function"
-import { type NetAddress } from "effect/net"
 import { type Socket } from "effect/socket"
+import * as ConnectionPool from "./ConnectionPool.ts"
 import { channelOf } from "./internal/channelOf.ts"
-import { ConnectionCore, type Settings } from "./internal/ConnectionCore.ts"
-import * as Limits from "./internal/limits.ts"
+import {
+  checkOptions,
+  connect,
+  Connection,
+  type ConnectionOptions,
+  fromTransport,
+  implementation,
+  make,
+  open,
+  type Options,
+  release,
+  unlimited
+} from "./internal/connection.ts"
 import { pace } from "./internal/pace.ts"
 import { socketOf } from "./internal/socketOf.ts"
-import { formatTarget, hostOf } from "./internal/target.ts"
 import { type Transforms, transportThrough } from "./internal/transportThrough.ts"
 import { webStreamsOf } from "./internal/webStreamsOf.ts"
-import { within } from "./internal/within.ts"
 import * as MemoryTransport from "./MemoryTransport.ts"
-import { type ConnectOptions, Network, type Target } from "./Network.ts"
-import * as Proxy from "./Proxy.ts"
-import * as ProxyProtocol from "./ProxyProtocol.ts"
+import type { Network, Target } from "./Network.ts"
+import * as Reconnect from "./Reconnect.ts"
 import * as Recording from "./Recording.ts"
 import * as SocketTransport from "./SocketTransport.ts"
-import type { ConnectionError, ReadError, TimeoutError, WriteError } from "./StreamError.ts"
-import * as StreamReader from "./StreamReader.ts"
+import type { ConnectionError, ReadError, StreamError, TimeoutError, WriteError } from "./StreamError.ts"
 import * as StreamTransport from "./StreamTransport.ts"
-import * as StreamWriter from "./StreamWriter.ts"
 import * as Tap from "./Tap.ts"
-import * as Tls from "./Tls.ts"
-import type { Kind, Transport } from "./Transport.ts"
 import * as WebStreamTransport from "./WebStreamTransport.ts"
 
-/**
- * Runtime type identifier of connections.
- *
- * @category type IDs
- * @since 0.1.0
- */
-export const TypeId = "~effect-wire/Connection"
-
-/**
- * What is known of a connection, for as long as anyone holds it.
- *
- * @category models
- * @since 0.1.0
- */
-export interface ConnectionInfo {
-  readonly localAddress: NetAddress.SocketAddress | undefined
-  readonly remoteAddress: NetAddress.SocketAddress | undefined
-  readonly transport: Kind
-  readonly tls?: Tls.TlsInfo | undefined
-  /** Whom the connection speaks to through proxies, as `connect` was given it. `remoteAddress` is the first proxy's. */
-  readonly target?: string | undefined
-  /**
-   * The PROXY header that the connection began with, on a server that reads it. If it names addresses, `remoteAddress` is
-   * the client's, `localAddress` what the client had connected to, and `proxyProtocol.proxy` who sent the header.
-   */
-  readonly proxyProtocol?: ProxyProtocol.Received | undefined
-  readonly openedAt: DateTime.Utc
-}
-
-/**
- * A connection to a peer.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Connection {
-  readonly [TypeId]: typeof TypeId
-  /** Unique within the process: the transport's kind and a number. */
-  readonly id: string
-  readonly reader: StreamReader.StreamReader
-  readonly writer: StreamWriter.StreamWriter
-  readonly info: ConnectionInfo
-  /**
-   * Closes gracefully: what was written is sent, then a FIN, then the peer's FIN is awaited while what it still sends is
-   * discarded, up to 1 MiB and for `closeTimeout`; past either, the connection is aborted. Reads and writes fail with
-   * `ConnectionClosed` from now on; bytes received before are still readable. Never fails, and may be called any number
-   * of times; interrupting it does not stop the closing.
-   */
-  readonly close: Effect.Effect<void>
-  /** Ends the connection at once, with a reset where the protocol has one; bytes not sent yet are dropped. */
-  readonly abort: Effect.Effect<void>
-  /**
-   * Waits until the connection has ended. Fails with the error that it died of, if it did, noticed without reading; a
-   * local `close` or `abort` and an orderly end of both directions are no errors. The peer's end of input alone does
-   * not end a connection.
-   */
-  readonly closed: Effect.Effect<void, ConnectionError>
-  /**
-   * Makes TLS of a plain connection (STARTTLS), within `handshakeTimeout`. What was written before is sent first; what is
-   * written meanwhile waits. Reader, writer, limits and timeouts stay the same.
-   *
-   * Fails with `ConnectionError` (operation `handshake`) and `TimeoutError` (operation `handshake`); the connection has
-   * ended then, as it has when this is interrupted. It is left as it was by `PlaintextBuffered` (see `leftover`), unless
-   * the bytes came while the handshake began, and by `Unsupported`: over a transport that knows no TLS, or for the second time. A client verifies the certificate for the
-   * host that was connected to unless `servername` says otherwise; with neither, it is a `RangeError` defect.
-   */
-  readonly upgradeTls: (options: Tls.UpgradeOptions) => Effect.Effect<void, ConnectionError | TimeoutError>
-}
-
-/**
- * The connection that an application's services use, when there is one: provided by `layer`.
- *
- * @category services
- * @since 0.1.0
- */
-export const Connection: Context.Service<Connection, Connection> =
-  Context.Service<Connection>("effect-wire/Connection")
-
-/**
- * Tells whether a value is a connection.
- *
- * @category guards
- * @since 0.1.0
- */
-export const isConnection = (u: unknown): u is Connection => Predicate.hasProperty(u, TypeId)
-
-const implementation = (self: Connection): ConnectionImpl => {
-  if (!(self instanceof ConnectionImpl)) throw new TypeError("not a connection made by this module")
-  return self
-}
-
-const coreOf = (self: Connection): ConnectionCore => implementation(self).core
-
-/**
- * Whether both directions are still open.
- *
- * @internal
- */
-export const isWhole = (self: Connection): boolean => coreOf(self).isWhole
-
-/**
- * Whether both directions are open, nothing waits to be read, and nobody waits to read or to write.
- *
- * @internal
- */
-export const isClean = (self: Connection): boolean => coreOf(self).isClean
-
-/**
- * Waits until the peer has ended its direction, or the connection is closed, aborted or lost; noticed without reading.
- * Gives the error that it was lost with, if it was.
- *
- * @internal
- */
-export const broken = (self: Connection): Effect.Effect<ConnectionError | undefined> => coreOf(self).broken
-
-/**
- * Reads the PROXY header of a client that was just accepted.
- *
- * @internal
- */
-export const receiveProxyHeader = (
-  self: Connection,
-  receive: ProxyProtocol.Receiver
-): Effect.Effect<void, ProxyProtocol.ProxyProtocolError | ReadError> => {
-  const core = coreOf(self)
-  return Effect.map(
-    receive(StreamReader.fromInput(core.input, Limits.noTimeouts), core.transport),
-    (header) => {
-      core.proxyProtocol = header
-    }
-  )
-}
-
-/**
- * The server's handshake with a client that was just accepted.
- *
- * @internal
- */
-export const secure = (
-  self: Connection,
-  settings: Tls.ServerSettings
-): Effect.Effect<void, ConnectionError | TimeoutError> =>
-  coreOf(self).upgradeTls(Tls.serverHandshake(settings), "feed")
-
-/**
- * Options of a connection, whatever it runs on. Values out of range are `RangeError` defects where the options are given.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Options {
-  /** See `StreamReader.limit`. Default 65,536 bytes. */
-  readonly limit?: number | undefined
-  /** See `StreamWriter.Watermarks`. Default 65,536 and 16,384 bytes; `low` is a quarter of `high` unless given. */
-  readonly watermarks?: { readonly high: number; readonly low?: number | undefined } | undefined
-  /** How long one read may wait. Default: no limit. */
-  readonly readTimeout?: Duration.Input | undefined
-  /** How long one write, drain, flush or end may wait. Default: no limit. */
-  readonly writeTimeout?: Duration.Input | undefined
-  /** How long a read or a write may wait while no byte comes or goes in either direction. Default: no limit. */
-  readonly idleTimeout?: Duration.Input | undefined
-  /** How long a graceful close may take before it becomes an abort. Default 5 seconds. */
-  readonly closeTimeout?: Duration.Input | undefined
-}
-
-/** @internal */
-export const checkOptions = (options: Options | undefined): Settings => ({
-  limit: Limits.readLimit(options?.limit),
-  watermarks: Limits.watermarks(options?.watermarks),
-  ...timeLimits(
-    Limits.timeout("readTimeout", options?.readTimeout),
-    Limits.timeout("writeTimeout", options?.writeTimeout),
-    Limits.timeout("idleTimeout", options?.idleTimeout)
-  ),
-  closeTimeout: Limits.timeout("closeTimeout", options?.closeTimeout ?? DEFAULT_CLOSE_TIMEOUT)
-})
-
-const DEFAULT_CLOSE_TIMEOUT = "5 seconds"
-
-type OperationTimeouts = Pick<Settings, "reading" | "writing">
-
-const timeLimits = (read: number, write: number, idle: number): OperationTimeouts => ({
-  reading: { operation: "read", timeout: read, idle },
-  writing: { operation: "write", timeout: write, idle }
-})
-
-class ConnectionImpl implements Connection {
-  readonly [TypeId] = TypeId
-  readonly core: ConnectionCore
-  readonly reader: StreamReader.StreamReader
-  readonly writer: StreamWriter.StreamWriter
-
-  readonly timeouts: OperationTimeouts
-
-  constructor(core: ConnectionCore, timeouts: OperationTimeouts) {
-    this.core = core
-    this.timeouts = timeouts
-    this.reader = StreamReader.fromInput(core.input, timeouts.reading)
-    this.writer = StreamWriter.fromOutput(core.output, timeouts.writing, core)
-  }
-
-  get id(): string {
-    return this.core.id
-  }
-
-  get info(): ConnectionInfo {
-    const { localAddress, openedAt, proxyProtocol, remoteAddress, target, transport } = this.core
-    return {
-      localAddress,
-      remoteAddress,
-      transport: transport.kind,
-      tls: transport.tls,
-      target,
-      proxyProtocol,
-      openedAt: DateTime.makeUnsafe(openedAt)
-    }
-  }
-
-  get close(): Effect.Effect<void> {
-    return this.core.close
-  }
-
-  get abort(): Effect.Effect<void> {
-    return this.core.abort
-  }
-
-  get closed(): Effect.Effect<void, ConnectionError> {
-    return this.core.closed
-  }
-
-  private get host(): string | undefined {
-    const { connectedTo } = this.core
-    return connectedTo === undefined ? undefined : hostOf(connectedTo)
-  }
-
-  upgradeTls(options: Tls.UpgradeOptions): Effect.Effect<void, ConnectionError | TimeoutError> {
-    return Effect.suspend(() => {
-      const handshake =
-        options.role === "client"
-          ? Tls.clientHandshake(Tls.checkClient(options), this.host)
-          : Tls.serverHandshake(Tls.checkServer(options))
-      return this.core.upgradeTls(handshake, options.leftover ?? "fail")
-    })
-  }
-
-  withTimeouts(options: Timeouts): ConnectionImpl {
-    const { reading, writing } = this.timeouts
-    const choose = (name: "read" | "write" | "idle", present: number): number =>
-      options[name] === undefined ? present : Limits.timeout(name, options[name])
-    return new ConnectionImpl(
-      this.core,
-      timeLimits(
-        choose("read", reading.timeout),
-        choose("write", writing.timeout),
-        choose("idle", reading.idle)
-      )
-    )
-  }
-}
-
-/**
- * Makes a connection of a transport that was not started yet, and owns it from then on: the scope's end closes it, the
- * scope's failure aborts it.
- *
- * @category constructors
- * @since 0.1.0
- */
-export const make = (
-  transport: Transport,
-  options?: Options
-): Effect.Effect<Connection, never, Scope.Scope> =>
-  Effect.suspend(() => fromTransport(transport, checkOptions(options)))
-
-const open = (transport: Transport, settings: Settings): Effect.Effect<ConnectionImpl> =>
-  Effect.withFiber((fiber) => Effect.succeed(openIn(fiber, transport, settings)))
-
-/** @internal */
-export const openIn = (
-  fiber: Fiber.Fiber<unknown, unknown>,
-  transport: Transport,
-  settings: Settings
-): ConnectionImpl => {
-  const core = new ConnectionCore(transport, settings, fiber.getRef(Clock.Clock), fiber.context)
-  core.start()
-  return new ConnectionImpl(core, settings)
-}
-
-/** @internal */
-export const release = (connection: Connection, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
-  Exit.isSuccess(exit) ? connection.close : connection.abort
-
-/** @internal */
-export const fromTransport = (
-  transport: Transport,
-  settings: Settings
-): Effect.Effect<ConnectionImpl, never, Scope.Scope> =>
-  Effect.acquireRelease(open(transport, settings), release)
-
-/**
- * Options of `connect`: those of the connection and those of the socket.
- *
- * @category models
- * @since 0.1.0
- */
-export interface ConnectionOptions extends Options, ConnectOptions {
-  /**
-   * The proxy to go through, or several: the first is connected to, and each is asked for the next one, the last for the
-   * target. `connectTimeout` covers all of it, and `happyEyeballs` and `localAddress` apply to the first. Default none.
-   */
-  readonly proxy?: Proxy.Proxy | ReadonlyArray<Proxy.Proxy> | undefined
-  /**
-   * Sends a PROXY header first, before TLS: `{}` for one of version 2 with the connection's own addresses (through a
-   * `proxy`, unless `addresses` says more: not known). Default none.
-   */
-  readonly proxyProtocol?: ProxyProtocol.EncodeOptions | undefined
-  /**
-   * Speak TLS from the beginning: with what the platform trusts, and the target's host as the name, or as the options say.
-   * Through a proxy, TLS is spoken with the target, inside the tunnel. Default: not.
-   */
-  readonly tls?: true | Tls.ClientOptions | undefined
-}
-
-/**
- * Connects to a target, within `connectTimeout` (10 seconds unless set). The connection belongs to the scope.
- *
- * Fails with `ConnectionError` (operation `connect`) when nobody listens, the name does not resolve, the target is no
- * address, a proxy refuses, …, and with `TimeoutError` (operation `connect`); with `tls`, both also with the operation
- * `handshake`, for which `handshakeTimeout` is the limit. Interrupting it leaves nothing behind.
- *
- * @category constructors
- * @since 0.1.0
- */
-export const connect = (
-  target: Target,
-  options?: ConnectionOptions
-): Effect.Effect<Connection, ConnectionError | TimeoutError, Network | Scope.Scope> =>
-  Effect.suspend(() => {
-    const settings = checkOptions(options)
-    const proxies = options?.proxy === undefined ? [] : Arr.ensure(options.proxy)
-    const header =
-      options?.proxyProtocol === undefined ? undefined : ProxyProtocol.sender(options.proxyProtocol)
-    const plain =
-      proxies.length === 0 && header === undefined
-        ? connectTo(target, options, settings)
-        : connectWith(proxies, header, target, options, settings)
-    if (options?.tls === undefined) return plain
-    const handshake = Tls.clientHandshake(Tls.checkClient(options.tls), hostOf(target))
-    return owned(Effect.tap(plain, ({ core }) => core.upgradeTls(handshake, "feed")))
-  })
-
-const connectTo = (
-  target: Target,
-  options: ConnectOptions | undefined,
-  settings: Settings
-): Effect.Effect<ConnectionImpl, ConnectionError | TimeoutError, Network | Scope.Scope> =>
-  Effect.uninterruptibleMask((restore) =>
-    Network.use((network) => restore(network.connect(target, options))).pipe(
-      Effect.flatMap((transport) => fromTransport(transport, settings)),
-      Effect.map((connection) => {
-        connection.core.connectedTo = target
-        return connection
-      })
-    )
-  )
-
-/** A scope that ends at once if it comes to nothing, and with the caller's otherwise. */
-const owned = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R | Scope.Scope> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(Effect.flatMap(Effect.scope, Scope.fork), (scope) =>
-      Effect.onExit(Scope.provide(restore(self), scope), (exit) =>
-        Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void
-      )
-    )
-  )
-
-/** How long something takes that a limit of its own covers. */
-const unlimited: Timeouts = { read: Duration.infinity, write: Duration.infinity, idle: Duration.infinity }
-
-/** Connects to the first proxy, on from each to the next, and sends the PROXY header. */
-const connectWith = (
-  proxies: ReadonlyArray<Proxy.Proxy>,
-  header: ProxyProtocol.Sender | undefined,
-  target: Target,
-  options: ConnectionOptions | undefined,
-  settings: Settings
-): Effect.Effect<ConnectionImpl, ConnectionError | TimeoutError, Network | Scope.Scope> => {
-  const duration = Limits.connectTimeout(options?.connectTimeout)
-  const address = formatTarget(target)
-  const [first, ...hops] = Arr.append(
-    proxies.map((proxy) => proxy.target),
-    target
-  )
-
-  const connected = Effect.gen(function* () {
-    const direct = { ...options, connectTimeout: Duration.infinity }
-    const connection = yield* connectTo(first, direct, settings)
-    const handshaking = connection.withTimeouts(unlimited)
-    for (const [proxy, hop] of Arr.zip(proxies, hops)) yield* Proxy.tunnel(handshaking, proxy, hop)
-    if (proxies.length > 0) connection.core.target = address
-    connection.core.connectedTo = target
-    if (header !== undefined) {
-      const { localAddress, remoteAddress } = connection.core
-      const own = proxies.length === 0
-      yield* handshaking.writer.write(
-        own ? header(localAddress, remoteAddress) : header(undefined, undefined)
-      )
-    }
-    return connection
-  })
-  return owned(within(connected, "connect", duration, () => address))
-}
+export {
+  Connection,
+  type ConnectionInfo,
+  type ConnectionOptions,
+  connect,
+  isConnection,
+  make,
+  type Options,
+  type Timeouts,
+  TypeId,
+  withTimeouts
+} from "./internal/connection.ts"
 
 /**
  * Connects, runs an effect with the connection, and ends the connection: `close` if the effect succeeds, `abort` if it
@@ -533,6 +122,77 @@ export const layer = (
   options?: ConnectionOptions
 ): Layer.Layer<Connection, ConnectionError | TimeoutError, Network> =>
   Layer.effect(Connection, connect(target, options))
+
+/**
+ * A connection that is kept up, as a layer, for services that are written against the `Reconnect` service. The layer is
+ * built at once, before there is a connection: an application starts while its server is still starting, and its first
+ * request waits. The options are those of `Reconnect.make`.
+ *
+ * A handshake with errors of its own has them handled in `onConnect`, or is provided under a tag of the application's, with
+ * `Layer.effect` and `Reconnect.make`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerReconnecting = <E extends StreamError = never, R = never>(
+  target: Target,
+  options?: ConnectionOptions & Reconnect.Options<E, R>
+): Layer.Layer<Reconnect.Reconnect<StreamError>, never, Network | Exclude<R, Scope.Scope>> =>
+  Layer.effect(Reconnect.Reconnect, Reconnect.make(target, options))
+
+/**
+ * Connections that are lent, as a layer, for services that are written against the `ConnectionPool` service. The layer is
+ * built at once, before there is a connection. The options are those of `ConnectionPool.make`; what `layerReconnecting`
+ * says of handshakes with errors of their own holds here as well.
+ *
+ * **Example** (A service that asks over few connections)
+ *
+ * ```ts
+ * import { Context, Effect, Layer, Option, Stream } from "effect"
+ * import { Connection, ConnectionPool, Server, type StreamError } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * class Greeter extends Context.Service<
+ *   Greeter,
+ *   { readonly greet: (name: string) => Effect.Effect<Option.Option<string>, StreamError.StreamError> }
+ * >()("app/Greeter") {
+ *   static readonly layer = Layer.effect(
+ *     Greeter,
+ *     Effect.gen(function* () {
+ *       const pool = yield* ConnectionPool.ConnectionPool
+ *       return Greeter.of({
+ *         greet: (name) =>
+ *           pool.use(({ reader, writer }) =>
+ *             Effect.andThen(writer.write(`hello ${name}\n`), reader.readLineString)
+ *           )
+ *       })
+ *     })
+ *   )
+ * }
+ *
+ * const echo = Server.layer(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
+ *   listen: { port: 7000 }
+ * })
+ *
+ * const app = Greeter.layer.pipe(
+ *   Layer.provide(Connection.layerPool("localhost:7000", { max: 4 })),
+ *   Layer.provide(echo),
+ *   Layer.provide(TestNetwork.layer)
+ * )
+ *
+ * const program = Effect.flatMap(Greeter, ({ greet }) => greet("world"))
+ *
+ * console.log(await program.pipe(Effect.provide(app), Effect.runPromise)) // some("hello world")
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerPool = <E extends StreamError = never, R = never>(
+  target: Target,
+  options?: ConnectionOptions & ConnectionPool.Options<E, R>
+): Layer.Layer<ConnectionPool.ConnectionPool<StreamError>, never, Network | Exclude<R, Scope.Scope>> =>
+  Layer.effect(ConnectionPool.ConnectionPool, ConnectionPool.make(target, options))
 
 /**
  * Two connections in memory, each the other's peer, with the semantics of a network connection. What one writes, the
@@ -765,35 +425,6 @@ export const toWebStreams = (self: Connection): Effect.Effect<WebStreamTransport
  * @since 0.1.0
  */
 export const toSocket = (self: Connection): Socket.Socket => socketOf(self)
-
-/**
- * Time limits of a connection's operations.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Timeouts {
-  readonly read?: Duration.Input | undefined
-  readonly write?: Duration.Input | undefined
-  readonly idle?: Duration.Input | undefined
-}
-
-/**
- * The same connection with other time limits; what the options leave out stays as it is, and `Duration.infinity` takes a
- * limit away. The original keeps its own. Values that are not positive are a `RangeError`.
- *
- * @category combinators
- * @since 0.1.0
- */
-export const withTimeouts: {
-  (options: Timeouts): (self: Connection) => Connection
-  (self: Connection, options: Timeouts): Connection
-} = dual(2, (self: Connection, options: Timeouts): Connection => {
-  if (!(self instanceof ConnectionImpl)) {
-    throw new TypeError("withTimeouts: not a connection made by this module")
-  }
-  return self.withTimeouts(options)
-})
 
 export type { Transforms }
 

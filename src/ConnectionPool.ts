@@ -37,14 +37,13 @@ import {
   Effect,
   Exit,
   FiberSet,
-  Layer,
   Metric,
   Pool,
   Predicate,
   RcMap,
   Scope
 } from "effect"
-import * as Connection from "./Connection.ts"
+import * as Connection from "./internal/connection.ts"
 import * as Handshake from "./internal/handshake.ts"
 import * as Limits from "./internal/limits.ts"
 import { formatTarget } from "./internal/target.ts"
@@ -115,7 +114,7 @@ export interface ConnectionPool<out E = never> {
 }
 
 /**
- * The pool that an application's services use: provided by `layer`.
+ * The pool that an application's services use: provided by `Connection.layerPool`.
  *
  * @category services
  * @since 0.1.0
@@ -211,19 +210,6 @@ export const make = <E = never, R = never>(
   options?: Connection.ConnectionOptions & Options<E, R>
 ): Effect.Effect<ConnectionPool<E>, never, Network | Scope.Scope | Exclude<R, Scope.Scope>> =>
   makeLending(target, options)
-
-/**
- * A pool as a layer, for services that are written against the `ConnectionPool` service. A handshake with errors of its
- * own has them handled in `onConnect`, or is provided under a tag of the application's, with `Layer.effect` and `make`.
- *
- * @category layers
- * @since 0.1.0
- */
-export const layer = <E extends StreamError = never, R = never>(
-  target: Target,
-  options?: Connection.ConnectionOptions & Options<E, R>
-): Layer.Layer<ConnectionPool<StreamError>, never, Network | Exclude<R, Scope.Scope>> =>
-  Layer.effect(ConnectionPool, make(target, options))
 
 interface Settings {
   readonly address: string

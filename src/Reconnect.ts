@@ -40,7 +40,6 @@ import {
   Effect,
   Exit,
   Fiber,
-  Layer,
   Option,
   Predicate,
   PubSub,
@@ -49,7 +48,7 @@ import {
   type Scope,
   Stream
 } from "effect"
-import * as Connection from "./Connection.ts"
+import * as Connection from "./internal/connection.ts"
 import { addressOf } from "./internal/handshake.ts"
 import * as Handshake from "./internal/handshake.ts"
 import * as Limits from "./internal/limits.ts"
@@ -145,7 +144,7 @@ export interface Reconnect<out E = never> {
 }
 
 /**
- * The link that an application's services use: provided by `layer`.
+ * The link that an application's services use: provided by `Connection.layerReconnecting`.
  *
  * @category services
  * @since 0.1.0
@@ -245,20 +244,6 @@ export const fromEffect = <E, R, E2 = never, R2 = never>(
   options?: Options<E | E2, R2>
 ): Effect.Effect<Reconnect<E | E2>, never, Scope.Scope | Exclude<R | R2, Scope.Scope>> =>
   Effect.suspend(() => supervise<E | E2, R | R2>(connect, undefined, options ?? {}))
-
-/**
- * A link as a layer, for services that are written against the `Reconnect` service. The layer is built at once, before
- * there is a connection. A handshake with errors of its own has them handled in `onConnect`, or is provided under a tag of
- * the application's, with `Layer.effect` and `make`.
- *
- * @category layers
- * @since 0.1.0
- */
-export const layer = <E extends StreamError = never, R = never>(
-  target: Target,
-  options?: Connection.ConnectionOptions & Options<E, R>
-): Layer.Layer<Reconnect<StreamError>, never, Network | Exclude<R, Scope.Scope>> =>
-  Layer.effect(Reconnect, make(target, options))
 
 const supervise = <E, R>(
   connect: Effect.Effect<Connection.Connection, LinkError<E>, R>,

@@ -9,6 +9,7 @@
 import { Effect, type PlatformError, type Scope } from "effect"
 import { type ChildProcess, ChildProcessSpawner } from "effect/process"
 import * as Connection from "./Connection.ts"
+import { checkOptions } from "./internal/connection.ts"
 import * as StreamReader from "./StreamReader.ts"
 
 /**
@@ -74,7 +75,7 @@ export const spawn = (
 > =>
   Effect.gen(function* () {
     // Before anything is started.
-    Connection.checkOptions(options)
+    checkOptions(options)
     const handle = yield* ChildProcessSpawner.ChildProcessSpawner.use((spawner) => spawner.spawn(command))
     const stderr = yield* StreamReader.fromStream(handle.stderr, options)
     const connection = yield* Connection.fromStreams(

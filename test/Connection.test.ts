@@ -3,8 +3,10 @@ import { assertInstanceOf, assertTrue, deepStrictEqual, strictEqual } from "@eff
 import { Cause, Context, DateTime, Duration, Effect, Exit, Fiber, Layer, pipe, Scope } from "effect"
 import {
   Connection,
+  type ConnectionPool,
   MemoryTransport,
   Network,
+  type Reconnect,
   type StreamError,
   type StreamReader,
   type StreamWriter
@@ -1149,6 +1151,8 @@ describe("toSocket", () => {
   )
 })
 
+class TestService extends Context.Service<TestService, number>()("test/TestService") {}
+
 describe("types", () => {
   it.effect("are what the contract says", () =>
     Effect.gen(function* () {
@@ -1183,6 +1187,17 @@ describe("types", () => {
           Connection.Connection,
           StreamError.ConnectionError | StreamError.TimeoutError,
           Network.Network
+        >
+      >()
+      const onConnect = () => Effect.as(Effect.andThen(Effect.scope, TestService), undefined)
+      expectTypeOf(Connection.layerReconnecting("a:1", { onConnect })).toEqualTypeOf<
+        Layer.Layer<Reconnect.Reconnect<StreamError.StreamError>, never, Network.Network | TestService>
+      >()
+      expectTypeOf(Connection.layerPool("a:1", { onConnect, min: 1 })).toEqualTypeOf<
+        Layer.Layer<
+          ConnectionPool.ConnectionPool<StreamError.StreamError>,
+          never,
+          Network.Network | TestService
         >
       >()
       const used = Connection.use("a:1", { limit: 1 }, () =>

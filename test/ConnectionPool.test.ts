@@ -1,7 +1,7 @@
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
 import { Duration, Effect, Exit, Fiber, Metric, Scope, Stream } from "effect"
-import { type Connection, ConnectionPool, type Network, Server } from "effect-wire"
+import { Connection, ConnectionPool, type Network, Server } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
@@ -121,7 +121,7 @@ describe("ConnectionPool", () => {
         assertTrue(ConnectionPool.isConnectionPool(pool))
         return yield* ask(pool, "hello")
       })
-      strictEqual(String(yield* Effect.provide(asking, ConnectionPool.layer(target))), 'some("hello")')
+      strictEqual(String(yield* Effect.provide(asking, Connection.layerPool(target))), 'some("hello")')
     }))
 
   test("wrong options are defects where they are given", () =>

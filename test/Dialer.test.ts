@@ -439,7 +439,7 @@ describe("the race", () => {
       })
       assert.strictEqual(
         failureOf(exit).message,
-        `connect to name.test:80: timed out after 1s; tried ${addressOf("6a")} (no answer), ${addressOf("4a")} (no answer)`
+        `connect to name.test:80: timed out after 1s; tried [${ipOf("6a")}]:80 (no answer), ${ipOf("4a")}:80 (no answer)`
       )
       assert.deepStrictEqual(log.slice(2).sort(), ["1000 4a given up", "1000 6a given up"])
       assert.deepStrictEqual(open, [])

@@ -1,7 +1,7 @@
 import { Duration, Effect, type Scope } from "effect"
 import { NetAddress } from "effect/net"
-import type { Connection } from "../Connection.ts"
 import type { TimeoutError } from "../StreamError.ts"
+import type { Connection } from "./connection.ts"
 import * as Limits from "./limits.ts"
 import { within } from "./within.ts"
 
