@@ -479,7 +479,9 @@ export const through: {
       const below = implementation(self)
       const { core, timeouts } = below
       // Nobody waits for the reads and writes of this layer itself: the limits are those of the layer above.
-      const transport = transportThrough(below.withTimeouts(unlimited), core.transport, transforms)
+      const { kind, localAddress, remoteAddress } = core.transport
+      const about = { kind, localAddress, remoteAddress, tls: core.tls }
+      const transport = transportThrough(below.withTimeouts(unlimited), about, transforms)
       return transport.pipe(
         Effect.flatMap((_) => fromTransport(_, { ...core.settings, ...timeouts })),
         Effect.map((connection) => {

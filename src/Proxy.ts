@@ -11,12 +11,13 @@ import { Base64 } from "effect/encoding"
 import { encode } from "./internal/bytes.ts"
 import * as HttpConnect from "./internal/httpConnect.ts"
 import * as Socks5 from "./internal/socks5.ts"
-import { formatTarget, parseTarget } from "./internal/target.ts"
+import { formatTarget, hostOf, parseTarget } from "./internal/target.ts"
 import { handshakeWith, tunnelTarget } from "./internal/tunnel.ts"
 import type { Target } from "./Network.ts"
 import { ConnectionError, InvalidAddress, type TimeoutError } from "./StreamError.ts"
 import type { StreamReader } from "./StreamReader.ts"
 import type { StreamWriter } from "./StreamWriter.ts"
+import * as Tls from "./Tls.ts"
 
 /**
  * Runtime type identifier of proxies.
@@ -49,6 +50,8 @@ export interface Proxy {
   readonly target: Target
   readonly credentials?:
     { readonly username: string; readonly password: Redacted.Redacted<string> } | undefined
+  /** How TLS is spoken with the proxy itself. Default: not at all. */
+  readonly tls?: true | Tls.ClientOptions | undefined
 }
 
 /**
@@ -62,14 +65,20 @@ export const isProxy = (u: unknown): u is Proxy => Predicate.hasProperty(u, Type
 const redacted = (password: Credentials["password"]): Redacted.Redacted<string> =>
   Redacted.isRedacted(password) ? password : Redacted.make(password)
 
-const make = (protocol: Proxy["protocol"], target: Target, credentials: Credentials | undefined): Proxy => ({
+const make = (
+  protocol: Proxy["protocol"],
+  target: Target,
+  credentials: Credentials | undefined,
+  tls?: Proxy["tls"]
+): Proxy => ({
   [TypeId]: TypeId,
   protocol,
   target,
   credentials: credentials && {
     username: credentials.username,
     password: redacted(credentials.password)
-  }
+  },
+  tls
 })
 
 /**
@@ -114,11 +123,25 @@ const socksCredentials = ({ credentials }: Proxy): Socks5.Credentials | undefine
   }
 
 /**
+ * Options of an HTTP proxy: credentials or none, and `tls` for one that is spoken to over TLS.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type HttpOptions = (Credentials | { readonly username?: undefined; readonly password?: undefined }) & {
+  /**
+   * Speak TLS with the proxy: with what the platform trusts, and the proxy's host as the name, or as the options say. The
+   * target, or the next proxy, is reached inside of it, over TLS of its own if that is wanted. Default: not.
+   */
+  readonly tls?: true | Tls.ClientOptions | undefined
+}
+
+/**
  * An HTTP proxy at `target` that opens tunnels with `CONNECT`. Credentials are sent with the request, as Basic
- * authorization (RFC 7617).
+ * authorization (RFC 7617): in the clear, unless the proxy is spoken to over TLS.
  *
  * A username with a colon throws a `RangeError`, as does a control character in either: Basic authorization has no way to
- * say it.
+ * say it. So do options of TLS that are out of range.
  *
  * **Example** (With a password)
  *
@@ -137,11 +160,21 @@ const socksCredentials = ({ credentials }: Proxy): Socks5.Credentials | undefine
  * @category constructors
  * @since 0.1.0
  */
-export const httpConnect = (target: Target, credentials?: Credentials): Proxy => {
-  const proxy = make("http", target, credentials)
+export const httpConnect = (target: Target, options?: HttpOptions): Proxy => {
+  const credentials = options?.username === undefined ? undefined : options
+  const proxy = make("http", target, credentials, options?.tls)
   basicAuthorization(proxy)
+  tlsHandshake(proxy)
   return proxy
 }
+
+/**
+ * The handshake with the proxy itself, if it is spoken to over TLS. Throws a `RangeError` for options out of range.
+ *
+ * @internal
+ */
+export const tlsHandshake = ({ target, tls }: Proxy): Tls.Handshake | undefined =>
+  tls === undefined ? undefined : Tls.clientHandshake(Tls.checkClient(tls), hostOf(target))
 
 const basicAuthorization = ({ credentials }: Proxy): string | undefined => {
   if (credentials === undefined) return undefined
@@ -155,12 +188,18 @@ const basicAuthorization = ({ credentials }: Proxy): string | undefined => {
   return `Basic ${Base64.encode(`${username}:${password}`)}`
 }
 
-const defaultPorts: Record<string, number | undefined> = { "socks5:": 1080, "socks5h:": 1080, "http:": 80 }
+const defaultPorts: Record<string, number | undefined> = {
+  "socks5:": 1080,
+  "socks5h:": 1080,
+  "http:": 80,
+  "https:": 443
+}
 
 /**
  * The proxy that a URL names, as in `ALL_PROXY` and other environment variables: `socks5://host:port`, `socks5h://…`
- * (the same: names are always the proxy's to resolve) and `http://…`, with `user:password@` in percent-encoding. Without a
- * port, 1080 for SOCKS and 80 for HTTP. Fails for any other URL, in words that do not repeat it.
+ * (the same: names are always the proxy's to resolve), `http://…` and `https://…` (TLS with the proxy), with
+ * `user:password@` in percent-encoding. Without a port, 1080 for SOCKS, 80 for HTTP and 443 for HTTPS. Fails for any other
+ * URL, in words that do not repeat it.
  *
  * **Example** (From a URL)
  *
@@ -183,7 +222,7 @@ export const fromUrl = (url: string | URL): Result.Result<Proxy, InvalidAddress>
   const { hash, hostname, pathname, port, protocol, search } = parsed
   const defaultPort = defaultPorts[protocol]
   if (defaultPort === undefined) {
-    return invalid(`a proxy's URL begins with socks5:, socks5h: or http:, not with ${protocol}`)
+    return invalid(`a proxy's URL begins with socks5:, socks5h:, http: or https:, not with ${protocol}`)
   }
   if (hostname === "") return invalid("a proxy's URL names no host")
   if (pathname.length > 1 || search !== "" || hash !== "") return invalid("a proxy's URL has no path")
@@ -196,8 +235,9 @@ export const fromUrl = (url: string | URL): Result.Result<Proxy, InvalidAddress>
       parsed.username === "" && parsed.password === ""
         ? undefined
         : { username: decodeURIComponent(parsed.username), password: decodeURIComponent(parsed.password) }
+    if (protocol.startsWith("socks5")) return Result.succeed(socks5(target, credentials))
     return Result.succeed(
-      protocol === "http:" ? httpConnect(target, credentials) : socks5(target, credentials)
+      httpConnect(target, { ...credentials, tls: protocol === "https:" ? true : undefined })
     )
   } catch (cause) {
     return invalid(
@@ -208,7 +248,7 @@ export const fromUrl = (url: string | URL): Result.Result<Proxy, InvalidAddress>
 
 /**
  * Has the proxy at the other end of a connection connect to `target`, which is whom the connection speaks to from then
- * on. `Connection.connect` with the option `proxy` does this, and the connecting before it.
+ * on. `Connection.connect` with the option `proxy` does this, and the connecting and the TLS with the proxy before it.
  *
  * Bytes of the target that come with the proxy's answer stay in the reader. When it fails or is interrupted, the connection
  * is of no use any more. Fails with `ConnectionError` (operation `connect`): the reason is `ProxyError`, or

@@ -700,20 +700,30 @@ describe("passwords", () => {
 describe("a proxy's URL", () => {
   it("says all of it", () => {
     const said = (url: string | URL) =>
-      Result.map(Proxy.fromUrl(url), ({ credentials, protocol, target }) => [
+      Result.map(Proxy.fromUrl(url), ({ credentials, protocol, target, tls }) => [
         protocol,
         target,
         credentials?.username,
-        credentials && Redacted.value(credentials.password)
+        credentials && Redacted.value(credentials.password),
+        tls
       ])
     for (const [url, ...expected] of [
-      ["socks5://127.0.0.1", "socks5", { host: "127.0.0.1", port: 1080 }, undefined, undefined],
-      ["socks5h://proxy.test:9050", "socks5", { host: "proxy.test", port: 9050 }, undefined, undefined],
-      ["http://[::1]:3128/", "http", { host: "::1", port: 3128 }, undefined, undefined],
-      ["http://proxy.test", "http", { host: "proxy.test", port: 80 }, undefined, undefined],
-      ["http://a%20b:c%3Ad@proxy.test:80", "http", { host: "proxy.test", port: 80 }, "a b", "c:d"],
-      ["socks5://u:@proxy.test", "socks5", { host: "proxy.test", port: 1080 }, "u", ""],
-      [new URL("socks5://u:p@proxy.test"), "socks5", { host: "proxy.test", port: 1080 }, "u", "p"]
+      ["socks5://127.0.0.1", "socks5", { host: "127.0.0.1", port: 1080 }, undefined, undefined, undefined],
+      [
+        "socks5h://proxy.test:9050",
+        "socks5",
+        { host: "proxy.test", port: 9050 },
+        undefined,
+        undefined,
+        undefined
+      ],
+      ["http://[::1]:3128/", "http", { host: "::1", port: 3128 }, undefined, undefined, undefined],
+      ["http://proxy.test", "http", { host: "proxy.test", port: 80 }, undefined, undefined, undefined],
+      ["http://a%20b:c%3Ad@proxy.test:80", "http", { host: "proxy.test", port: 80 }, "a b", "c:d", undefined],
+      ["socks5://u:@proxy.test", "socks5", { host: "proxy.test", port: 1080 }, "u", "", undefined],
+      [new URL("socks5://u:p@proxy.test"), "socks5", { host: "proxy.test", port: 1080 }, "u", "p", undefined],
+      ["https://proxy.test", "http", { host: "proxy.test", port: 443 }, undefined, undefined, true],
+      ["https://u:p@proxy.test:8443", "http", { host: "proxy.test", port: 8443 }, "u", "p", true]
     ] as const) {
       assert.deepStrictEqual(Result.getOrThrow(said(url)), expected)
     }
@@ -722,7 +732,7 @@ describe("a proxy's URL", () => {
   it("is not any URL, and is not repeated", () => {
     for (const [url, detail] of [
       [`not a url ${secret}`, "cannot be parsed"],
-      ["ftp://u:hunter2@proxy.test", "begins with socks5:, socks5h: or http:, not with ftp:"],
+      ["ftp://u:hunter2@proxy.test", "begins with socks5:, socks5h:, http: or https:, not with ftp:"],
       ["socks5://:hunter2@proxy.test", "username must have 1 to 255 bytes"],
       ["http://u:hunter2%@proxy.test", "not percent-encoded"],
       ["http://u:hunter2@proxy.test/path", "has no path"],

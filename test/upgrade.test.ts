@@ -1,6 +1,6 @@
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Effect, Fiber } from "effect"
+import { Deferred, Effect, Fiber } from "effect"
 import { Connection, type Tls } from "effect-wire"
 import { outcome, outcomeOf, start, turns } from "./support/effects.ts"
 import { makeFake } from "./support/FakeTransport.ts"
@@ -8,12 +8,15 @@ import { makeFake } from "./support/FakeTransport.ts"
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
 
 /** A connection that can be upgraded, while `meanwhile` happens on the transport below. */
-const upgradable = Effect.fnUntraced(function* (meanwhile: (below: ReturnType<typeof makeFake>) => void) {
+const upgradable = Effect.fnUntraced(function* (
+  meanwhile: (below: ReturnType<typeof makeFake>) => void,
+  handshake: Effect.Effect<void> = Effect.void
+) {
   const below = makeFake({ prompt: true })
   const above = makeFake({ prompt: true })
   const upgradeTls = () => {
     meanwhile(below)
-    return Effect.succeed(above)
+    return Effect.as(handshake, above)
   }
   const connection = yield* Connection.make(Object.assign(below, { upgradeTls }))
   yield* Effect.addFinalizer(() => Effect.sync(above.finish))
@@ -65,6 +68,25 @@ describe("plain bytes that come while the handshake begins", () => {
       yield* upgrade()
       above.receive("genuine\n")
       strictEqual(text(yield* reader.readLine), "genuine\n")
+      yield* connection.writer.write("x")
+      strictEqual(above.text(), "x")
+    })
+  )
+})
+
+describe("a second upgrade", () => {
+  it.effect("is refused, and leaves the connection and the first one as they were", () =>
+    Effect.gen(function* () {
+      const first = Deferred.makeUnsafe<void>()
+      const { above, connection, upgrade } = yield* upgradable(() => {}, Deferred.await(first))
+      const upgrading = yield* start(upgrade())
+      strictEqual(yield* outcomeOf(upgrade()), "Unsupported")
+      strictEqual(outcome(upgrading), "waiting")
+      yield* Deferred.succeed(first, undefined)
+      yield* Fiber.join(upgrading.fiber)
+      strictEqual(yield* outcomeOf(upgrade()), "Unsupported")
+      above.receive("genuine\n")
+      strictEqual(text(yield* connection.reader.readLine), "genuine\n")
       yield* connection.writer.write("x")
       strictEqual(above.text(), "x")
     })

@@ -13,7 +13,7 @@ import {
   type TimeoutError,
   Unsupported
 } from "../StreamError.ts"
-import type { Handshake } from "../Tls.ts"
+import type { Handshake, TlsInfo } from "../Tls.ts"
 import type { Handler, Transport } from "../Transport.ts"
 import { type Deadline, Deadlines, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { empty } from "./bytes.ts"
@@ -72,6 +72,8 @@ export class ConnectionCore implements Handler, Surroundings {
   private upgrade: "none" | "started" | "gone" | "over" = "none"
   // What had been received when the handshake began.
   private plainBytes = 0
+  // The last proxy's transport, over which the bytes of somebody else go.
+  private tunnel: Transport | undefined = undefined
 
   constructor(transport: Transport, settings: Settings, clock: Clock.Clock, context: Context.Context<never>) {
     this.transport = transport
@@ -108,6 +110,11 @@ export class ConnectionCore implements Handler, Surroundings {
   get address(): string | undefined {
     const { remoteAddress } = this
     return remoteAddress === undefined ? undefined : NetAddress.formatSocketAddress(remoteAddress)
+  }
+
+  /** Of TLS with whom the bytes are for, not with a proxy on the way. */
+  get tls(): TlsInfo | undefined {
+    return this.tunnel === this.transport ? undefined : this.transport.tls
   }
 
   get timed(): Deadlines {
@@ -188,20 +195,29 @@ export class ConnectionCore implements Handler, Surroundings {
     request: Handshake,
     leftover: "fail" | "discard" | "feed"
   ): Effect.Effect<void, ConnectionError | TimeoutError> {
-    const upgraded = Effect.flatMap(this.beginUpgrade(leftover), (received) =>
-      Effect.mapError(
+    let hasBegun = false
+    const upgraded = Effect.flatMap(this.beginUpgrade(leftover), (received) => {
+      hasBegun = true
+      return Effect.mapError(
         this.transport.upgradeTls?.(request, received) ?? Effect.fail(new Unsupported({})),
         (reason) => this.error("handshake", reason)
       )
-    )
+    })
     const timed = within(upgraded, "handshake", request.settings.handshakeTimeout, () => this.address)
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Effect.exit(restore(timed)), (exit) => {
         if (Exit.isSuccess(exit)) return this.upgraded(exit.value, leftover)
-        this.notUpgraded(exit.cause)
+        const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+        if (hasBegun || error?._tag !== "ConnectionError") this.notUpgraded(error)
         return Exit.asVoid(exit)
       })
     )
+  }
+
+  /** A proxy has connected to somebody else, with whom TLS can be made inside of TLS with the proxy. */
+  tunnelled(): void {
+    this.tunnel = this.transport
+    this.upgrade = "none"
   }
 
   // Everything written has to be sent first. Gives what was received and belongs to the handshake.
@@ -224,7 +240,7 @@ export class ConnectionCore implements Handler, Surroundings {
   private obstacle(leftover: "fail" | "discard" | "feed"): ConnectionErrorReason | undefined {
     const { transport } = this
     if (this.state !== "open") return new ConnectionClosed({})
-    if (this.upgrade !== "none" || transport.kind === "tls") {
+    if (this.upgrade !== "none" || (transport.kind === "tls" && this.tunnel === undefined)) {
       return new Unsupported({ detail: "the connection is upgraded to TLS already" })
     }
     if (transport.upgradeTls === undefined) {
@@ -247,7 +263,7 @@ export class ConnectionCore implements Handler, Surroundings {
     this.input.detach()
     if (bytes > 0 && leftover !== "discard" && this.state === "open") {
       const error = this.error("handshake", new PlaintextBuffered({ bytes }))
-      this.notUpgraded(Cause.fail(error))
+      this.notUpgraded(error)
       transport.abort()
       return Exit.fail(error)
     }
@@ -261,10 +277,8 @@ export class ConnectionCore implements Handler, Surroundings {
     return Exit.void
   }
 
-  private notUpgraded(cause: Cause.Cause<ConnectionError | TimeoutError>): void {
-    const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  private notUpgraded(error: ConnectionError | TimeoutError | undefined): void {
     const isGone = this.upgrade === "gone"
-    if (this.upgrade === "none" && error?._tag === "ConnectionError") return
     this.upgrade = "over"
     if (error !== undefined && this.state === "open") {
       this.output.fail(() => error)

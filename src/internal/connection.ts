@@ -46,6 +46,7 @@ export interface ConnectionInfo {
   readonly localAddress: NetAddress.SocketAddress | undefined
   readonly remoteAddress: NetAddress.SocketAddress | undefined
   readonly transport: Kind
+  /** The facts of TLS with whom the connection speaks to, not of TLS with a proxy on the way. */
   readonly tls?: Tls.TlsInfo | undefined
   /** Whom the connection speaks to through proxies, as `connect` was given it. `remoteAddress` is the first proxy's. */
   readonly target?: string | undefined
@@ -223,12 +224,12 @@ class ConnectionImpl implements Connection {
   }
 
   get info(): ConnectionInfo {
-    const { localAddress, openedAt, proxyProtocol, remoteAddress, target, transport } = this.core
+    const { localAddress, openedAt, proxyProtocol, remoteAddress, target, tls, transport } = this.core
     return {
       localAddress,
       remoteAddress,
       transport: transport.kind,
-      tls: transport.tls,
+      tls,
       target,
       proxyProtocol,
       openedAt: DateTime.makeUnsafe(openedAt)
@@ -321,7 +322,7 @@ export const fromTransport = (
 export interface ConnectionOptions extends Options, ConnectOptions {
   /**
    * The proxy to go through, or several: the first is connected to, and each is asked for the next one, the last for the
-   * target. `connectTimeout` covers all of it, and `happyEyeballs` and `localAddress` apply to the first. Default none.
+   * target. `connectTimeout` covers all of it, TLS with the proxies included, and `happyEyeballs` and `localAddress` apply to the first. Default none.
    */
   readonly proxy?: Proxy.Proxy | ReadonlyArray<Proxy.Proxy> | undefined
   /**
@@ -406,6 +407,7 @@ const connectWith = (
 ): Effect.Effect<ConnectionImpl, ConnectionError | TimeoutError, Network | Scope.Scope> => {
   const duration = Limits.connectTimeout(options?.connectTimeout)
   const address = formatTarget(target)
+  const handshakes = proxies.map(Proxy.tlsHandshake)
   const [first, ...hops] = Arr.append(
     proxies.map((proxy) => proxy.target),
     target
@@ -415,11 +417,16 @@ const connectWith = (
     const direct = { ...options, connectTimeout: Duration.infinity }
     const connection = yield* connectTo(first, direct, settings)
     const handshaking = connection.withTimeouts(unlimited)
-    for (const [proxy, hop] of Arr.zip(proxies, hops)) yield* Proxy.tunnel(handshaking, proxy, hop)
-    if (proxies.length > 0) connection.core.target = address
-    connection.core.connectedTo = target
+    const { core } = connection
+    for (const [[proxy, hop], handshake] of Arr.zip(Arr.zip(proxies, hops), handshakes)) {
+      if (handshake !== undefined) yield* core.upgradeTls(handshake, "feed")
+      yield* Proxy.tunnel(handshaking, proxy, hop)
+      core.tunnelled()
+    }
+    if (proxies.length > 0) core.target = address
+    core.connectedTo = target
     if (header !== undefined) {
-      const { localAddress, remoteAddress } = connection.core
+      const { localAddress, remoteAddress } = core
       const own = proxies.length === 0
       yield* handshaking.writer.write(
         own ? header(localAddress, remoteAddress) : header(undefined, undefined)

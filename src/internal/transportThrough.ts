@@ -21,7 +21,12 @@ export interface Transforms<out E = unknown, out R = never, out E2 = unknown, ou
 /** A transport over a connection, which it ends, with something done to the bytes on their way. */
 export const transportThrough = <E, R, E2, R2>(
   { abort, close, closed, reader, writer }: Link,
-  { kind, localAddress, remoteAddress, tls }: Transport,
+  {
+    kind,
+    localAddress,
+    remoteAddress,
+    tls
+  }: Pick<Transport, "kind" | "localAddress" | "remoteAddress" | "tls">,
   transforms: Transforms<E, R, E2, R2>
 ): Effect.Effect<Transport, never, R | R2 | Scope.Scope> => {
   const { received, sent } = transforms

@@ -1,11 +1,12 @@
 import { assert, it } from "@effect/vitest"
 import { Effect, Schedule, type Scope, Stream } from "effect"
 import { NetAddress } from "effect/net"
-import { Connection, type Network, Proxy, Server } from "effect-wire"
+import { Connection, type Network, Proxy, Server, type Tls } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
 import { randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { Authority, type Issued } from "../support/certificates.ts"
 import { describeWith, spawnPeer, tempFolder } from "../support/programs.ts"
 import { rawServer } from "../support/sockets.ts"
 
@@ -15,15 +16,19 @@ const live = (title: string, effect: Effect.Effect<unknown, unknown, Network.Net
 /** A port that nobody listens on. */
 const freePort = Effect.map(Effect.scoped(rawServer()), ({ port }) => port)
 
-const echo = Effect.map(
-  Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
-    listen: { host: "127.0.0.1" }
-  }),
-  ({ addresses }) => {
-    const [address] = addresses
-    return NetAddress.isInetAddress(address) ? address.port : assert.fail("not an internet address")
-  }
-)
+const echoWith = (tls: Tls.ServerOptions | undefined) =>
+  Effect.map(
+    Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
+      listen: { host: "127.0.0.1" },
+      tls
+    }),
+    ({ addresses }) => {
+      const [address] = addresses
+      return NetAddress.isInetAddress(address) ? address.port : assert.fail("not an internet address")
+    }
+  )
+
+const echo = echoWith(undefined)
 
 /** Some programs do not say when they are ready. */
 const ready = (port: number) =>
@@ -35,9 +40,10 @@ const ready = (port: number) =>
 /** Has a megabyte echoed through proxies. */
 const echoes = Effect.fnUntraced(function* (
   target: Network.Target,
-  proxy: Proxy.Proxy | ReadonlyArray<Proxy.Proxy>
+  proxy: Proxy.Proxy | ReadonlyArray<Proxy.Proxy>,
+  options?: Connection.ConnectionOptions
 ) {
-  const { reader, writer } = yield* Connection.connect(target, { proxy })
+  const { reader, writer } = yield* Connection.connect(target, { proxy, ...options })
   const sent = randomBytes(1024 * 1024)
   const [received] = yield* Effect.all([reader.readExactly(sent.length), writer.write(sent)], {
     concurrency: "unbounded"
@@ -70,6 +76,112 @@ const tinyproxy = Effect.fnUntraced(function* (...lines: ReadonlyArray<string>) 
     // The lines before that one tell of its start.
   }
   return `127.0.0.1:${port}`
+})
+
+/** Speaks TLS for a proxy that does not. */
+const haproxy = Effect.fnUntraced(function* (backend: string, { certificate, key }: Issued) {
+  const folder = yield* tempFolder
+  const port = yield* freePort
+  const pem = path.join(folder, "both.pem")
+  fs.writeFileSync(pem, certificate + key)
+  const file = path.join(folder, "haproxy.cfg")
+  fs.writeFileSync(
+    file,
+    [
+      "defaults",
+      "  mode tcp",
+      "  timeout connect 5s",
+      "  timeout client 30s",
+      "  timeout server 30s",
+      "listen proxy",
+      `  bind 127.0.0.1:${port} ssl crt ${pem}`,
+      `  server plain ${backend}`,
+      ""
+    ].join("\n")
+  )
+  yield* spawnPeer("haproxy", ["-db", "-f", file])
+  yield* ready(port)
+  return { host: "localhost", port }
+})
+
+const authority = new Authority()
+const identity = authority.issue()
+const ca = authority.certificate
+
+const overTls = (): void => {
+  live(
+    "and plainly with the target",
+    Effect.gen(function* () {
+      const target = `localhost:${yield* echo}`
+      const proxy = Proxy.httpConnect(yield* haproxy(yield* tinyproxy("BasicAuth ali sesame"), identity), {
+        username: "ali",
+        password: "sesame",
+        tls: { ca }
+      })
+      yield* echoes(target, proxy)
+      const connection = yield* Connection.connect(target, { proxy })
+      assert.isUndefined(connection.info.tls)
+      assert.strictEqual(connection.info.target, target)
+    })
+  )
+
+  live(
+    "and TLS inside of that with the target, from the beginning and later",
+    Effect.gen(function* () {
+      const port = yield* echoWith({ identity: authority.issue({ name: "target" }), alpn: ["echo"] })
+      const target = `localhost:${port}`
+      const proxy = Proxy.httpConnect(yield* haproxy(yield* tinyproxy(), identity), { tls: { ca } })
+      const tls = { ca, alpn: ["echo"] }
+      yield* echoes(target, proxy, { tls })
+      for (const later of [false, true]) {
+        const connection = yield* Connection.connect(target, { proxy, ...(!later && { tls }) })
+        if (later) yield* connection.upgradeTls({ role: "client", ...tls })
+        assert.strictEqual(connection.info.tls?.alpn, "echo")
+        assert.strictEqual(connection.info.tls?.peerCertificate?.subject["CN"], "target")
+        const again = yield* Effect.flip(connection.upgradeTls({ role: "client", ...tls }))
+        assert(again._tag === "ConnectionError" && again.reason._tag === "Unsupported", again.message)
+        yield* connection.writer.write("and back")
+        assert.strictEqual(new TextDecoder().decode(yield* connection.reader.readExactly(8)), "and back")
+      }
+    })
+  )
+
+  live(
+    "twice, and TLS with the target inside of both",
+    Effect.gen(function* () {
+      const target = `localhost:${yield* echoWith({ identity })}`
+      const first = Proxy.httpConnect(yield* haproxy(yield* tinyproxy(), identity), { tls: { ca } })
+      const second = Proxy.httpConnect(yield* haproxy(yield* tinyproxy(), identity), { tls: { ca } })
+      yield* echoes(target, [first, second], { tls: { ca } })
+    })
+  )
+
+  live(
+    "which is not trusted, or is for another name, or speaks no TLS",
+    Effect.gen(function* () {
+      const secured = yield* haproxy(yield* tinyproxy(), identity)
+      const { addresses } = yield* Server.serve(
+        ({ writer }) => writer.write("HTTP/1.1 400 Bad Request\r\n\r\n"),
+        { listen: { host: "127.0.0.1" } }
+      )
+      for (const [where, tls, kind] of [
+        [secured, true, "UnknownCa"],
+        [secured, { ca, servername: "other.test" }, "WrongHost"],
+        [addresses[0], { ca }, "NotTls"]
+      ] as const) {
+        const proxy = Proxy.httpConnect(where, { tls })
+        const error = yield* Effect.flip(
+          Effect.scoped(Connection.connect(`localhost:${yield* echo}`, { proxy }))
+        )
+        assert(error._tag === "ConnectionError" && error.reason._tag === "TlsError", error.message)
+        assert.deepStrictEqual([error.operation, error.reason.kind], ["handshake", kind])
+      }
+    })
+  )
+}
+
+describeWith("tinyproxy", "through tinyproxy behind haproxy", () => {
+  describeWith("haproxy", "over TLS with the proxy", overTls)
 })
 
 describeWith("microsocks", "through microsocks", () => {
