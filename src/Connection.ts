@@ -462,10 +462,10 @@ export type { Transforms }
  * @since 0.1.0
  */
 export const through: {
-  <E, R, E2, R2>(
+  <E = never, R = never, E2 = never, R2 = never>(
     transforms: Transforms<E, R, E2, R2>
   ): (self: Connection) => Effect.Effect<Connection, never, R | R2 | Scope.Scope>
-  <E, R, E2, R2>(
+  <E = never, R = never, E2 = never, R2 = never>(
     self: Connection,
     transforms: Transforms<E, R, E2, R2>
   ): Effect.Effect<Connection, never, R | R2 | Scope.Scope>
@@ -586,8 +586,9 @@ export const throttle: {
 
 /**
  * The same connection with its session written down: a line for each thing that happens, in the format of `Recording`,
- * into a sink such as `Recording.toFile(path)`. A recorder that is slow slows the connection down; one that
- * fails, or is done early, fails it, so no recording is incomplete without notice.
+ * into a sink such as `Recording.toFile(path)`. A recorder that is slow slows the connection down. One that fails, or is
+ * done early, fails the connection with the next byte, and is logged when the scope ends: no recording is incomplete without
+ * notice.
  *
  * Use the connection that it gives in place of the first one. It belongs to the scope, whose end waits until everything is
  * written down.

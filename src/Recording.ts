@@ -25,6 +25,7 @@ import {
   Clock,
   DateTime,
   Effect,
+  Exit,
   Fiber,
   FileSystem,
   type PlatformError,
@@ -269,7 +270,10 @@ export const recorder = Effect.fnUntraced(function* <E, R>(
       Effect.ensuring(Queue.shutdown(queue)),
       Effect.forkDetach({ startImmediately: true })
     ),
-    (fiber) => Effect.andThen(Queue.end(queue), Fiber.await(fiber))
+    (fiber) =>
+      Effect.flatMap(Effect.andThen(Queue.end(queue), Fiber.await(fiber)), (exit) =>
+        Exit.isFailure(exit) ? Effect.logError("a recording is incomplete", exit.cause) : Effect.void
+      )
   )
   const stopped = Effect.andThen(Fiber.join(writing), Effect.fail(new Error("the recorder was done early")))
   const note = (line: string): Effect.Effect<void, E | Error> =>

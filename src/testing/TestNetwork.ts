@@ -141,6 +141,8 @@ export const layer: Layer.Layer<Network> = Layer.effect(Network, make())
  */
 export const layerWith = (options: Options): Layer.Layer<Network> => Layer.effect(Network, make(options))
 
+export { replay, ReplayError, type ReplayOptions } from "./internal/replay.ts"
+
 const firstEphemeralPort = 49_152
 const lastPort = 65_535
 

@@ -1,4 +1,4 @@
-import { Cause, Clock, Effect, Exit, Fiber, Option, Predicate } from "effect"
+import { Cause, Clock, Effect, Exit, Fiber, Option, Predicate, type Scope } from "effect"
 import { Connection } from "effect-wire"
 import { type FakeOptions, makeFake } from "./FakeTransport.ts"
 
@@ -64,6 +64,12 @@ export const pair = Effect.fnUntraced(function* (options?: Parameters<typeof Con
   )
   return [left, right] as const
 })
+
+/** A connection that is aborted before its scope ends, which would wait for the peer, and for the time. */
+export const aborting = <E, R>(
+  self: Effect.Effect<Connection.Connection, E, R>
+): Effect.Effect<Connection.Connection, E, R | Scope.Scope> =>
+  Effect.tap(self, (connection) => Effect.addFinalizer(() => connection.abort))
 
 /** Runs an effect with a clock that counts who sleeps. */
 export const withSleepers = <A, E, R>(
