@@ -159,9 +159,8 @@ describe("Connection.channel", () => {
     Effect.gen(function* () {
       const [near, far] = yield* pair()
       const released = yield* Ref.make(false)
-      const endless = Stream.concat(Stream.make("question"), Stream.never).pipe(
-        Stream.ensuring(Ref.set(released, true))
-      )
+      const waiting = Effect.onInterrupt(Effect.never, () => Ref.set(released, true))
+      const endless = Stream.concat(Stream.make("question"), Stream.fromEffect(waiting))
       const asking = yield* start(textOf(through(endless, near)))
       strictEqual(text(yield* far.reader.readExactly(8)), "question")
       yield* far.writer.write("answer")
@@ -262,7 +261,9 @@ describe("Connection.throttle", () => {
     Effect.gen(function* () {
       const [near, far] = yield* pair()
       const { writer } = yield* aborting(Connection.throttle(near, { write: 1000 }))
+      yield* writer.write(new Uint8Array(10))
       yield* TestClock.adjust("1 hour")
+      yield* far.reader.skip(10)
       yield* writer.write(new Uint8Array(500))
       yield* turns
       strictEqual(yield* far.reader.bufferedBytes, 100)
@@ -397,6 +398,21 @@ describe("Connection.through", () => {
       const error = yield* Effect.flip(failing.reader.read())
       assertTrue(error.message.includes("it is not English"), error.message)
       strictEqual(yield* outcomeOf(peer.closed), "ConnectionReset")
+    })
+  )
+
+  it.effect("a flush waits until the connection below has sent everything", () =>
+    Effect.gen(function* () {
+      const { connection, transport } = yield* connect()
+      const { writer } = yield* aborting(Connection.through(connection, {}))
+      yield* writer.write("hello")
+      const flushing = yield* start(writer.flush)
+      yield* turns
+      deepStrictEqual([outcome(flushing), yield* writer.bufferedBytes], ["waiting", 5])
+      transport.accept()
+      yield* turns
+      deepStrictEqual([outcome(flushing), yield* writer.bufferedBytes], ["success", 0])
+      transport.finish()
     })
   )
 

@@ -1,7 +1,7 @@
 import { NodeServices } from "@effect/platform-node"
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { DateTime, Effect, FileSystem, Latch, Sink, Stream } from "effect"
+import { DateTime, Effect, FileSystem, Latch, Logger, Sink, Stream } from "effect"
 import { Connection, Recording, type Tap } from "effect-wire"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
@@ -232,6 +232,6 @@ describe("Connection.record", () => {
       // The file is opened meanwhile.
       const exchange = Effect.andThen(far.writer.write("x"), connection.reader.read())
       strictEqual(yield* outcomeOf(Effect.forever(exchange)), "NotFound")
-    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer))
+    }).pipe(Effect.scoped, Effect.provide([NodeServices.layer, Logger.layer([])]))
   )
 })

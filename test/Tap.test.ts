@@ -26,6 +26,8 @@ describe("Tap.hexDump", () => {
       yield* connection.writer.end
       yield* far.reader.readAll()
       yield* far.writer.write(new Uint8Array([0x7f, 0xff]))
+      yield* connection.reader.readExactly(2)
+      yield* far.writer.write("!")
       yield* far.writer.end
       yield* connection.reader.readAll()
       deepStrictEqual(lines, [
@@ -34,6 +36,7 @@ describe("Tap.hexDump", () => {
         "> 00000012  50 49 4e 47 0d 0a                                 |PING..|",
         "> end",
         "< 00000000  7f ff                                             |..|",
+        "< 00000002  21                                                |!|",
         "< end"
       ])
     })

@@ -50,9 +50,10 @@ describe("TestNetwork.replay", () => {
         recordingOf(
           received("hello\n"),
           sent("PING\r\n"),
-          received("+PONG\r\n"),
-          end("sent"),
-          end("received")
+          // How long it took is nobody's concern.
+          [1000, received("+PONG\r\n")],
+          [1000, end("sent")],
+          [2000, end("received")]
         )
       )
       deepStrictEqual(yield* client.reader.readLineString, Option.some("hello"))
