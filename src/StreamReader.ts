@@ -45,7 +45,7 @@ import * as Separators from "./internal/Separator.ts"
 import {
   ConnectionClosed,
   ConnectionError,
-  type IncompleteReadError,
+  IncompleteReadError,
   isStreamError,
   type LimitOverrunError,
   type ReadError,
@@ -346,6 +346,61 @@ export const fromStream = <E, R>(
     )
     return fromInput(input, Limits.noTimeouts)
   })
+
+/**
+ * The next `n` bytes as they come: the body whose header has said how long it is, too long to be kept in memory. What follows
+ * stays in the reader.
+ *
+ * - On success: consumes `n` bytes.
+ * - On timeout: what was handed out is consumed.
+ * - On interruption, and when the stream is left before its end: what was handed out is consumed.
+ * - At the end of input: fails with `IncompleteReadError`; `partial` is empty, and `expected` is how many bytes were missing.
+ *
+ * A negative or fractional `n` is a `RangeError` defect.
+ *
+ * **Example** (A body that nobody has to hold)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { StreamReader } from "effect-wire"
+ *
+ * const { feed, reader } = StreamReader.feedable()
+ * feed(new TextEncoder().encode("5\nhellothe rest"))
+ *
+ * const program = Effect.gen(function* () {
+ *   const header = yield* reader.readLine
+ *   const body = StreamReader.streamExactly(reader, Number(new TextDecoder().decode(header)))
+ *   return yield* Stream.mkString(Stream.decodeText(body))
+ * })
+ *
+ * console.log(await Effect.runPromise(program)) // hello
+ * ```
+ *
+ * @category destructors
+ * @since 0.1.0
+ */
+export const streamExactly = (
+  reader: StreamReader,
+  n: number
+): Stream.Stream<Uint8Array, IncompleteReadError | ReadError> =>
+  Limits.isCount(n)
+    ? Stream.unfold(n, (missing) =>
+        missing === 0
+          ? Effect.undefined
+          : Effect.flatMap(reader.read(missing), (chunk) =>
+              chunk.length === 0
+                ? Effect.fail(
+                    new IncompleteReadError({
+                      operation: "streamExactly",
+                      partial: chunk,
+                      expected: missing,
+                      address: reader instanceof Reader ? reader.input.address : undefined
+                    })
+                  )
+                : Effect.succeed([chunk, missing - chunk.length] as const)
+            )
+      )
+    : Stream.fromEffect(notACount("streamExactly: n", n))
 
 const toReadError = (cause: Cause.Cause<unknown>): ReadError => {
   // The scope was closed: an end on this side.
