@@ -83,6 +83,11 @@ const examples: Record<string, ReadonlyArray<RegExp>> = {
     /^the server says: 3 …\nthe server says: 2 …\nthe server says: 1 …$/m,
     /^refused: too far to count$/m
   ],
+  "redis-server": [
+    /^listening on 127\.0\.0\.1:\d+$/m,
+    /^SET colour deep blue -> OK\nGET colour -> deep blue\nINCR visits -> 1\nINCR visits -> 2$/m,
+    /^INCR colour -> ERR value is not an integer or out of range$/m
+  ],
   layers: [/^--- over TCP\n1 \+ 2 = 3\n20 \+ 22 = 42$/m, /^--- in memory.*\n1 \+ 2 = 3\n20 \+ 22 = 42$/m]
 }
 
@@ -100,6 +105,15 @@ describe("examples", { timeout: 60_000 }, () => {
         /^link: subscribed$[\s\S]*^heard: one\nheard: two$[\s\S]*^redis: killed$/m,
         /^link: link on .*closed; next attempt in 100ms$[\s\S]*^link: subscribed$[\s\S]*^heard: three$/m,
         /^link: closed$/m
+      ])
+    })
+
+    it("redis-client", async () => {
+      assertLines(await run(["examples/run.ts", "redis-client"]), [
+        /^1000 commands at once, the last reply: 1000$/m,
+        /^refused: ERR wrong number of arguments for 'incr' command$/m,
+        /^on news: one\non news: two$/m,
+        /^streamed 64 MiB$/m
       ])
     })
   })

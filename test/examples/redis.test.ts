@@ -1,0 +1,456 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, type Scope, Stream } from "effect"
+import { NetAddress } from "effect/net"
+import * as fc from "fast-check"
+import {
+  Connection,
+  ConnectionPool,
+  FrameError,
+  Framed,
+  type Network,
+  StreamError,
+  StreamReader
+} from "effect-wire"
+import { NodeNetwork } from "effect-wire/node"
+import { TestNetwork } from "effect-wire/testing"
+import { randomBytes } from "node:crypto"
+import * as path from "node:path"
+import * as RedisClient from "../../examples/protocols/redisClient.ts"
+import * as RedisServer from "../../examples/protocols/redisServer.ts"
+import * as Resp from "../../examples/protocols/resp.ts"
+import { describeWith, spawnPeer, tempFolder } from "../support/programs.ts"
+
+const bulk = (word: string): Uint8Array => new Uint8Array(Resp.bulk(word))
+
+/** What the specification shows for each type. */
+const known: ReadonlyArray<readonly [wire: string, value: Resp.Value]> = [
+  ["+OK\r\n", "OK"],
+  ["-Error message\r\n", new Resp.Failure("Error message")],
+  [":0\r\n", 0],
+  [":-1000\r\n", -1000],
+  [":+1000\r\n", 1000],
+  [":9223372036854775807\r\n", 9223372036854775807n],
+  ["$5\r\nhello\r\n", bulk("hello")],
+  ["$0\r\n\r\n", bulk("")],
+  ["$4\r\na\r\nb\r\n", bulk("a\r\nb")],
+  ["$-1\r\n", null],
+  ["*0\r\n", []],
+  ["*2\r\n$5\r\nhello\r\n$5\r\nworld\r\n", [bulk("hello"), bulk("world")]],
+  ["*5\r\n:1\r\n:2\r\n:3\r\n:4\r\n$5\r\nhello\r\n", [1, 2, 3, 4, bulk("hello")]],
+  ["*-1\r\n", null],
+  [
+    "*2\r\n*3\r\n:1\r\n:2\r\n:3\r\n*2\r\n+Hello\r\n-World\r\n",
+    [
+      [1, 2, 3],
+      ["Hello", new Resp.Failure("World")]
+    ]
+  ],
+  ["*3\r\n$5\r\nhello\r\n$-1\r\n$5\r\nworld\r\n", [bulk("hello"), null, bulk("world")]],
+  ["_\r\n", null],
+  ["#t\r\n", true],
+  ["#f\r\n", false],
+  [",1.23\r\n", 1.23],
+  [",10\r\n", 10],
+  [",1.5E-3\r\n", 0.0015],
+  [",inf\r\n", Infinity],
+  [",-inf\r\n", -Infinity],
+  [",nan\r\n", NaN],
+  ["(3492890328409238509324850943850943825024385\r\n", 3492890328409238509324850943850943825024385n],
+  ["!21\r\nSYNTAX invalid syntax\r\n", new Resp.Failure("SYNTAX invalid syntax")],
+  ["=15\r\ntxt:Some string\r\n", "Some string"],
+  [
+    "%2\r\n+first\r\n:1\r\n+second\r\n:2\r\n",
+    new Map([
+      ["first", 1],
+      ["second", 2]
+    ])
+  ],
+  ["~2\r\n+one\r\n#t\r\n", new Set(["one", true])],
+  [">2\r\n+message\r\n:1\r\n", new Resp.Push(["message", 1])],
+  ["|1\r\n+ttl\r\n:3600\r\n*1\r\n:2\r\n", [2]]
+]
+
+const receiverOf = (framing: typeof Resp.values, ...chunks: ReadonlyArray<Uint8Array>) => {
+  const { feed, feedEof, reader } = StreamReader.feedable()
+  chunks.forEach(feed)
+  feedEof()
+  return Framed.receiver(reader, framing)
+}
+
+describe("RESP", () => {
+  for (const [wire, value] of known) {
+    it.effect(`${JSON.stringify(wire)}, whole and byte by byte`, () =>
+      Effect.gen(function* () {
+        const bytes = Resp.bulk(wire)
+        const cut = Array.from(bytes, (byte) => Uint8Array.of(byte))
+        for (const chunks of [[bytes], cut]) {
+          const { messages } = receiverOf(Resp.values, ...chunks)
+          const [received, ...others] = yield* Stream.runCollect(messages)
+          assert.deepStrictEqual(others, [])
+          assert.deepStrictEqual(received instanceof Uint8Array ? new Uint8Array(received) : received, value)
+        }
+      })
+    )
+  }
+
+  it.effect("what RESP2 has is sent as the specification shows it", () =>
+    Effect.gen(function* () {
+      const [left, right] = yield* Connection.pair()
+      const { sendAll } = Framed.make(left, Resp.values)
+      const wires = known.slice(0, 16).map(([wire]) => wire)
+      // These have two forms, of which the other one is sent.
+      const sent = wires.filter((wire) => !wire.startsWith(":+") && wire !== "*-1\r\n")
+      yield* sendAll(known.flatMap(([wire, value]) => (sent.includes(wire) ? [value] : [])))
+      yield* left.writer.end
+      assert.strictEqual(Resp.text(yield* right.reader.readAll()), sent.join(""))
+    })
+  )
+
+  const damaged: Record<string, RegExp> = {
+    "?\r\n": /"\?" begins no value/,
+    "\r\n": /"" begins no value/,
+    ":1.5\r\n": /"1.5" is no integer/,
+    ":\r\n": /"" is no integer/,
+    "$-2\r\n": /"-2" is no length/,
+    "$+1\r\n": /"\+1" is no length/,
+    "$3\r\nhello\r\n": /longer than it says/,
+    "#y\r\n": /no boolean/,
+    ",\r\n": /no double/,
+    "$16777217\r\n": /16777228 bytes or more, the limit is 16777216 bytes/,
+    [`${"*1\r\n".repeat(33)}:1\r\n`]: /deeper than 32/,
+    [`${"|0\r\n".repeat(33)}:1\r\n`]: /deeper than 32/
+  }
+  for (const [wire, message] of Object.entries(damaged)) {
+    it.effect(`${JSON.stringify(wire.slice(0, 20))} is a FrameError`, () =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(receiverOf(Resp.values, Resp.bulk(wire)).receive)
+        assert.instanceOf(error, FrameError.FrameError)
+        assert.match(error.message, message)
+      })
+    )
+  }
+
+  it("damaged bytes are values, a FrameError or an IncompleteReadError", async () => {
+    const alphabet = ["\r\n", "+", "-", ":", "$", "*", "_", "#", "%", "~", ">", "|", "0", "1", "2", "t", "x"]
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.constantFrom(...alphabet), { maxLength: 40 }), async (parts) => {
+        const { messages } = receiverOf(Resp.commands, Resp.bulk(parts.join("")))
+        const error = await Effect.runPromise(
+          Effect.match(Stream.runDrain(messages), { onFailure: (_) => _, onSuccess: () => undefined })
+        )
+        assert.isTrue(
+          error === undefined ||
+            error instanceof FrameError.FrameError ||
+            error instanceof StreamError.IncompleteReadError
+        )
+      }),
+      { numRuns: 500 }
+    )
+  })
+})
+
+const live = (title: string, body: Effect.Effect<unknown, unknown, Network.Network | Scope.Scope>): void =>
+  it.live(title, () => body.pipe(Effect.scoped, Effect.provide(NodeNetwork.layer)))
+
+const startRedis = Effect.gen(function* () {
+  const socket = path.join(yield* tempFolder, "redis.sock")
+  const options = ["--port", "0", "--unixsocket", socket, "--save", "", "--enable-debug-command", "yes"]
+  const server = yield* spawnPeer("redis-server", options)
+  while (!(yield* server.line).includes("ready to accept connections")) {
+    // The lines before that one tell of its start.
+  }
+  return { path: socket }
+})
+
+const connect = (target: Network.Target, options?: { readonly protocol?: 2 | 3 }) =>
+  Effect.flatMap(Connection.connect(target), (connection) => RedisClient.make(connection, options))
+
+const numbers = Array.from({ length: 1000 }, (_, i) => i)
+
+describeWith("redis-server", "the Redis client, against redis-server", () => {
+  // Redis has a command that answers with a value of each type.
+  const types: Record<string, readonly [resp3: Resp.Value, resp2: Resp.Value]> = {
+    string: [bulk("Hello World"), bulk("Hello World")],
+    integer: [12345, 12345],
+    double: [3.141, bulk("3.141")],
+    null: [null, null],
+    array: [
+      [0, 1, 2],
+      [0, 1, 2]
+    ],
+    set: [new Set([0, 1, 2]), [0, 1, 2]],
+    map: [
+      new Map([
+        [0, false],
+        [1, true],
+        [2, false]
+      ]),
+      [0, 0, 1, 1, 2, 0]
+    ],
+    bignum: [1234567999999999999999999999999999999n, bulk("1234567999999999999999999999999999999")],
+    true: [true, 1],
+    false: [false, 0],
+    verbatim: ["This is a verbatim\nstring", bulk("This is a verbatim\nstring")],
+    attrib: [bulk("Some real reply following the attribute"), bulk("Some real reply following the attribute")]
+  }
+  for (const protocol of [2, 3] as const) {
+    live(
+      `RESP${protocol}: every type`,
+      Effect.gen(function* () {
+        const { command } = yield* connect(yield* startRedis, { protocol })
+        for (const [type, [resp3, resp2]] of Object.entries(types)) {
+          const reply = yield* command("DEBUG", "PROTOCOL", type)
+          const expected = protocol === 3 ? resp3 : resp2
+          assert.deepStrictEqual(reply instanceof Uint8Array ? new Uint8Array(reply) : reply, expected, type)
+        }
+      })
+    )
+
+    live(
+      `RESP${protocol}: 1,000 commands of 1,000 fibers are a pipeline, and each gets its reply`,
+      Effect.gen(function* () {
+        const { command } = yield* connect(yield* startRedis, { protocol })
+        const ask = (n: number) =>
+          (n % 10 === 0 ? command("INCR") : command("ECHO", n)).pipe(
+            Effect.map(Resp.readable),
+            Effect.catchTag("RedisError", ({ message }) => Effect.succeed(message))
+          )
+        const replies = yield* Effect.forEach(numbers, ask, { concurrency: "unbounded" })
+        const refusal = "ERR wrong number of arguments for 'incr' command"
+        assert.deepStrictEqual(
+          replies,
+          numbers.map((n) => (n % 10 === 0 ? refusal : String(n)))
+        )
+      })
+    )
+
+    live(
+      `RESP${protocol}: a subscriber hears what another connection says, in order`,
+      Effect.gen(function* () {
+        const target = yield* startRedis
+        const publisher = yield* connect(target)
+        const subscriber = yield* connect(target, { protocol })
+        yield* subscriber.subscribe("news")
+        yield* Effect.repeat(publisher.command("PUBSUB", "NUMSUB", "news"), {
+          until: (reply) => Array.isArray(reply) && reply[1] === 1
+        })
+        for (const n of numbers.slice(0, 200)) yield* publisher.command("PUBLISH", "news", n)
+        const heard = yield* Stream.runCollect(Stream.take(subscriber.messages, 200))
+        assert.deepStrictEqual(
+          heard.map(({ channel, message }) => `${channel} ${Resp.text(message)}`),
+          numbers.slice(0, 200).map((n) => `news ${n}`)
+        )
+      })
+    )
+  }
+
+  live(
+    "RESP3: replies and messages share a connection, in which a push answers nothing",
+    Effect.gen(function* () {
+      const { command, messages, subscribe } = yield* connect(yield* startRedis)
+      yield* subscribe("news")
+      const receivers = yield* Effect.forEach(
+        numbers.slice(0, 100),
+        (n) => Effect.zip(command("PUBLISH", "news", n), command("ECHO", n)),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(
+        receivers.map(([count, echo]) => [count, echo instanceof Uint8Array ? Number(Resp.text(echo)) : NaN]),
+        numbers.slice(0, 100).map((n) => [1, n])
+      )
+      assert.strictEqual((yield* Stream.runCollect(Stream.take(messages, 100))).length, 100)
+    })
+  )
+
+  live(
+    "binary values and keys come back as they were",
+    Effect.gen(function* () {
+      const { command } = yield* connect(yield* startRedis)
+      const key = Uint8Array.of(0, 13, 10, 255)
+      const value = Uint8Array.from(randomBytes(300_000))
+      assert.strictEqual(yield* command("SET", key, value), "OK")
+      assert.strictEqual(yield* command("STRLEN", key), 300_000)
+      const back = yield* command("GET", key)
+      assert(back instanceof Uint8Array)
+      assert.isTrue(Buffer.from(back).equals(value))
+    })
+  )
+
+  live(
+    "a command that was given up leaves its reply to nobody else",
+    Effect.gen(function* () {
+      const target = yield* startRedis
+      const { command } = yield* connect(target)
+      const waiting = yield* Effect.forkChild(command("BLPOP", "list", 0), { startImmediately: true })
+      yield* Fiber.interrupt(waiting)
+      const other = yield* connect(target)
+      const next = yield* Effect.forkChild(command("ECHO", "mine"), { startImmediately: true })
+      yield* other.command("RPUSH", "list", "not mine")
+      assert.deepStrictEqual(yield* Fiber.join(next), Buffer.from("mine"))
+    })
+  )
+
+  live(
+    "a value of 64 MiB is streamed, in pieces of bounded size",
+    Effect.gen(function* () {
+      const target = yield* startRedis
+      const { command } = yield* connect(target)
+      const size = 64 * 1024 * 1024
+      yield* command("SETRANGE", "big", size - 1, "!")
+      // As a reply it would be longer than a frame may be.
+      const tooLong = yield* Effect.flip(Effect.flatMap(connect(target), (_) => _.command("GET", "big")))
+      assert.match(String(tooLong), /the limit is 16777216 bytes/)
+
+      const pool = yield* ConnectionPool.make(target)
+      const { bytes, largest, last } = yield* RedisClient.streamValue(pool, "big").pipe(
+        Stream.runFold(
+          () => ({ bytes: 0, largest: 0, last: 0 }),
+          ({ bytes, largest }, chunk) => ({
+            bytes: bytes + chunk.length,
+            largest: Math.max(largest, chunk.length),
+            last: chunk.at(-1) ?? 0
+          })
+        )
+      )
+      assert.strictEqual(bytes, size)
+      assert.strictEqual(last, "!".charCodeAt(0))
+      // Reading from the peer pauses at twice the reader's limit, in which one chunk more may be on its way.
+      assert.isAtMost(largest, 4 * 65_536)
+    })
+  )
+
+  live(
+    "a streamed value gives its connection back; one that is left midway does not",
+    Effect.gen(function* () {
+      const target = yield* startRedis
+      const { command } = yield* connect(target)
+      const value = Uint8Array.from(randomBytes(1 << 20))
+      yield* command("SET", "value", value)
+      yield* command("LPUSH", "list", "item")
+      const pool = yield* ConnectionPool.make(target, { max: 1 })
+      const whole = Stream.runCollect(RedisClient.streamValue(pool, "value"))
+      for (let i = 0; i < 3; i++) assert.isTrue(Buffer.concat(yield* whole).equals(value))
+      assert.deepStrictEqual(yield* Stream.runCollect(RedisClient.streamValue(pool, "none")), [])
+      assert.strictEqual((yield* pool.stats).created, 1)
+
+      yield* Stream.runDrain(Stream.take(RedisClient.streamValue(pool, "value"), 1))
+      const refused = yield* Effect.flip(Stream.runDrain(RedisClient.streamValue(pool, "list")))
+      assert.match(refused.message, /^WRONGTYPE/)
+      assert.isTrue(Buffer.concat(yield* whole).equals(value))
+      assert.deepStrictEqual(yield* pool.stats, { inUse: 0, idle: 1, waiting: 0, created: 3, evicted: 2 })
+    })
+  )
+
+  live(
+    "a server that goes away fails what waits, and what comes later",
+    Effect.gen(function* () {
+      const target = yield* startRedis
+      const { command } = yield* connect(target)
+      const waiting = yield* Effect.forkChild(Effect.flip(command("BLPOP", "list", 0)), {
+        startImmediately: true
+      })
+      const other = yield* connect(target)
+      yield* Effect.exit(other.command("SHUTDOWN", "NOSAVE", "NOW"))
+      const lost = ["EndOfStream", "ConnectionError"]
+      assert.include(lost, (yield* Fiber.join(waiting))._tag)
+      assert.include(lost, (yield* Effect.flip(command("PING")))._tag)
+    })
+  )
+})
+
+const portOf = (address: NetAddress.SocketAddress): string =>
+  NetAddress.isInetAddress(address) ? String(address.port) : assert.fail("not an internet address")
+
+const serve = RedisServer.serve({ listen: { host: "127.0.0.1", port: 0 } })
+
+describeWith("redis-benchmark", "the Redis server, against Redis's own programs", () => {
+  live(
+    "redis-benchmark: PING, SET, GET and INCR, 16 at a time from 50 clients",
+    Effect.gen(function* () {
+      const port = portOf((yield* serve).addresses[0])
+      const { exit } = yield* spawnPeer("redis-benchmark", [
+        ...["-p", port, "-t", "ping,set,get,incr", "-n", "10000", "-P", "16", "-q"]
+      ])
+      const { code, output } = yield* exit
+      assert.strictEqual(code, 0, output)
+      assert.notMatch(output, /error|warning/i)
+      for (const name of ["PING_INLINE", "PING_MBULK", "SET", "GET", "INCR"]) {
+        assert.match(output, new RegExp(`${name}: [1-9][\\d.]* requests per second`))
+      }
+      // All of them were counted: it increments one key.
+      const { command } = yield* connect(`127.0.0.1:${port}`, { protocol: 2 })
+      assert.strictEqual(yield* command("INCR", "counter:__rand_int__"), 10_001)
+    })
+  )
+
+  live(
+    "redis-cli: what it asks, and what it prints",
+    Effect.gen(function* () {
+      const port = portOf((yield* serve).addresses[0])
+      const { child, exit } = yield* spawnPeer("redis-cli", ["-p", port])
+      child.stdin?.end(
+        [
+          "PING",
+          "SET colour 'deep blue'",
+          "GET colour",
+          "GET size",
+          "INCR n",
+          "INCR colour",
+          "DEL colour n x",
+          "NO"
+        ]
+          .map((line) => `${line}\n`)
+          .join("")
+      )
+      const { code, output } = yield* exit
+      assert.strictEqual(code, 0, output)
+      assert.deepStrictEqual(
+        output.split("\n").filter((line) => line !== ""),
+        [
+          "PONG",
+          "OK",
+          "deep blue",
+          "1",
+          "ERR value is not an integer or out of range",
+          "2",
+          "ERR unknown command 'NO'"
+        ]
+      )
+    })
+  )
+})
+
+describe("the Redis server", () => {
+  const conversations: Record<string, readonly [sent: string, received: string]> = {
+    "a pipeline": ["*1\r\n$4\r\nPING\r\n".repeat(3), "+PONG\r\n".repeat(3)],
+    "lines typed by hand, empty ones too": ["PING\r\n\r\n  ECHO   hi \r\n", "+PONG\r\n$2\r\nhi\r\n"],
+    "names in any case": ["*2\r\n$4\r\nping\r\n$2\r\nhi\r\n", "$2\r\nhi\r\n"],
+    "a value that is not there": ["GET x\r\n", "$-1\r\n"],
+    "too few arguments": [
+      "GET\r\nSET x\r\n",
+      "-ERR wrong number of arguments for 'get' command\r\n-ERR wrong number of arguments for 'set' command\r\n"
+    ],
+    "numbers up to 2^53": [
+      "SET n 9007199254740990\r\nINCR n\r\nINCR n\r\nGET n\r\n",
+      "+OK\r\n:9007199254740991\r\n-ERR value is not an integer or out of range\r\n$16\r\n9007199254740991\r\n"
+    ],
+    "no number": ["SET n 1e3\r\nINCR n\r\n", "+OK\r\n-ERR value is not an integer or out of range\r\n"],
+    "a name that would break the reply": ["*1\r\n$4\r\na\r\nb\r\n", "-ERR unknown command 'a??b'\r\n"],
+    "damage: an error, and the end": [
+      "PING\r\n*1\r\n:1\r\nPING\r\n",
+      "+PONG\r\n-ERR Protocol error: a command is an array of bulk strings\r\n"
+    ],
+    "too much: an error, and the end": ["*1\r\n$999999999\r\n", "-ERR Protocol error: too big\r\n"]
+  }
+  for (const [title, [sent, received]] of Object.entries(conversations)) {
+    it.effect(title, () =>
+      Effect.gen(function* () {
+        yield* RedisServer.serve({ listen: { port: 6379 } })
+        const { reader, writer } = yield* Connection.connect("localhost:6379")
+        yield* writer.write(sent)
+        yield* writer.end
+        assert.strictEqual(Resp.text(yield* reader.readAll()), received)
+      }).pipe(Effect.scoped, Effect.provide(TestNetwork.layer))
+    )
+  }
+})
