@@ -224,7 +224,8 @@ interface Client {
   /** Whether it has come to its handler, which follows the PROXY header and the TLS handshake. */
   isOpen: boolean
   fate: keyof ShutdownReport
-  readonly fiber: Fiber.Fiber<unknown, unknown>
+  /** What runs for it: its handler, or what reports its failure. */
+  fiber: Fiber.Fiber<unknown, unknown> | undefined
 }
 
 /**
@@ -262,7 +263,6 @@ export const serve = <E, R, R2 = never>(
         cause: Cause.Cause<E>,
         info: Connection.ConnectionInfo
       ): Effect.Effect<unknown, never, R2> => {
-        if (Cause.hasInterruptsOnly(cause)) return Effect.void
         if (onError === undefined) return logFailure("connection handler failed", cause, info)
         return Effect.tapCause(
           Effect.suspend(() => onError(cause, info)),
@@ -270,57 +270,63 @@ export const serve = <E, R, R2 = never>(
         )
       }
 
-      const handle = (connection: Connection.Connection): Effect.Effect<unknown, E, R | R2> => {
-        const handled = Effect.tapCause(
-          Effect.suspend(() => handler(connection)),
-          (cause) => report(cause, connection.info)
-        )
-        return options.interruptOnDisconnect === true ? Effect.raceFirst(handled, lost(connection)) : handled
-      }
-
-      const handleOpened = (client: Client): Effect.Effect<unknown, E, R | R2> => {
+      const handle = (client: Client): Effect.Effect<unknown, E, R | R2> => {
+        const { connection } = client
         supervisor.opened(client)
-        return handle(client.connection)
+        return options.interruptOnDisconnect === true
+          ? Effect.raceFirst(
+              Effect.suspend(() => handler(connection)),
+              lost(connection)
+            )
+          : handler(connection)
       }
 
       const { tls } = settings
       const secure =
         tls === undefined
-          ? handleOpened
+          ? handle
           : (client: Client) =>
               Effect.matchEffect(Connection.secure(client.connection, tls), {
                 onFailure: (error) => Effect.sync(() => supervisor.refused(client, error)),
-                onSuccess: () => handleOpened(client)
+                onSuccess: () => handle(client)
               })
       const serveClient =
         proxyHeader === undefined
           ? secure
           : (client: Client) =>
-              Connection.receiveProxyHeader(client.connection, proxyHeader).pipe(
-                Effect.tapError((error) => supervisor.rejected(client, error)),
-                Effect.flatMap(() => secure(client))
-              )
+              Effect.matchEffect(Connection.receiveProxyHeader(client.connection, proxyHeader), {
+                // Interrupted, and so cut off.
+                onFailure: (error) => Effect.andThen(supervisor.rejected(client, error), Effect.interrupt),
+                onSuccess: () => secure(client)
+              })
 
-      // The fiber runs from here and now, so that there is no moment in which nobody owns the transport.
+      const runFork = Effect.runForkWith(context)
+
+      const close = (client: Client, exit: Exit.Exit<unknown, unknown>): void => {
+        client.handling = false
+        Connection.releaseNow(client.connection, exit, () => {
+          supervisor.ended(client, exit)
+          if (slots !== undefined) Effect.runSync(slots.release(1))
+        })
+      }
+
+      // The handler and its scope are over. A failure is reported before the connection is closed.
+      const handled = (client: Client, exit: Exit.Exit<unknown, E>): void => {
+        if (Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)) return close(client, exit)
+        const reporting = runFork(Effect.scoped(report(exit.cause, client.connection.info)))
+        client.fiber = reporting
+        reporting.addObserver(() => close(client, exit))
+      }
+
+      // The fiber runs from here and now, so that there is no moment in which nobody owns the transport. It runs the handler
+      // and nothing else: the rest of a client's life is callbacks, which cost much less.
       const start = (transport: Transport): void => {
-        const serving = Effect.uninterruptibleMask((restore) =>
-          Effect.withFiber((fiber) => {
-            const connection = Connection.openIn(fiber, transport, settings)
-            const client = supervisor.add(connection, fiber)
-            return restore(Effect.scoped(serveClient(client))).pipe(
-              Effect.onExit((exit) => {
-                client.handling = false
-                return Connection.release(connection, exit)
-              }),
-              Effect.onExit((exit) => {
-                supervisor.ended(client, exit)
-                return slots === undefined ? Effect.void : slots.release(1)
-              }),
-              Effect.exit
-            )
-          })
-        )
-        Effect.runForkWith(context)(serving)
+        const client = supervisor.add(Connection.openIn(context, transport, settings))
+        const handling = Effect.withFiber<unknown, E, R | R2>((fiber) => {
+          client.fiber = fiber
+          return serveClient(client)
+        })
+        runFork(Effect.scoped(handling)).addObserver((exit) => handled(client, exit))
       }
 
       const refuse = (transport: Transport): Effect.Effect<void> =>
@@ -572,8 +578,14 @@ class Supervisor implements Server {
     return Effect.catch(listener.accept, retry)
   }
 
-  add(connection: Connection.Connection, fiber: Fiber.Fiber<unknown, unknown>): Client {
-    const client: Client = { connection, handling: true, isOpen: false, fate: "finished", fiber }
+  add(connection: Connection.Connection): Client {
+    const client: Client = {
+      connection,
+      handling: true,
+      isOpen: false,
+      fate: "finished",
+      fiber: undefined
+    }
     this.clients.add(client)
     this.empty.closeUnsafe()
     return client
@@ -646,7 +658,7 @@ class Supervisor implements Server {
   // writes finds the connection closed.
   private cutOff(client: Client): Effect.Effect<void> {
     client.fate = client.handling ? "interrupted" : "aborted"
-    client.fiber.interruptUnsafe()
+    client.fiber?.interruptUnsafe()
     return client.connection.abort
   }
 

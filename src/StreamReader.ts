@@ -470,11 +470,13 @@ export const backingOf = (reader: StreamReader): { readonly input: Input; readon
   return reader
 }
 
-// Of these operations most connections use one or two: all but those are made when they are used.
+// Of these operations most connections use one or two: each is made when it is used, the busy ones once.
 class Reader implements StreamReader {
   readonly [TypeId] = TypeId
   readonly input: Input
   readonly timeouts: TimeLimits
+  private some: StreamReader["read"] | undefined = undefined
+  private exactly: StreamReader["readExactly"] | undefined = undefined
   private available: Effect.Effect<Uint8Array, ReadError> | undefined = undefined
   private line: StreamReader["readLine"] | undefined = undefined
   private lineString: StreamReader["readLineString"] | undefined = undefined
@@ -488,10 +490,8 @@ class Reader implements StreamReader {
     return this.input.limit
   }
 
-  readonly read: StreamReader["read"] = (max) => {
-    if (max === undefined) return (this.available ??= this.run(() => this.input.tryRead(Infinity)))
-    if (!Limits.isCount(max)) return notACount("read: max", max)
-    return max === 0 ? Effect.succeed(empty) : this.run(() => this.input.tryRead(max))
+  get read(): StreamReader["read"] {
+    return (this.some ??= (max) => (max === undefined ? this.readAvailable() : this.readAtMost(max)))
   }
 
   get readAll(): StreamReader["readAll"] {
@@ -503,8 +503,10 @@ class Reader implements StreamReader {
     }
   }
 
-  readonly readExactly: StreamReader["readExactly"] = (n) =>
-    Limits.isCount(n) ? this.run(() => this.input.tryReadExactly(n)) : notACount("readExactly: n", n)
+  get readExactly(): StreamReader["readExactly"] {
+    return (this.exactly ??= (n) =>
+      Limits.isCount(n) ? this.run(() => this.input.tryReadExactly(n)) : notACount("readExactly: n", n))
+  }
 
   get readUntil(): StreamReader["readUntil"] {
     return (separator, options) =>
@@ -566,6 +568,15 @@ class Reader implements StreamReader {
         )
       )
     )
+  }
+
+  private readAvailable(): Effect.Effect<Uint8Array, ReadError> {
+    return (this.available ??= this.run(() => this.input.tryRead(Infinity)))
+  }
+
+  private readAtMost(max: number): Effect.Effect<Uint8Array, ReadError> {
+    if (!Limits.isCount(max)) return notACount("read: max", max)
+    return max === 0 ? Effect.succeed(empty) : this.run(() => this.input.tryRead(max))
   }
 
   private run<A, E>(attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {

@@ -142,12 +142,13 @@ export const fromOutput = (
   connection: { readonly isClosing: boolean }
 ): StreamWriter => new Writer(output, timeouts, connection)
 
-// Most connections only write: all else is made when it is used.
+// Each operation is made when it is used, the busy one once.
 class Writer implements StreamWriter {
   readonly [TypeId] = TypeId
   private readonly connection: { readonly isClosing: boolean }
   private readonly output: Output
   private readonly timeouts: TimeLimits
+  private one: StreamWriter["write"] | undefined = undefined
 
   constructor(output: Output, timeouts: TimeLimits, connection: { readonly isClosing: boolean }) {
     this.output = output
@@ -155,7 +156,9 @@ class Writer implements StreamWriter {
     this.connection = connection
   }
 
-  readonly write: StreamWriter["write"] = (chunk) => this.output.write(this.timeouts, chunk)
+  get write(): StreamWriter["write"] {
+    return (this.one ??= (chunk) => this.output.write(this.timeouts, chunk))
+  }
 
   get writeAll(): StreamWriter["writeAll"] {
     return (chunks) => this.output.writeAll(this.timeouts, chunks)

@@ -1,4 +1,4 @@
-import { Cause, type Clock, type Context, Deferred, Effect, Exit, Latch, Option } from "effect"
+import { Cause, type Clock, type Context, Effect, Exit, Latch, Option } from "effect"
 import { NetAddress } from "effect/net"
 import type { Target } from "../Network.ts"
 import type { Received } from "../ProxyProtocol.ts"
@@ -60,8 +60,8 @@ export class ConnectionCore implements Handler, Surroundings {
   private readonly number = ++connections
   private readonly clock: Clock.Clock
   private readonly context: Context.Context<never>
-  private readonly done = Deferred.makeUnsafe<void, ConnectionError>()
-  // Made when somebody waits for it.
+  // Who waits until the transport has let go, and for the end of the peer's direction: made for somebody.
+  private observers: Set<() => void> | undefined = undefined
   private severed: Latch.Latch | undefined = undefined
   private failure: ConnectionError | undefined = undefined
   private state: "open" | "closing" | "aborting" | "finished" = "open"
@@ -127,7 +127,19 @@ export class ConnectionCore implements Handler, Surroundings {
 
   /** Completes when the transport has let go; fails if the connection died of an error. */
   get closed(): Effect.Effect<void, ConnectionError> {
-    return Deferred.await(this.done)
+    return Effect.callback((resume) => {
+      const observer = (): void => resume(this.failure === undefined ? Exit.void : Exit.fail(this.failure))
+      this.whenFinished(observer)
+      return Effect.sync(() => {
+        this.observers?.delete(observer)
+      })
+    })
+  }
+
+  /** Calls back once the transport has let go. */
+  whenFinished(observer: () => void): void {
+    if (this.state === "finished") observer()
+    else (this.observers ??= new Set()).add(observer)
   }
 
   /** Whether both directions are still open, as far as is known. */
@@ -155,20 +167,9 @@ export class ConnectionCore implements Handler, Surroundings {
     return Effect.ignore(this.closed)
   }
 
-  // Sends what was written and a FIN, and discards what the peer still sends until its FIN. A peer that takes longer
-  // than the close timeout, or sends more than the budget, is cut off.
   get close(): Effect.Effect<void> {
     return Effect.suspend(() => {
-      // What was written waits for the handshake: there is nobody yet whom it could be sent to.
-      if (this.isUpgrading()) this.abortNow()
-      if (this.state === "open") {
-        this.state = "closing"
-        this.severed?.openUnsafe()
-        // Writing first: a waiting reader that fails may write something at once.
-        this.output.close(this.closedLocally("write"))
-        this.input.fail(this.closedLocally("read"))
-        if (this.isClosingStill()) this.awaitPeer()
-      }
+      this.closeNow()
       return this.finished
     })
   }
@@ -178,6 +179,22 @@ export class ConnectionCore implements Handler, Surroundings {
       this.abortNow()
       return this.finished
     })
+  }
+
+  /**
+   * Sends what was written and a FIN, and discards what the peer still sends until its FIN. A peer that takes longer than
+   * the close timeout, or sends more than the budget, is cut off.
+   */
+  closeNow(): void {
+    // What was written waits for the handshake: there is nobody yet whom it could be sent to.
+    if (this.isUpgrading()) this.abortNow()
+    if (this.state !== "open") return
+    this.state = "closing"
+    this.severed?.openUnsafe()
+    // Writing first: a waiting reader that fails may write something at once.
+    this.output.close(this.closedLocally("write"))
+    this.input.fail(this.closedLocally("read"))
+    if (this.isClosingStill()) this.awaitPeer()
   }
 
   abortNow(): void {
@@ -331,14 +348,16 @@ export class ConnectionCore implements Handler, Surroundings {
     }
     const local = this.state !== "open"
     this.state = "finished"
+    if (!local) this.failure = error
     this.disarmClose()
     const writeError = error === undefined ? this.closedLocally("write") : () => error
     if (error === undefined && !local) this.output.finish(writeError)
     else this.output.fail(writeError)
     this.input.fail(error === undefined ? this.closedLocally("read") : () => error)
-    if (!local) this.failure = error
-    Deferred.doneUnsafe(this.done, this.failure === undefined ? Exit.void : Exit.fail(this.failure))
     this.severed?.openUnsafe()
+    const { observers } = this
+    this.observers = undefined
+    observers?.forEach((observer) => observer())
   }
 
   private armClose(): void {

@@ -108,42 +108,50 @@ export class Input {
   run<A, E>(limits: TimeLimits, attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
     // Made once for an operation that is run often, and only if it ever waits.
     let wait: Effect.Effect<A, E | ReadError> | undefined
-    const begin = (): Effect.Effect<A, E | ReadError> =>
-      this.attemptFirst(attempt) ?? (wait ??= this.wait(limits, attempt))
-    // Between taking bytes and handing them on the fiber must not yield: interrupted there, it would lose them. So a fiber
-    // that is about to yield does so first.
-    return Effect.withFiber((fiber) =>
-      isAboutToYield(fiber) ? Effect.flatMap(Effect.yieldNow, begin) : begin()
-    )
+    const begin = (fiber?: Fiber.Fiber<unknown, unknown>): Effect.Effect<A, E | ReadError> => {
+      // Between taking bytes and handing them on the fiber must not yield: interrupted there, it would lose them. So a
+      // fiber that is about to yield does so first.
+      if (fiber !== undefined && isAboutToYield(fiber)) return Effect.flatMap(Effect.yieldNow, () => begin())
+      return (
+        this.attemptFirst(attempt) ??
+        (wait ??= Effect.callback((resume) => this.wait(limits, attempt, resume)))
+      )
+    }
+    return Effect.withFiber(begin)
   }
 
   private attemptFirst<A, E>(attempt: Attempt<A, E>): Exit.Exit<A, E> | undefined {
     return this.first === undefined ? attempt() : undefined
   }
 
-  private wait<A, E>(limits: TimeLimits, attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
-    return Effect.callback<A, E | ReadError>((resume) => {
-      // Bytes may have come since the first attempt, if the fiber yielded in between.
-      const exit = this.attemptFirst(attempt)
-      if (exit !== undefined) return resume(exit)
-      const waiter: Waiter = {
-        fiber: Fiber.getCurrent(),
-        attempt,
-        // The attempt of this waiter gives what this operation's callback takes.
-        resume: resume as (exit: Exit.Exit<unknown, unknown>) => void,
-        deadline: undefined,
-        next: undefined
-      }
-      this.append(waiter)
-      if (isLimited(limits)) {
-        waiter.deadline = this.surroundings.timed?.arm(limits, (error) => {
-          this.remove(waiter)
-          resume(Exit.fail(error))
-        })
-      }
-      this.resumeSource()
-      return this.withdraw
-    })
+  private wait<A, E>(
+    limits: TimeLimits,
+    attempt: Attempt<A, E>,
+    resume: (exit: Exit.Exit<A, E | ReadError>) => void
+  ): Effect.Effect<void> | undefined {
+    // Bytes may have come since the first attempt, if the fiber yielded in between.
+    const exit = this.attemptFirst(attempt)
+    if (exit !== undefined) {
+      resume(exit)
+      return undefined
+    }
+    const waiter: Waiter = {
+      fiber: Fiber.getCurrent(),
+      attempt,
+      // The attempt of this waiter gives what this operation's callback takes.
+      resume: resume as (exit: Exit.Exit<unknown, unknown>) => void,
+      deadline: undefined,
+      next: undefined
+    }
+    this.append(waiter)
+    if (isLimited(limits)) {
+      waiter.deadline = this.surroundings.timed?.arm(limits, (error) => {
+        this.remove(waiter)
+        resume(Exit.fail(error))
+      })
+    }
+    this.resumeSource()
+    return this.withdraw
   }
 
   // An operation that is interrupted while it waits: evaluated by its fiber.

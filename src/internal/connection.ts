@@ -6,7 +6,6 @@ import {
   Duration,
   Effect,
   Exit,
-  type Fiber,
   Predicate,
   Scope
 } from "effect"
@@ -292,20 +291,32 @@ export const make = (
   Effect.suspend(() => fromTransport(transport, checkOptions(options)))
 
 export const open = (transport: Transport, settings: Settings): Effect.Effect<ConnectionImpl> =>
-  Effect.withFiber((fiber) => Effect.succeed(openIn(fiber, transport, settings)))
+  Effect.withFiberSucceed(({ context }) => openIn(context, transport, settings))
 
 export const openIn = (
-  fiber: Fiber.Fiber<unknown, unknown>,
+  context: Context.Context<never>,
   transport: Transport,
   settings: Settings
 ): ConnectionImpl => {
-  const core = new ConnectionCore(transport, settings, fiber.getRef(Clock.Clock), fiber.context)
+  const core = new ConnectionCore(transport, settings, Context.get(context, Clock.Clock), context)
   core.start()
   return new ConnectionImpl(core, settings)
 }
 
 export const release = (connection: Connection, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
   Exit.isSuccess(exit) ? connection.close : connection.abort
+
+/** The same, begun here and now; calls back once the connection is closed. */
+export const releaseNow = (
+  connection: Connection,
+  exit: Exit.Exit<unknown, unknown>,
+  onReleased: () => void
+): void => {
+  const core = coreOf(connection)
+  if (Exit.isSuccess(exit)) core.closeNow()
+  else core.abortNow()
+  core.whenFinished(onReleased)
+}
 
 export const fromTransport = (
   transport: Transport,

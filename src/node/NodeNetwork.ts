@@ -47,6 +47,9 @@ import * as NodeTransport from "./NodeTransport.ts"
 /** More failures to accept than these are not kept for `accept`: they tell nothing new. */
 const MAX_ACCEPT_FAILURES = 8
 
+/** Looking for a free descriptor costs as much as a fifth of a short connection, so many share it. */
+const PROBE_MILLIS = 10
+
 const nativeHost = (address: NetAddress.InetAddress): string =>
   NetAddress.isInetAddressV6(address) && address.scopeId !== 0
     ? NetAddress.formatNativeHost(address, interfaceScopeIds(), process.platform)
@@ -134,7 +137,7 @@ class AcceptQueue {
   private readonly transports: Array<Transport> = []
   private readonly failures: Array<ListenError> = []
   private readonly acceptors: Array<Acceptor> = []
-  private probe: NodeJS.Immediate | undefined = undefined
+  private probe: NodeJS.Timeout | undefined = undefined
   private exhausted = false
   private closed = false
 
@@ -159,7 +162,7 @@ class AcceptQueue {
     }
     this.transports.push(transport)
     this.serve()
-    if (this.probe === undefined) this.probe = setImmediate(this.onProbe)
+    this.probe ??= setTimeout(this.onProbe, PROBE_MILLIS)
   }
 
   fail(cause: unknown): void {
@@ -170,13 +173,13 @@ class AcceptQueue {
 
   close(): void {
     this.closed = true
-    clearImmediate(this.probe)
+    clearTimeout(this.probe)
     this.failures.length = 0
     for (const transport of this.transports.splice(0)) transport.abort()
   }
 
   // Out of descriptors, libuv accepts connections and closes them at once, and says so to nobody. All that can be seen
-  // is that the table is full, so that is looked at in every turn of the event loop that has accepted something.
+  // is that the table is full, so that is looked at shortly after something was accepted.
   private readonly onProbe = (): void => {
     this.probe = undefined
     const cause = descriptorFailure()

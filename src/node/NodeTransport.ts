@@ -140,6 +140,25 @@ const tick = (transport: DuplexTransport): void => transport.onTick()
 const move = (transport: DuplexTransport): void => transport.move()
 const reportEnd = (transport: DuplexTransport): void => transport.reportEnd()
 
+const transportOf = Symbol("transport")
+
+/** A stream that knows its transport. */
+type Carrier = Duplex & { [transportOf]?: DuplexTransport }
+
+// For the same reason, the listeners are shared: the stream tells whom it carries.
+function onData(this: Carrier, chunk: Uint8Array | string): void {
+  this[transportOf]?.onData(chunk)
+}
+function onEnd(this: Carrier): void {
+  this[transportOf]?.onEnd()
+}
+function onError(this: Carrier, cause: unknown): void {
+  this[transportOf]?.onError(cause)
+}
+function onClose(this: Carrier): void {
+  this[transportOf]?.onClose()
+}
+
 interface Secured {
   readonly layer: TlsLayer
   readonly info: TlsInfo
@@ -150,7 +169,7 @@ class DuplexTransport implements Transport {
   readonly tls: TlsInfo | undefined
   readonly canEnd: boolean
   readonly readAhead = true
-  private duplex: Duplex
+  private duplex: Carrier
   // Node's TLS never does, and an empty write of its own that is on its way when it wants to send an alert is fatal.
   private readonly writesAtOnce: boolean
   // A TCP socket, which can be closed with a reset.
@@ -194,8 +213,9 @@ class DuplexTransport implements Transport {
     this.writesAtOnce = duplex instanceof net.Socket && !isEncrypted(duplex)
     this.gone = duplex.destroyed
     if (duplex.errored !== null) this.failure = { cause: duplex.errored }
-    duplex.on("error", this.onError)
-    duplex.on("close", this.onClose)
+    this.duplex[transportOf] = this
+    duplex.on("error", onError)
+    duplex.on("close", onClose)
     duplex.allowHalfOpen = true
     this.local = options?.localAddress
     this.remote = options?.remoteAddress
@@ -230,10 +250,10 @@ class DuplexTransport implements Transport {
     this.layer?.takeOver()
     // Without this, a listener for data would make the stream flow.
     this.duplex.pause()
-    this.duplex.on("data", this.onData)
-    this.duplex.on("end", this.onEnd)
-    if (this.gone) process.nextTick(this.onClose)
-    else if (this.duplex.readableEnded) process.nextTick(this.onEnd)
+    this.duplex.on("data", onData)
+    this.duplex.on("end", onEnd)
+    if (this.gone) process.nextTick(() => this.onClose())
+    else if (this.duplex.readableEnded) process.nextTick(() => this.onEnd())
   }
 
   pause(): void {
@@ -412,7 +432,7 @@ class DuplexTransport implements Transport {
     else this.letGo()
   }
 
-  private readonly onData = (chunk: Uint8Array | string): void => {
+  onData(chunk: Uint8Array | string): void {
     if (this.readsToMove > 0 && --this.readsToMove === 0) process.nextTick(move, this)
     this.deliver(toBytes(chunk))
   }
@@ -441,17 +461,14 @@ class DuplexTransport implements Transport {
     }
     const moved = readIntoBuffer(duplex, (bytes) => this.deliver(bytes))
     if (moved === undefined) return
-    duplex
-      .off("data", this.onData)
-      .off("end", this.onEnd)
-      .off("error", this.onError)
-      .off("close", this.onClose)
-    moved.on("end", this.onEnd).on("error", this.onError).on("close", this.onClose)
+    duplex.off("data", onData).off("end", onEnd).off("error", onError).off("close", onClose)
+    moved.on("end", onEnd).on("error", onError).on("close", onClose)
     this.duplex = moved
+    this.duplex[transportOf] = this
     if (this.tcp !== undefined) this.tcp = moved
   }
 
-  private readonly onEnd = (): void => {
+  onEnd(): void {
     if (this.inputEnded) return
     this.inputEnded = true
     if (!hidesResets || this.tcp === undefined || this.tcp.writableEnded || this.tcp.destroyed) {
@@ -478,12 +495,12 @@ class DuplexTransport implements Transport {
     if (this.inputEnded && this.duplex.writableFinished) this.duplex.destroy()
   }
 
-  private readonly onError = (cause: unknown): void => {
+  onError(cause: unknown): void {
     this.failure ??= { cause }
     this.duplex.destroy()
   }
 
-  private readonly onClose = (): void => {
+  onClose(): void {
     this.gone = true
     if (this.handler === undefined) return
     if (this.layer !== undefined && !this.layer.isGone) this.layer.onGone = () => this.finish()
@@ -493,7 +510,7 @@ class DuplexTransport implements Transport {
   finish(): void {
     if (this.finished) return
     if (this.closing === "no") {
-      this.duplex.off("data", this.onData)
+      this.duplex.off("data", onData)
       const unread: unknown = this.duplex.read()
       if (unread instanceof Uint8Array || typeof unread === "string") this.handler?.onData(toBytes(unread))
     }
