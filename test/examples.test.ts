@@ -98,6 +98,16 @@ describe("examples", { timeout: 60_000 }, () => {
     })
   }
 
+  describeWith("memcached", "with memcached", () => {
+    it("memcached-client", async () => {
+      assertLines(await run(["examples/run.ts", "memcached-client"]), [
+        /^several at once: red, green, blue\none that is there already: false\ncounted: 42n$/m,
+        /^changed once: stored\nchanged twice: changed$/m,
+        /^refused by memcached: SERVER_ERROR object too large for cache\nrefused by the client: send: invalid/m
+      ])
+    })
+  })
+
   describeWith("redis-server", "with redis-server", () => {
     it("reconnecting-subscriber", async () => {
       assertLines(await run(["examples/run.ts", "reconnecting-subscriber"]), [
