@@ -302,16 +302,13 @@ export class Input {
     return undefined
   }
 
-  /** The bytes of lines that are buffered, or of the unterminated last one; `undefined` at the end of input. */
+  /** The bytes of as many lines as are buffered, or of the unterminated last one; `undefined` at the end of input. */
   tryLines(): Exit.Exit<Uint8Array | undefined, LimitOverrunError | ReadError> | undefined {
     // The first line is sought as every line is: what was searched in vain is not searched again.
     const first = this.trySeek("readLine", newline, this.limit)
-    if (typeof first === "number") {
-      // No line that ends within the first limit + 1 bytes can be too long. What lies in one chunk is not copied: a line that
-      // spans chunks is taken alone.
-      const within = Math.max(first, Math.min(this.limit + 1, this.buffer.firstChunkSize))
-      return Exit.succeed(this.take(this.buffer.lastEndOf(NEWLINE, within)))
-    }
+    // No line that ends within the first limit + 1 bytes can be too long.
+    if (typeof first === "number")
+      return Exit.succeed(this.take(this.buffer.lastEndOf(NEWLINE, this.limit + 1)))
     if (first !== undefined) return first
     if (this.failure !== undefined) return this.failure()
     if (!this.eof) return undefined

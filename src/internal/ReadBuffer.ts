@@ -35,11 +35,6 @@ export class ReadBuffer {
   private scanIndex = 0
   private scanStart = 0
 
-  /** How many bytes can be taken without a copy. */
-  get firstChunkSize(): number {
-    return (this.chunks[this.head]?.length ?? 0) - this.offset
-  }
-
   push(chunk: Uint8Array): void {
     this.chunks[this.tail++] = chunk
     this.size += chunk.length
