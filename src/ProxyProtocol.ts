@@ -217,7 +217,8 @@ export interface Received extends Header {
 
 const SIGNATURE = Uint8Array.of(0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a)
 const NAME = encodeUtf8("PROXY ")
-const CRLF = "\r\n"
+const CR = 0x0d
+const LF = 0x0a
 
 /** With its CR and LF. */
 const MAX_LINE = 107
@@ -324,8 +325,8 @@ const expectedSize = (size: number): string => `the header has ${bytes(size)}`
 
 const lineSize = (chunk: Uint8Array): Decoded<number> => {
   const line = chunk.subarray(0, MAX_LINE)
-  const end = latin1(line).indexOf(CRLF)
-  if (end !== -1) return Result.succeed(end + CRLF.length)
+  const size = line.indexOf(LF) + 1
+  if (size > 0) return Result.succeed(size)
   return Result.fail(line.length < MAX_LINE ? truncated(line.length, EXPECTED_LINE) : lineTooLong())
 }
 
@@ -349,7 +350,7 @@ interface Field {
 /** What a line says behind its name, at each space. */
 const fieldsOf = (line: Uint8Array): Array<Field> => {
   let offset = NAME.length
-  return latin1(line.subarray(NAME.length, line.length - CRLF.length))
+  return latin1(line.subarray(NAME.length, -2))
     .split(" ")
     .map((text) => {
       const field = { text, offset }
@@ -358,8 +359,9 @@ const fieldsOf = (line: Uint8Array): Array<Field> => {
     })
 }
 
-/** A whole line of version 1, with its CR and LF. */
+/** A whole line of version 1, up to its first LF. Only a CR and LF end one: a LF alone is not waited behind. */
 const decodeLine = (line: Uint8Array): Decoded<Header> => {
+  if (line.at(-2) !== CR) return malformed(line.length - 1, `${EXPECTED_LINE}, not in LF alone`)
   const header = (addresses: Addresses | undefined): Header => ({
     version: 1,
     command: "PROXY",
@@ -597,11 +599,20 @@ const encodeLine = (family: Family | undefined, options: EncodeOptions): Uint8Ar
   if (family === undefined) return encodeUtf8("PROXY UNKNOWN\r\n")
   const [name, source, destination] = family
   if (name === "Unix") throw new RangeError("a PROXY header of version 1 cannot name a Unix socket")
-  const ips = `${NetAddress.formatIp(source.address)} ${NetAddress.formatIp(destination.address)}`
+  const ips = `${formatLineIp(source.address)} ${formatLineIp(destination.address)}`
   return encodeUtf8(
     `PROXY ${name === "IPv4" ? "TCP4" : "TCP6"} ${ips} ${source.port} ${destination.port}\r\n`
   )
 }
+
+// A mapped address is usually written with dots at its end. The specification only has groups of hexadecimal digits.
+const formatLineIp = (address: NetAddress.IpAddress): string =>
+  NetAddress.isIpv6Address(address) && NetAddress.isIpv4Mapped(address)
+    ? `::ffff:${NetAddress.ipv6ToSegments(address)
+        .slice(6)
+        .map((segment) => segment.toString(16))
+        .join(":")}`
+    : NetAddress.formatIp(address)
 
 const families = { IPv4: 0x10, IPv6: 0x20, Unix: 0x30 }
 
@@ -721,7 +732,7 @@ const readWith = Effect.fnUntraced(function* (reader: StreamReader, settings: De
   yield* readStart(reader, version === 1 ? NAME : SIGNATURE)
   yield* Effect.fromResult(accepts(settings, version))
   if (version === 1) {
-    const line = reader.readUntil(CRLF, { limit: MAX_LINE - CRLF.length })
+    const line = reader.readUntil("\n", { limit: MAX_LINE - 1 })
     return yield* Effect.fromResult(decodeLine(yield* Effect.mapError(line, because(EXPECTED_LINE))))
   }
   const fixed = yield* Effect.mapError(reader.peek(FIXED), because(EXPECTED_FIXED))

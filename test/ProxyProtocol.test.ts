@@ -255,6 +255,14 @@ describe("known answers", () => {
     }
   })
 
+  it("version 1 writes a mapped address without dots, which its grammar does not have", () => {
+    const mixed = { source: addresses4.source, destination: addresses6.destination }
+    assert.strictEqual(
+      Buffer.from(ProxyProtocol.encode({ version: 1, addresses: mixed })).toString(),
+      "PROXY TCP6 ::ffff:c0a8:1 2001:db8::2 56324 443\r\n"
+    )
+  })
+
   it("an IPv6 zone is not sent", () => {
     const scoped = Result.getOrThrow(
       NetAddress.inetAddressV6(
@@ -383,7 +391,7 @@ describe("what is no header", () => {
     ["blank lines", ascii("\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n"), "NotAHeader", 4],
     ["half a name", ascii("PRO"), "Truncated", 3],
     ["a line without an end", ascii("PROXY TCP4 1.2.3.4 1.2.3.4 1 2"), "Truncated", 30],
-    ["a line that ends in LF", ascii("PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n"), "Truncated", 31],
+    ["a line that ends in LF", ascii("PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n"), "Malformed", 30],
     ["a line that ends in CR", ascii("PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r"), "Truncated", 31],
     ["half a signature", fromHex(SIGNATURE.slice(0, 12)), "Truncated", 6],
     ["half a beginning of version 2", fromHex(`${SIGNATURE} 21`), "Truncated", 13],
@@ -428,7 +436,8 @@ describe("what is no header", () => {
     ["a port with a sign", line("PROXY TCP4 1.2.3.4 1.2.3.4 +1 2"), "Malformed", 27],
     ["no port", line("PROXY TCP4 1.2.3.4 1.2.3.4  2"), "Malformed", 27],
     ["a CR within", ascii("PROXY TCP4 1.2.3.4\r1.2.3.4 1 2\r\n"), "Malformed", 10],
-    ["a LF within", ascii("PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n\r\n"), "Malformed", 29]
+    ["a LF within", ascii("PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n\r\n"), "Malformed", 30],
+    ["a LF within what is ignored", ascii("PROXY UNKNOWN x\nHELO x\r\n"), "Malformed", 15]
   ]
 
   for (const [name, bytes, kind, offset, options] of cases) {
@@ -459,6 +468,11 @@ describe("what is no header", () => {
         const error = yield* Effect.flip(ProxyProtocol.read(reader))
         assert(error._tag === "ProxyProtocolError" && error.kind === "NotAHeader")
       }
+      const ended = StreamReader.feedable()
+      ended.feed(ascii("PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n"))
+      const badEnd = yield* Effect.flip(ProxyProtocol.read(ended.reader))
+      assert(badEnd._tag === "ProxyProtocolError" && badEnd.kind === "Malformed")
+      assert.include(badEnd.message, "CR and LF")
       const { feed, reader } = StreamReader.feedable()
       feed(fromHex(`${SIGNATURE} 21 11 ffff`))
       const error = yield* Effect.flip(ProxyProtocol.read(reader))
