@@ -1,4 +1,4 @@
-import { NodeServices } from "@effect/platform-node"
+import { NodeFileSystem } from "@effect/platform-node"
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
 import { Deferred, Effect, Exit, Fiber, FileSystem, Latch, type Scope, Stream } from "effect"
@@ -242,7 +242,7 @@ describe("streams over TCP", () => {
       ).pipe(Effect.provide(TestNetwork.layer))
       deepStrictEqual(again, answers)
       deepStrictEqual(answers, ["one is 3 long\n", "three is 5 long\n", "thirteen is 8 long\n", ""])
-    }).pipe(Effect.provide(NodeServices.layer))
+    }).pipe(Effect.provide(NodeFileSystem.layer))
   )
 
   live("a throttled connection holds up a real peer as well", () =>
