@@ -5,13 +5,16 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { describe } from "vitest"
 
-const isInstalled = (program: string): boolean => spawnSync("which", [program]).status === 0
+export const isInstalled = (program: string): boolean => spawnSync("which", [program]).status === 0
 
 // On a developer's machine a missing program is skipped, visibly; CI has to have them all.
-export const describeWith = (program: string, title: string, body: () => void): void => {
-  const missing = !isInstalled(program)
-  const skipped = missing && process.env["CI"] === undefined
-  describe.skipIf(skipped)(skipped ? `${title} (skipped: ${program} is not installed)` : title, body)
+export const describeWith = (program: string, title: string, body: () => void): void =>
+  describeUnless(isInstalled(program) ? undefined : `${program} is not installed`, title, body)
+
+/** The same for whatever else a developer's machine may lack. */
+export const describeUnless = (lack: string | undefined, title: string, body: () => void): void => {
+  const skipped = lack !== undefined && process.env["CI"] === undefined
+  describe.skipIf(skipped)(skipped ? `${title} (skipped: ${lack})` : title, body)
 }
 
 export interface Peer {
