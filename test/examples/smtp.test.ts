@@ -238,10 +238,10 @@ describeWith("swaks", "the SMTP sink, with swaks", () => {
         ...["--certificate", certificateFile, "--key", keyFile]
       ])
       const [, port] = /^listening on 127\.0\.0\.1:(\d+);/.exec(yield* program.line) ?? []
-      const { code, output } = yield* swaks(Number(port), "--tls", "--data", "hello")
+      const { code, output } = yield* swaks(Number(port), "--tls", "--data", "Subject: x\\n\\nhello")
       assert.strictEqual(code, 0, output)
       assert.strictEqual(yield* program.line, "--- from <me@example.com> to <you@example.org>, over TLS")
-      assert.strictEqual(yield* program.line, "hello\r")
+      assert.strictEqual(yield* program.line, "Subject: x\r")
     })
   )
 })
