@@ -91,7 +91,7 @@ export const hexDump = <E = never, R = never>(
       lines.push(`${ARROWS[direction]} ${hexLine(row, offsets[direction] + start)}`)
     }
     offsets[direction] += bytes.length
-    return Effect.forEach(lines, print, { discard: true })
+    return Effect.forEach(lines, (line) => print(line), { discard: true })
   }
 }
 

@@ -12,7 +12,8 @@ const tapped = Effect.fnUntraced(function* (
 ) {
   const lines: Array<string> = []
   const [near, far] = yield* pair()
-  const observer = make((line) => Effect.sync(() => void lines.push(line)))
+  // All arguments, as a console prints them.
+  const observer = make((...args) => Effect.sync(() => void lines.push(args.join(" "))))
   return { near, far, lines, connection: yield* aborting(Connection.tap(near, observer)) }
 })
 

@@ -88,6 +88,13 @@ const examples: Record<string, ReadonlyArray<RegExp>> = {
     /^SET colour deep blue -> OK\nGET colour -> deep blue\nINCR visits -> 1\nINCR visits -> 2$/m,
     /^INCR colour -> ERR value is not an integer or out of range$/m
   ],
+  "tcp-proxy": [
+    /^< 00000010 {2}65 20 70 72 6f 78 79 0a {27}\|e proxy\.\|\n< end\n> 00000000 /m,
+    /^127\.0\.0\.1:\d+: 24 bytes there, 18 bytes back, the client ended first \(ended\)$/m,
+    /^client: 104857600 bytes received$/m,
+    /a client was lost.*connection refused/,
+    /^client: read on 127\.0\.0\.1:\d+: connection reset by peer \(ECONNRESET\)$/m
+  ],
   layers: [/^--- over TCP\n1 \+ 2 = 3\n20 \+ 22 = 42$/m, /^--- in memory.*\n1 \+ 2 = 3\n20 \+ 22 = 42$/m]
 }
 
