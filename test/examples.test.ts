@@ -95,6 +95,12 @@ const examples: Record<string, ReadonlyArray<RegExp>> = {
     /a client was lost.*connection refused/,
     /^client: read on 127\.0\.0\.1:\d+: connection reset by peer \(ECONNRESET\)$/m
   ],
+  "http-server": [
+    /^GET \/: 200 hello$/m,
+    /^GET \/count, the last line: 200 10000$/m,
+    /^POST \/echo: 200 over and out$/m,
+    /^GET \/nothing: 404 not found$/m
+  ],
   layers: [/^--- over TCP\n1 \+ 2 = 3\n20 \+ 22 = 42$/m, /^--- in memory.*\n1 \+ 2 = 3\n20 \+ 22 = 42$/m]
 }
 

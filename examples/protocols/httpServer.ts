@@ -1,0 +1,324 @@
+// A server for HTTP/1.1: messages after each other on one connection, with bodies of any length. See RFC 9112.
+import { Cause, Clock, Effect, Exit, Schema, Stream } from "effect"
+import {
+  Codec,
+  type Connection,
+  FrameError,
+  Framed,
+  Framing,
+  Server,
+  StreamError,
+  StreamReader
+} from "effect-wire"
+
+/** A request that is answered with an error, after which the connection is closed. */
+export class HttpError extends Schema.TaggedError<HttpError>("HttpError")("HttpError", {
+  status: Schema.Number,
+  message: Schema.String
+}) {}
+
+type BodyError = HttpError | StreamError.IncompleteReadError | StreamError.ReadError
+
+export interface Request {
+  readonly method: string
+  readonly target: string
+  /** By their names in small letters; the values of one that comes several times are joined with a comma. */
+  readonly headers: ReadonlyMap<string, string>
+  /** The body as it comes. What the handler does not read is skipped afterwards. */
+  readonly body: Stream.Stream<Uint8Array, BodyError>
+}
+
+export interface Response {
+  readonly status: number
+  readonly headers?: Record<string, string>
+  /** A stream is sent in chunks. */
+  readonly body?: string | Uint8Array | Stream.Stream<Uint8Array, unknown>
+}
+
+export type Handler<R> = (request: Request) => Effect.Effect<Response, unknown, R>
+
+const MAX_HEAD = 16_384
+const MAX_FIELDS = 100
+const MAX_SKIPPED = 65_536
+
+const bad = (message: string) => new HttpError({ status: 400, message })
+
+// --- The head of a request.
+
+const heads = Framing.delimited("\r\n\r\n", { maxLength: MAX_HEAD })
+
+const token = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]+"
+const requestLine = new RegExp(`^(${token}) ([\\x21-\\x7e]+) HTTP/(\\d)\\.(\\d)$`)
+const fieldLine = new RegExp(`^(${token}):([\\t\\x20-\\x7e\\x80-\\xff]*)$`)
+
+// By hand: a pattern for the blanks at an end looks at those in between again and again.
+const trim = (text: string): string => {
+  const isBlank = (at: number) => text[at] === " " || text[at] === "\t"
+  let start = 0
+  let end = text.length
+  while (isBlank(start)) start++
+  while (end > start && isBlank(end - 1)) end--
+  return text.slice(start, end)
+}
+
+interface Head {
+  readonly method: string
+  readonly target: string
+  readonly headers: ReadonlyMap<string, string>
+  readonly minor: number
+  /** How long the body is, if it is not in chunks. */
+  readonly length: number | "chunked"
+}
+
+const parseHead = (text: string): Head | HttpError => {
+  const [first = "", ...lines] = text.split("\r\n")
+  const [, method = "", target = "", major, minor] = requestLine.exec(first) ?? []
+  if (major === undefined) return bad("no request line")
+  if (major !== "1") return new HttpError({ status: 505, message: "only HTTP/1 is spoken here" })
+  if (method === "CONNECT") return new HttpError({ status: 501, message: "no tunnels" })
+  if (lines.length > MAX_FIELDS) return new HttpError({ status: 431, message: "too many header fields" })
+
+  const headers = new Map<string, string>()
+  for (const line of lines) {
+    const [, name, value = ""] = fieldLine.exec(line) ?? []
+    if (name === undefined) return bad("no header field")
+    const key = name.toLowerCase()
+    const before = headers.get(key)
+    headers.set(key, before === undefined ? trim(value) : `${before}, ${trim(value)}`)
+  }
+  const host = headers.get("host")
+  if (minor !== "0" && (host === undefined || host.includes(","))) return bad("one host is needed")
+
+  // Whoever says two lengths may want this server and a proxy before it to disagree on where the next request begins.
+  const length = headers.get("content-length")
+  const coding = headers.get("transfer-encoding")
+  if (coding === undefined) {
+    if (length !== undefined && !/^\d{1,15}$/.test(length)) return bad("no content length")
+    return { method, target, headers, minor: Number(minor), length: Number(length ?? 0) }
+  }
+  if (length !== undefined || minor === "0") return bad("two lengths of the body")
+  if (coding.toLowerCase() !== "chunked") return new HttpError({ status: 501, message: "an unknown coding" })
+  return { method, target, headers, minor: Number(minor), length: "chunked" }
+}
+
+// --- The body of a request.
+
+const readLine = (reader: StreamReader.StreamReader, limit: number) =>
+  reader.readUntil("\r\n", { limit }).pipe(
+    Effect.map((line) => new TextDecoder("latin1").decode(line.subarray(0, -2))),
+    Effect.catchTag("LimitOverrunError", () => Effect.fail(bad("a line in the body is too long")))
+  )
+
+const readChunkSize = Effect.fnUntraced(function* (reader: StreamReader.StreamReader) {
+  const [, size] = /^([0-9a-fA-F]{1,12})[ \t]*(?:;.*)?$/.exec(yield* readLine(reader, 256)) ?? []
+  return size === undefined ? yield* bad("no chunk size") : Number.parseInt(size, 16)
+})
+
+const readChunkEnd = Effect.fnUntraced(function* (reader: StreamReader.StreamReader) {
+  if ((yield* readLine(reader, 256)) !== "") return yield* bad("a chunk that is longer than it says")
+})
+
+const skipTrailers = Effect.fnUntraced(function* (reader: StreamReader.StreamReader) {
+  for (let lines = 0; (yield* readLine(reader, MAX_HEAD)) !== ""; lines++) {
+    if (lines === MAX_FIELDS) return yield* bad("too many trailer fields")
+  }
+})
+
+const only = <E>(effect: Effect.Effect<unknown, E>): Stream.Stream<never, E> =>
+  Stream.drain(Stream.fromEffect(effect))
+
+const chunksOf = (reader: StreamReader.StreamReader): Stream.Stream<Uint8Array, BodyError> =>
+  Stream.fromEffectRepeat(readChunkSize(reader)).pipe(
+    Stream.takeWhile((size) => size > 0),
+    Stream.flatMap((size) =>
+      Stream.concat(StreamReader.streamExactly(reader, size), only(readChunkEnd(reader)))
+    ),
+    Stream.concat(only(skipTrailers(reader)))
+  )
+
+interface Body {
+  readonly stream: Stream.Stream<Uint8Array, BodyError>
+  /** Lets a client send it that waits for leave. */
+  readonly admit: Effect.Effect<void, StreamError.WriteError>
+  /** Whether the client waits for leave to send it. It may also go on without. */
+  readonly isHeldBack: () => boolean
+  /** Goes past what was not read of it, unless that is too much; whether the next request begins here. */
+  readonly skipRest: Effect.Effect<boolean, Exclude<BodyError, HttpError>>
+}
+
+const noBody: Body = {
+  stream: Stream.empty,
+  admit: Effect.void,
+  isHeldBack: () => false,
+  skipRest: Effect.succeed(true)
+}
+
+/** The body of a request, which may be read in several goes. */
+const openBody = Effect.fnUntraced(function* ({ reader, writer }: Connection.Connection, head: Head) {
+  if (head.length === 0) return noBody
+  let heldBack = head.minor > 0 && head.headers.get("expect")?.toLowerCase() === "100-continue"
+  let ended = false
+  const admit = Effect.suspend(() => {
+    if (!heldBack) return Effect.void
+    heldBack = false
+    return writer.write("HTTP/1.1 100 Continue\r\n\r\n")
+  })
+  const pull = yield* Stream.toPull(
+    only(admit).pipe(
+      Stream.concat(
+        head.length === "chunked" ? chunksOf(reader) : StreamReader.streamExactly(reader, head.length)
+      ),
+      Stream.concat(only(Effect.sync(() => (ended = true))))
+    )
+  )
+  const stream = Stream.suspend(() => (ended ? Stream.empty : Stream.fromPull(Effect.succeed(pull))))
+  let skipped = 0
+  const skipping = Stream.takeWhile(stream, (bytes) => (skipped += bytes.length) <= MAX_SKIPPED)
+  const body: Body = {
+    stream,
+    admit,
+    isHeldBack: () => heldBack,
+    skipRest: Stream.runDrain(skipping).pipe(
+      Effect.map(() => ended),
+      Effect.catchTag("HttpError", () => Effect.succeed(false))
+    )
+  }
+  return body
+})
+
+/** A body in memory, if it is not too long for that. */
+export const readBody = ({ body }: Request, limit: number): Effect.Effect<Uint8Array, BodyError> =>
+  body.pipe(
+    Stream.runFoldEffect(
+      () => ({ chunks: new Array<Uint8Array>(), length: 0 }),
+      ({ chunks, length }, chunk) => {
+        if (length + chunk.length > limit)
+          return Effect.fail(new HttpError({ status: 413, message: "too much" }))
+        chunks.push(chunk)
+        return Effect.succeed({ chunks, length: length + chunk.length })
+      }
+    ),
+    Effect.map(({ chunks }) => new Uint8Array(Buffer.concat(chunks)))
+  )
+
+// --- The response.
+
+const reasons: Record<number, string> = {
+  200: "OK",
+  204: "No Content",
+  400: "Bad Request",
+  404: "Not Found",
+  405: "Method Not Allowed",
+  413: "Content Too Large",
+  431: "Request Header Fields Too Large",
+  500: "Internal Server Error",
+  501: "Not Implemented",
+  505: "HTTP Version Not Supported"
+}
+
+const encoder = new TextEncoder()
+
+const inChunks = (pieces: ReadonlyArray<Uint8Array>): Array<Uint8Array | string> =>
+  // A chunk of no bytes would be the last.
+  pieces.flatMap((piece) => (piece.length === 0 ? [] : [`${piece.length.toString(16)}\r\n`, piece, "\r\n"]))
+
+const respond = Effect.fnUntraced(function* (
+  { writer }: Connection.Connection,
+  { method, minor }: Pick<Head, "method" | "minor">,
+  { body: given = "", headers, status }: Response,
+  keepAlive: boolean
+) {
+  const body = typeof given === "string" ? encoder.encode(given) : given
+  const hasBody = status !== 204 && status !== 304
+  const fields: Record<string, string> = {
+    date: new Date(yield* Clock.currentTimeMillis).toUTCString(),
+    ...headers
+  }
+  if (hasBody && body instanceof Uint8Array) fields["content-length"] = String(body.length)
+  // To who does not know chunks, the end of the connection is the end of the body.
+  else if (hasBody && minor > 0) fields["transfer-encoding"] = "chunked"
+  if (!keepAlive) fields["connection"] = "close"
+  else if (minor === 0) fields["connection"] = "keep-alive"
+
+  const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}`)
+  if (lines.some((line) => /[\r\n]/.test(line))) {
+    return yield* Effect.die(new Error("a header field must be one line"))
+  }
+  const head = [`HTTP/1.1 ${status} ${reasons[status] ?? ""}`, ...lines, "\r\n"].join("\r\n")
+  if (method === "HEAD" || !hasBody) return yield* writer.write(head)
+  if (body instanceof Uint8Array) return yield* writer.writeAll([head, body])
+  yield* writer.write(head)
+  yield* Stream.runForEachArray(body, (pieces) => writer.writeAll(minor > 0 ? inChunks(pieces) : pieces))
+  if (minor > 0) yield* writer.write("0\r\n\r\n")
+})
+
+const refuse = (connection: Connection.Connection, { message, status }: HttpError, method = "GET") =>
+  respond(connection, { method, minor: 1 }, { status, body: `${message}\n` }, false)
+
+// --- The connection.
+
+/** Answers a request; whether there may be another one. */
+const exchange = <R>(connection: Connection.Connection, head: Head, handler: Handler<R>) =>
+  Effect.gen(function* () {
+    const body = yield* openBody(connection, head)
+    const { headers, method, minor, target } = head
+    const handled = yield* Effect.exit(
+      Effect.suspend(() => handler({ method, target, headers, body: body.stream }))
+    )
+    if (Exit.isFailure(handled)) {
+      const error = Cause.squash(handled.cause)
+      // Nobody is there to be told.
+      if (Cause.hasInterruptsOnly(handled.cause) || StreamError.isStreamError(error)) {
+        return yield* Effect.failCause(handled.cause)
+      }
+      const isRefusal = error instanceof HttpError
+      if (!isRefusal) yield* Effect.logError(`${method} ${target} failed`, handled.cause)
+      yield* refuse(connection, isRefusal ? error : new HttpError({ status: 500, message: "sorry" }), method)
+      return false
+    }
+    const response = handled.value
+    // A stream may be made of the body, and then it is too late to ask for that.
+    if (Stream.isStream(response.body)) yield* body.admit
+    const wishes = (headers.get("connection") ?? "").toLowerCase().split(",").map(trim)
+    const keepAlive =
+      !body.isHeldBack() &&
+      (minor > 0
+        ? !wishes.includes("close")
+        : wishes.includes("keep-alive") && !Stream.isStream(response.body))
+    yield* respond(connection, head, response, keepAlive)
+    return keepAlive && (yield* body.skipRest)
+  }).pipe(Effect.scoped)
+
+const serveClient = <R>(handler: Handler<R>) =>
+  Effect.fnUntraced(function* (connection: Connection.Connection) {
+    const { receive } = Framed.receiver(connection.reader, heads, Codec.string("latin1"))
+    // Who goes away within a head, or says nothing, has not asked for anything.
+    const ended = () => Effect.fail(new FrameError.EndOfStream({}))
+    const next = Effect.catchTags(receive, { IncompleteReadError: ended, TimeoutError: ended })
+    for (let goesOn = true; goesOn;) {
+      // Empty lines before a request are no request.
+      const text = (yield* next).replace(/^(\r\n)+/, "")
+      if (text === "") continue
+      const head = parseHead(text)
+      if (head instanceof HttpError) return yield* refuse(connection, head)
+      goesOn = yield* exchange(connection, head, handler)
+    }
+  })
+
+/** Serves HTTP. A client that says nothing for half a minute has to connect again. */
+export const serve = <R>(handler: Handler<R>, options: Server.Options) =>
+  Server.serve(
+    (connection) =>
+      Effect.catchTags(serveClient(handler)(connection), {
+        EndOfStream: () => Effect.void,
+        FrameError: () =>
+          refuse(connection, new HttpError({ status: 431, message: `a head has at most ${MAX_HEAD} bytes` }))
+      }),
+    {
+      readTimeout: "30 seconds",
+      writeTimeout: "30 seconds",
+      // Who vanishes, or is too slow, is no news.
+      onError: (cause) => Effect.logDebug("a client was lost", cause),
+      ...options
+    }
+  )
