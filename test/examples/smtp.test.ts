@@ -364,13 +364,21 @@ describe("the SMTP sink", () => {
   )
 
   inMemory(
+    "takes a dot away from the beginning of every line that has one",
+    Effect.gen(function* () {
+      const { contents } = yield* conversation(`${begin}DATA\r\n..\r\n.x\r\n...\r\na.\r\n..b\r\n.\r\n`)
+      assert.deepStrictEqual(contents, [".\r\nx\r\n..\r\na.\r\n.b\r\n"])
+    })
+  )
+
+  inMemory(
     "takes messages up to the limit, to the byte, and goes on after one beyond it",
     Effect.gen(function* () {
       const line = "x".repeat(998)
       const again = "MAIL FROM:<>\r\nRCPT TO:<you@example.org>\r\n"
       const lines = `${line}\r\n`.repeat(300)
       const { contents, replies } = yield* conversation(
-        `${begin}DATA\r\n${lines}.\r\n${again}DATA\r\n${lines}x\r\n.\r\n${again}DATA\r\nfine\r\n.\r\n`,
+        `${begin}DATA\r\n${lines}.\r\n${again}DATA\r\nx${lines}.\r\n${again}DATA\r\nfine\r\n.\r\n`,
         { maxSize: 300_000 }
       )
       assert.deepStrictEqual(contents, [lines, "fine\r\n"])
