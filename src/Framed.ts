@@ -90,7 +90,8 @@ export interface Receiver<out In> {
   readonly receive: Effect.Effect<In, ReceiveError>
   /**
    * The messages until the end of the stream: many per pull, the fast way. Messages that were pulled and not used when the
-   * stream is left are gone; to take some and then go on in another way, use `receive`.
+   * stream is left are gone; to take some and then go on in another way, use `receive`. So does a server before
+   * `upgradeTls`, which cannot refuse what was pulled with the message that asked for it.
    */
   readonly messages: Stream.Stream<In, Exclude<ReceiveError, EndOfStream>>
   /** How many frames were skipped so far because they did not decode (`onInvalid: "skip"`). */
