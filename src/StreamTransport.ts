@@ -160,6 +160,9 @@ export const fromPumps = <E, R, E2, R2>(
       })
   )
 
+// Whether Node hears of a broken pipe from a write, or from the program's exit before that, is a matter of chance.
+const GONE: ReadonlySet<string> = new Set(["ERR_STREAM_DESTROYED", "ERR_STREAM_PREMATURE_CLOSE"])
+
 type Run = (effect: Effect.Effect<void>) => Fiber.Fiber<void>
 
 class StreamTransport implements Transport {
@@ -410,7 +413,9 @@ class StreamTransport implements Transport {
     const error = Cause.squash(cause)
     if (error instanceof ConnectionError) return error
     const origin = error instanceof PlatformError.PlatformError ? (error.cause ?? error) : error
-    return this.error(operation, reasonFromCause(origin))
+    const reason = reasonFromCause(origin)
+    const isGone = operation === "write" && reason.code !== undefined && GONE.has(reason.code)
+    return this.error(operation, isGone ? new BrokenPipe({ code: reason.code, cause: origin }) : reason)
   }
 
   private error(operation: string, reason: ConnectionErrorReason): ConnectionError {

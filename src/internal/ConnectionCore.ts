@@ -334,7 +334,7 @@ export class ConnectionCore implements Handler, Surroundings {
     this.output.drained()
   }
 
-  readonly onOutputFailed = (error: ConnectionError): void => {
+  onOutputFailed(error: ConnectionError): void {
     this.output.fail(() => error)
     this.severed?.openUnsafe()
   }
