@@ -217,7 +217,9 @@ describe("the life of a link", () => {
         yield* link.send("hi\n")
         return yield* link.use(({ reader }) => reader.readLineString)
       })
-      const layer = Connection.layerReconnecting(target, { onConnect: ({ writer }) => writer.write("hello\n") })
+      const layer = Connection.layerReconnecting(target, {
+        onConnect: ({ writer }) => writer.write("hello\n")
+      })
       strictEqual(String(yield* Effect.provide(ask, layer)), 'some("hello")')
     }))
 

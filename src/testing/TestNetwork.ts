@@ -7,7 +7,7 @@
  *
  * @since 0.1.0
  */
-import { type Duration, Effect, Equal, Layer, Result, Scheduler, type Scope } from "effect"
+import { DateTime, type Duration, Effect, Equal, Layer, Result, Scheduler, type Scope } from "effect"
 import { AddressResolver, Dns, NetAddress } from "effect/net"
 import * as Dialer from "../Dialer.ts"
 import * as Limits from "../internal/limits.ts"
@@ -29,7 +29,16 @@ import {
   NotFound,
   Unreachable
 } from "../StreamError.ts"
+import type { Identity } from "../Tls.ts"
 import type { Transport } from "../Transport.ts"
+import {
+  certificateOf,
+  describeCertificate,
+  FIRST_DAY,
+  LAST_DAY,
+  makeIdentity
+} from "./internal/certificates.ts"
+import { upgradable } from "./internal/tls.ts"
 
 /**
  * How an address is reached.
@@ -72,7 +81,9 @@ export interface Options {
  *   `attempts`; `routes` tells which addresses answer late, never, or as unreachable;
  * - `localAddress` is what the server sees as the peer's address; without it that is the loopback address of the same
  *   family, and a port of its own;
- * - `noDelay` and `keepAlive` have no effect.
+ * - `noDelay` and `keepAlive` have no effect;
+ * - TLS is simulated: **nothing is encrypted**, no key is used, and no certificate is verified but those of `identity`. See
+ *   there.
  *
  * A `hosts` or `routes` table that contains no valid name or address is a defect.
  *
@@ -142,6 +153,74 @@ export const layer: Layer.Layer<Network> = Layer.effect(Network, make())
 export const layerWith = (options: Options): Layer.Layer<Network> => Layer.effect(Network, make(options))
 
 export { replay, ReplayError, type ReplayOptions } from "./internal/replay.ts"
+
+/**
+ * What the certificate of a simulated identity says.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface IdentityOptions {
+  /** Whom it is for: host names, `"*.example.org"`, or IP addresses. Default `localhost` and `127.0.0.1`. */
+  readonly names?: ReadonlyArray<string> | undefined
+  /** From when on it is valid, by the `Clock`. Default: always. */
+  readonly validFrom?: DateTime.DateTime.Input | undefined
+  /** Until when it is valid, by the `Clock`. Default: always. */
+  readonly validTo?: DateTime.DateTime.Input | undefined
+  /** Whether nobody vouches for it: it is trusted only by who has it as `ca`. Default `false`: whom the platform trusts does. */
+  readonly selfSigned?: boolean | undefined
+}
+
+/**
+ * An identity for simulated TLS, for servers and clients on this network. It is of no use on any other.
+ *
+ * What TLS on this network simulates:
+ *
+ * - the handshake as far as it can be seen from outside: the version, the application protocol (ALPN), the name (SNI) and the
+ *   server's identity for it, client certificates, `handshakeTimeout`, and what is refused, with the `TlsError` that both
+ *   sides see. A server refuses a client's certificate in the handshake, as in TLS 1.2;
+ * - the certificate of such an identity is verified as its options say, at the time of the `Clock`. Any other certificate, also
+ *   a real one, is not looked at, and accepted;
+ * - `upgradeTls`, with what was received before; TLS inside of TLS, through a proxy;
+ * - the end: a close_notify is the end of input, a FIN without one is `TlsTruncated`, an abort is a reset.
+ *
+ * Nothing is encrypted: the records hold what is sent as it is. Sessions are not resumed, `ciphers` have no effect, and the
+ * cipher is said to be `TLS_NULL_WITH_NULL_NULL`.
+ *
+ * **Example** (A service with TLS, in memory)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve((connection) => connection.writer.write("hello\n"), {
+ *     listen: { host: "10.0.0.5", port: 5433 },
+ *     tls: { identity: TestNetwork.identity({ names: ["db.internal"] }), alpn: ["db/1"] }
+ *   })
+ *   const connection = yield* Connection.connect("db.internal:5433", { tls: { alpn: ["db/1"] } })
+ *   console.log(connection.info.tls?.authorized, connection.info.tls?.alpn) // true db/1
+ *   const wrong = Connection.connect("db.internal:5433", { tls: { servername: "other.internal" } })
+ *   console.log((yield* Effect.flip(wrong)).message)
+ *   // handshake on 10.0.0.5:5433: the certificate is not for other.internal
+ * }).pipe(Effect.scoped, Effect.provide(TestNetwork.layerWith({ hosts: { "db.internal": ["10.0.0.5"] } })))
+ *
+ * await Effect.runPromise(program)
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const identity = (options?: IdentityOptions): Identity =>
+  makeIdentity({
+    names: options?.names ?? ["localhost", "127.0.0.1"],
+    validFrom:
+      options?.validFrom === undefined ? FIRST_DAY : DateTime.makeUnsafe(options.validFrom).epochMilliseconds,
+    validTo:
+      options?.validTo === undefined ? LAST_DAY : DateTime.makeUnsafe(options.validTo).epochMilliseconds,
+    selfSigned: options?.selfSigned ?? false
+  })
 
 const firstEphemeralPort = 49_152
 const lastPort = 65_535
@@ -358,7 +437,9 @@ const simulate = ({ resolver, routes }: Simulation): Network["Service"] => {
     Effect.fnUntraced(function* (address, connected) {
       const remote = concrete(canonical(address))
       const from = yield* Effect.fromResult(source(remote, local))
-      const [near, far] = yield* MemoryTransport.makePair({ localAddress: from, remoteAddress: remote })
+      const pair = yield* MemoryTransport.makePair({ localAddress: from, remoteAddress: remote })
+      const dispatcher = (yield* Scheduler.Scheduler).makeDispatcher()
+      const [near, far] = [upgradable(pair[0], dispatcher), upgradable(pair[1], dispatcher)]
       yield* travel(remote)
       yield* Effect.callback<void, ConnectionErrorReason>((resume) => {
         const bound = reach(remote)
@@ -413,5 +494,9 @@ const simulate = ({ resolver, routes }: Simulation): Network["Service"] => {
       return { address: bound.address, accept: bound.accept, close: close(bound) }
     }).pipe(Effect.mapError((reason) => new ListenError({ address: formatListen(address), reason })))
 
-  return Network.of({ connect: Dialer.make({ resolver, connectOne }), listen })
+  return Network.of({
+    connect: Dialer.make({ resolver, connectOne }),
+    listen,
+    checkTls: ({ identity }) => Effect.sync(() => describeCertificate(certificateOf(identity.current())))
+  })
 }
