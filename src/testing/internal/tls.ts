@@ -248,7 +248,7 @@ class Secured implements Transport, Handler {
   private giveUp(reason: ConnectionErrorReason): void {
     if (this.state !== "handshaking") return
     this.state = "failed"
-    this.below.close()
+    if (!this.isGone) this.below.close()
     this.settle(Effect.fail(reason))
   }
 
@@ -315,7 +315,7 @@ class Secured implements Transport, Handler {
 
   private lose(reason: ConnectionErrorReason): void {
     this.failure ??= new ConnectionError({ operation: "read", reason, address: this.address })
-    this.below.abort()
+    if (!this.isGone) this.below.abort()
   }
 
   private get address(): string | undefined {
