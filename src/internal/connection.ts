@@ -1,14 +1,4 @@
-import {
-  Array as Arr,
-  Clock,
-  Context,
-  DateTime,
-  Duration,
-  Effect,
-  Exit,
-  Predicate,
-  Scope
-} from "effect"
+import { Array as Arr, Clock, Context, DateTime, Duration, Effect, Exit, Predicate, Scope } from "effect"
 import { dual } from "effect/Function"
 import { type NetAddress } from "effect/net"
 import { type ConnectOptions, Network, type Target } from "../Network.ts"
