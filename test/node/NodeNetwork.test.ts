@@ -23,6 +23,7 @@ import type { ConnectionError, TimeoutError } from "effect-wire/StreamError"
 import type { Transport } from "effect-wire/Transport"
 import {
   closed,
+  freePort,
   leavingNothing,
   loops,
   openHandles,
@@ -67,9 +68,6 @@ const handedTo = <A, E, R>(effect: Effect.Effect<A, E, R>, take: (value: A) => v
 const nextTick = Effect.callback<void>((resume) => {
   process.nextTick(() => resume(Effect.void))
 })
-
-/** A port that nobody listens on. */
-const freePort = Effect.map(Effect.scoped(rawServer()), ({ port }) => port)
 
 // Targets and options come from configurations, so what the types forbid is tested as well.
 const untyped = (input: unknown) => input as Target

@@ -11,6 +11,7 @@ import * as path from "node:path"
 import { describe } from "vitest"
 import { outcome, outcomeOf, start } from "../support/effects.ts"
 import {
+  freePort,
   leavingNothing,
   loops,
   portOf,
@@ -56,9 +57,6 @@ const ask = (target: Network.Target, options?: Connection.ConnectionOptions) =>
   Connection.use(target, options, ({ reader, writer }) =>
     Effect.andThen(writer.write("hello\n"), Effect.map(reader.readAll(), text))
   )
-
-/** A port that nobody listens on. */
-const freePort = Effect.map(Effect.scoped(rawServer()), ({ port }) => port)
 
 const failureOf = <A, R>(
   effect: Effect.Effect<A, Effect.Error<ReturnType<typeof Connection.connect>>, R>

@@ -1,19 +1,16 @@
 import { assert, it } from "@effect/vitest"
-import { Deferred, Effect, Option, Result, Schedule, type Scope } from "effect"
+import { Deferred, Effect, Option, Result, type Scope } from "effect"
 import { NetAddress } from "effect/net"
-import { Connection, type Network, ProxyProtocol, Server } from "effect-wire"
+import { Connection, type Network, ProxyProtocol, Server, Tls } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { Authority, type Issued } from "../support/certificates.ts"
-import { describeWith, spawnPeer, tempFolder } from "../support/programs.ts"
-import { portOf, rawServer } from "../support/sockets.ts"
+import { describeWith, ready, spawnPeer, tempFolder } from "../support/programs.ts"
+import { freePort, portOf } from "../support/sockets.ts"
 
 const live = (title: string, effect: Effect.Effect<unknown, unknown, Network.Network | Scope.Scope>): void =>
   it.live(title, () => effect.pipe(Effect.scoped, Effect.provide(NodeNetwork.layer)))
-
-/** A port that nobody listens on. */
-const freePort = Effect.map(Effect.scoped(rawServer()), ({ port }) => port)
 
 /** HAProxy, listening on `front`. It does not say when it does. */
 const haproxy = Effect.fnUntraced(function* (front: Network.Target, ...lines: ReadonlyArray<string>) {
@@ -33,10 +30,7 @@ const haproxy = Effect.fnUntraced(function* (front: Network.Target, ...lines: Re
   ]
   fs.writeFileSync(file, config.join("\n"))
   yield* spawnPeer("haproxy", ["-db", "-f", file])
-  yield* Effect.retry(Effect.scoped(Connection.connect(front)), {
-    schedule: Schedule.spaced("20 millis"),
-    times: 250
-  })
+  yield* ready(front)
 })
 
 const trusted = ["127.0.0.0/8", "unix"]
@@ -239,17 +233,27 @@ describeWith("haproxy", "from a client to haproxy", () => {
 })
 
 describeWith("haproxy", "haproxy and TLS", () => {
-  let made: { readonly ca: string; readonly identity: Issued; readonly pem: string } | undefined
-  const certificates = Effect.sync(() => {
-    if (made === undefined) {
-      const authority = new Authority()
-      const identity = authority.issue()
-      const pem = path.join(authority.directory, "both.pem")
-      fs.writeFileSync(pem, identity.certificate + identity.key)
-      made = { ca: authority.certificate, identity, pem }
+  /** HAProxy wants a certificate and its key in one file. */
+  const inOneFile = (authority: Authority, identity: Issued) => {
+    const pem = path.join(authority.directory, `${path.basename(identity.keyFile)}.both.pem`)
+    fs.writeFileSync(pem, identity.certificate + identity.key)
+    return pem
+  }
+  const issue = () => {
+    const authority = new Authority()
+    const identity = authority.issue()
+    const me = authority.issue({ name: "me", altName: "DNS:me" })
+    return {
+      ca: authority.certificate,
+      caFile: authority.file,
+      identity,
+      pem: inOneFile(authority, identity),
+      me,
+      myPem: inOneFile(authority, me)
     }
-    return made
-  })
+  }
+  let made: ReturnType<typeof issue> | undefined
+  const certificates = Effect.sync(() => (made ??= issue()))
 
   live(
     "the header comes before TLS: from haproxy, in one piece with the handshake or not",
@@ -322,6 +326,56 @@ describeWith("haproxy", "haproxy and TLS", () => {
       assert.strictEqual(ssl.cipher, info.tls?.cipher)
       assert.strictEqual(Buffer.from(tlv(ProxyProtocol.TlvType.authority)).toString(), "localhost")
       assert.strictEqual(Buffer.from(tlv(ProxyProtocol.TlvType.alpn)).toString(), "wire")
+    })
+  )
+
+  live(
+    "haproxy wants the client's certificate, and tells whose it is, also when the session is resumed",
+    Effect.gen(function* () {
+      const { ca, caFile, me, pem } = yield* certificates
+      const { infoOf, port } = yield* teller()
+      const front = yield* freePort
+      yield* haproxy(
+        `127.0.0.1:${front}`,
+        `  bind 127.0.0.1:${front} ssl crt ${pem} ca-file ${caFile} verify required`,
+        `  server s 127.0.0.1:${port} send-proxy-v2 proxy-v2-options ssl,cert-cn`
+      )
+      const tls = { ca, identity: me, sessions: Tls.sessionCache() }
+      for (const certificate of ["connection", "session"]) {
+        const { info } = yield* Effect.scoped(ask({ host: "localhost", port: front }, { tls }))
+        assert.strictEqual(info.tls?.resumed, certificate === "session")
+        const header = infoOf(info.localAddress).proxyProtocol ?? assert.fail("no header")
+        const tlv = Option.getOrThrow(ProxyProtocol.findTlv(header, ProxyProtocol.TlvType.ssl))
+        const ssl = Result.getOrThrow(ProxyProtocol.decodeSsl(tlv))
+        assert.deepStrictEqual(
+          [ssl.tls, ssl.certificate, ssl.verified, ssl.commonName],
+          [true, certificate, true, "me"]
+        )
+      }
+    })
+  )
+
+  live(
+    "haproxy speaks TLS with our server behind the header: verified both ways, with a name and ALPN",
+    Effect.gen(function* () {
+      const { ca, caFile, identity, myPem } = yield* certificates
+      const { infoOf, port } = yield* teller({
+        tls: { identity, ca, clientCertificate: "require", alpn: ["wire"] }
+      })
+      const front = yield* freePort
+      yield* haproxy(
+        `127.0.0.1:${front}`,
+        `  bind 127.0.0.1:${front}`,
+        `  server s 127.0.0.1:${port} send-proxy-v2 ssl verify required ca-file ${caFile} crt ${myPem} ` +
+          "sni str(localhost) verifyhost localhost alpn wire"
+      )
+      const { info, line } = yield* ask(`127.0.0.1:${front}`)
+      assert.strictEqual(line, `${at(info.localAddress)} 127.0.0.1:${front} 2 PROXY hello`)
+      const { tls } = infoOf(info.localAddress)
+      assert.deepStrictEqual(
+        [tls?.servername, tls?.alpn, tls?.authorized, tls?.peerCertificate?.subject["CN"]],
+        ["localhost", "wire", true, "me"]
+      )
     })
   )
 })

@@ -1,5 +1,5 @@
 import { assert, it } from "@effect/vitest"
-import { Effect, Schedule, type Scope, Stream } from "effect"
+import { Effect, type Scope, Stream } from "effect"
 import { NetAddress } from "effect/net"
 import { Connection, type Network, Proxy, Server, type Tls } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
@@ -7,14 +7,11 @@ import { randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { Authority, type Issued } from "../support/certificates.ts"
-import { describeWith, spawnPeer, tempFolder } from "../support/programs.ts"
-import { rawServer } from "../support/sockets.ts"
+import { describeWith, ready, spawnPeer, tempFolder } from "../support/programs.ts"
+import { freePort } from "../support/sockets.ts"
 
 const live = (title: string, effect: Effect.Effect<unknown, unknown, Network.Network | Scope.Scope>): void =>
   it.live(title, () => effect.pipe(Effect.scoped, Effect.provide(NodeNetwork.layer)))
-
-/** A port that nobody listens on. */
-const freePort = Effect.map(Effect.scoped(rawServer()), ({ port }) => port)
 
 const echoWith = (tls: Tls.ServerOptions | undefined) =>
   Effect.map(
@@ -29,13 +26,6 @@ const echoWith = (tls: Tls.ServerOptions | undefined) =>
   )
 
 const echo = echoWith(undefined)
-
-/** Some programs do not say when they are ready. */
-const ready = (port: number) =>
-  Effect.retry(Effect.scoped(Connection.connect(`127.0.0.1:${port}`)), {
-    schedule: Schedule.spaced("20 millis"),
-    times: 250
-  })
 
 /** Has a megabyte echoed through proxies. */
 const echoes = Effect.fnUntraced(function* (
@@ -60,7 +50,7 @@ const failure = (target: Network.Target, proxy: Proxy.Proxy) =>
 const microsocks = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
   const port = yield* freePort
   yield* spawnPeer("microsocks", ["-i", "127.0.0.1", "-p", String(port), ...args])
-  yield* ready(port)
+  yield* ready(`127.0.0.1:${port}`)
   return `127.0.0.1:${port}`
 })
 
@@ -100,7 +90,7 @@ const haproxy = Effect.fnUntraced(function* (backend: string, { certificate, key
     ].join("\n")
   )
   yield* spawnPeer("haproxy", ["-db", "-f", file])
-  yield* ready(port)
+  yield* ready(`127.0.0.1:${port}`)
   return { host: "localhost", port }
 })
 

@@ -1,12 +1,12 @@
 import { assert, it } from "@effect/vitest"
-import { Effect, Option, Queue, Schedule, type Scope, Stream } from "effect"
+import { Effect, Option, Queue, type Scope, Stream } from "effect"
 import { Connection, type Network, Server, type StreamError, Tls } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
 import { randomBytes } from "node:crypto"
 import { fileURLToPath } from "node:url"
 import { Authority } from "../support/certificates.ts"
-import { describeWith, spawnPeer } from "../support/programs.ts"
-import { portOf, rawServer } from "../support/sockets.ts"
+import { describeWith, ready, spawnPeer } from "../support/programs.ts"
+import { freePort, portOf } from "../support/sockets.ts"
 
 const peers = fileURLToPath(new URL("./peers", import.meta.url))
 
@@ -183,16 +183,12 @@ describeWith("openssl", "TLS with openssl s_client", () => {
 
 describeWith("openssl", "TLS with openssl s_server", () => {
   const sServer = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
-    const port = yield* Effect.map(Effect.scoped(rawServer()), (_) => _.port)
+    const port = yield* freePort
     yield* spawnPeer("openssl", [
       ...["s_server", "-accept", `127.0.0.1:${port}`, "-quiet", "-rev"],
       ...["-cert", identity.certificateFile, "-key", identity.keyFile, ...args]
     ])
-    // It does not say when it listens.
-    yield* Effect.retry(Effect.scoped(Connection.connect(`127.0.0.1:${port}`)), {
-      schedule: Schedule.spaced("20 millis"),
-      times: 250
-    })
+    yield* ready(`127.0.0.1:${port}`)
     return port
   })
 

@@ -1,4 +1,5 @@
-import { Effect, type Scope } from "effect"
+import { Effect, Schedule, type Scope } from "effect"
+import { Connection, type Network } from "effect-wire"
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
@@ -63,6 +64,13 @@ export const spawnPeer = (
         exit
       )
   )
+
+/** Waits until somebody listens: some programs do not say when they do. */
+export const ready = (target: Network.Target) =>
+  Effect.retry(Effect.scoped(Connection.connect(target)), {
+    schedule: Schedule.spaced("20 millis"),
+    times: 250
+  })
 
 /** An empty folder, removed with the scope. */
 export const tempFolder = Effect.acquireRelease(

@@ -93,6 +93,9 @@ export const rawServer = (
       })
   )
 
+/** A port that nobody listens on. */
+export const freePort = Effect.map(Effect.scoped(rawServer()), ({ port }) => port)
+
 /** A plain Node socket, connected, that reads nothing until told. Its errors are ignored. */
 export const rawConnect = (options: net.NetConnectOpts) =>
   Effect.acquireRelease(
