@@ -1,7 +1,7 @@
-// A JSON-lines RPC: a schema checks both sides, many calls are in flight on one connection, the server also pushes.
+// A JSON-lines RPC: a schema checks both sides, 10,000 calls are in flight on one connection, the server also pushes.
 //   npm run example -- json-lines-rpc
 import { NodeRuntime } from "@effect/platform-node"
-import { Console, Duration, Effect, Fiber, Schema, Stream } from "effect"
+import { Console, Effect, Fiber, Latch, Schema, Stream } from "effect"
 import { Codec, Connection, Framed, Framing, Server } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
 
@@ -9,7 +9,9 @@ import { NodeNetwork } from "effect-wire/node"
 
 const Request = Schema.Union([
   Schema.Struct({ id: Schema.Number, method: Schema.Literal("add"), params: Schema.Array(Schema.Number) }),
-  Schema.Struct({ id: Schema.Number, method: Schema.Literal("wait"), params: Schema.Duration }),
+  // Is answered with its own number, once somebody has released all that are held; that is answered with their number.
+  Schema.Struct({ id: Schema.Number, method: Schema.Literal("hold"), params: Schema.Number }),
+  Schema.Struct({ id: Schema.Number, method: Schema.Literal("release") }),
   Schema.Struct({ id: Schema.Number, method: Schema.Literal("countdown"), params: Schema.Number })
 ])
 type Request = typeof Request.Type
@@ -30,27 +32,39 @@ const replies = Codec.schema(Reply)
 
 type Session = Framed.Framed<Request, Reply>
 
-const answer = Effect.fnUntraced(function* ({ send }: Session, request: Request) {
+class Held {
+  readonly gate = Latch.makeUnsafe()
+  calls = 0
+}
+
+const answer = Effect.fnUntraced(function* ({ send }: Session, held: Held, request: Request) {
+  const { id } = request
   switch (request.method) {
     case "add":
-      return yield* send({ id: request.id, result: request.params.reduce((sum, n) => sum + n, 0) })
-    case "wait":
-      yield* Effect.sleep(request.params)
-      return yield* send({ id: request.id, result: 0 })
+      return yield* send({ id, result: request.params.reduce((sum, n) => sum + n, 0) })
+    case "hold":
+      held.calls++
+      yield* held.gate.await
+      return yield* send({ id, result: request.params })
+    case "release":
+      yield* held.gate.open
+      return yield* send({ id, result: held.calls })
     case "countdown": {
-      if (request.params > 3) return yield* send({ id: request.id, error: "too far to count" })
+      if (request.params > 3) return yield* send({ id, error: "too far to count" })
       for (let n = request.params; n > 0; n--) yield* send({ notice: `${n} …` })
-      return yield* send({ id: request.id, result: 0 })
+      return yield* send({ id, result: 0 })
     }
   }
 })
 
-/** Up to 100 calls of a client run at once; they are answered as they end. */
-const session = (framed: Session) =>
-  framed.messages.pipe(
-    Stream.mapEffect((request) => answer(framed, request), { concurrency: 100, unordered: true }),
+/** Up to 20,000 calls of a client run at once, more are not read; they are answered as they end. */
+const session = (framed: Session) => {
+  const held = new Held()
+  return framed.messages.pipe(
+    Stream.mapEffect((request) => answer(framed, held, request), { concurrency: 20_000, unordered: true }),
     Stream.runDrain
   )
+}
 
 const serve = Server.serveFramed(
   framing,
@@ -66,9 +80,9 @@ class CallError extends Schema.TaggedError<CallError>("CallError")("CallError", 
 
 const makeClient = Effect.fnUntraced(function* (connection: Connection.Connection) {
   const framed = Framed.make(connection, framing, Codec.duplex({ receive: replies, send: requests }))
-  const { request, unsolicited } = yield* framed.correlate({
+  const { inFlight, request, unsolicited } = yield* framed.correlate({
     idOf: (message) => ("id" in message ? message.id : undefined),
-    timeout: "5 seconds"
+    timeout: "20 seconds"
   })
   let lastId = 0
   const call = Effect.fnUntraced(function* (make: (id: number) => Request) {
@@ -77,15 +91,16 @@ const makeClient = Effect.fnUntraced(function* (connection: Connection.Connectio
     return yield* new CallError({ message: "error" in reply ? reply.error : "no reply" })
   })
   const notices = Stream.map(unsolicited, (message) => ("notice" in message ? message.notice : ""))
-  return { call, notices }
+  return { call, inFlight, notices }
 })
 
 const add =
   (...params: ReadonlyArray<number>) =>
   (id: number): Request => ({ id, method: "add", params })
-const wait =
-  (params: Duration.Duration) =>
-  (id: number): Request => ({ id, method: "wait", params })
+const hold =
+  (params: number) =>
+  (id: number): Request => ({ id, method: "hold", params })
+const release = (id: number): Request => ({ id, method: "release" })
 const countdown =
   (params: number) =>
   (id: number): Request => ({ id, method: "countdown", params })
@@ -93,20 +108,19 @@ const countdown =
 const program = Effect.gen(function* () {
   const server = yield* serve
   const connection = yield* Connection.connect(server.addresses[0])
-  const { call, notices } = yield* makeClient(connection)
+  const { call, inFlight, notices } = yield* makeClient(connection)
 
   yield* Console.log(`1 + 2 + 3 = ${yield* call(add(1, 2, 3))}`)
 
-  const slow = yield* Effect.forkChild(
-    Effect.andThen(call(wait(Duration.millis(500))), Console.log("the slow call is back"))
+  const numbers = Array.from({ length: 10_000 }, (_, n) => n)
+  const holding = yield* Effect.forkChild(
+    Effect.forEach(numbers, (n) => call(hold(n)), { concurrency: "unbounded" }),
+    { startImmediately: true }
   )
-  const sums = yield* Effect.forEach(
-    Array.from({ length: 1000 }, (_, n) => n),
-    (n) => call(add(n, n)),
-    { concurrency: "unbounded" }
-  )
-  yield* Console.log(`1000 calls meanwhile, the last one: ${sums.at(-1)}`)
-  yield* Fiber.join(slow)
+  yield* Console.log(`in flight: ${yield* inFlight}; and meanwhile, 20 + 22 = ${yield* call(add(20, 22))}`)
+  yield* Console.log(`held by the server, and released: ${yield* call(release)}`)
+  const results = yield* Fiber.join(holding)
+  yield* Console.log(`answered with their own numbers: ${results.filter((result, n) => result === n).length}`)
 
   yield* call(countdown(3))
   yield* Stream.runForEach(Stream.take(notices, 3), (notice) => Console.log(`the server says: ${notice}`))

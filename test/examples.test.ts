@@ -79,7 +79,8 @@ const examples: Record<string, ReadonlyArray<RegExp>> = {
     /^anna reads: \* bert left$/m
   ],
   "json-lines-rpc": [
-    /^1 \+ 2 \+ 3 = 6\n1000 calls meanwhile, the last one: 1998\nthe slow call is back$/m,
+    /^1 \+ 2 \+ 3 = 6\nin flight: 10000; and meanwhile, 20 \+ 22 = 42$/m,
+    /^held by the server, and released: 10000\nanswered with their own numbers: 10000$/m,
     /^the server says: 3 …\nthe server says: 2 …\nthe server says: 1 …$/m,
     /^refused: too far to count$/m
   ],
