@@ -13,41 +13,47 @@ export interface Message {
   readonly message: Uint8Array
 }
 
+/** What a push, or a list, is: its first word. */
+const kindOf = ([kind]: ReadonlyArray<Resp.Value>): string =>
+  kind instanceof Uint8Array ? Resp.text(kind) : ""
+
 /** Speaks RESP3, or RESP2, in which a connection that has subscribed to a channel can do nothing else any more. */
 export const make = Effect.fnUntraced(function* (
   connection: Connection.Connection,
   options?: { readonly protocol?: 2 | 3 }
 ) {
+  const isResp2 = options?.protocol === 2
   let subscribed = false
+
+  // RESP2 sends as a list what RESP3 sends as a push; and both tell in that way that a subscription has worked.
+  const isReply = (value: Resp.Value): boolean => {
+    if (value instanceof Resp.Push) return kindOf(value.items) === "subscribe"
+    return !(isResp2 && subscribed && Resp.isList(value) && kindOf(value) === "message")
+  }
+
   const framed = Framed.make(connection, Resp.values, Resp.client)
-  const { request, send, unsolicited } = yield* framed.pipeline({
-    isReply: (value) => !(value instanceof Resp.Push || (subscribed && Resp.isList(value))),
-    timeout: "10 seconds"
-  })
+  const { request, unsolicited } = yield* framed.pipeline({ isReply, timeout: "10 seconds" })
 
   const command = Effect.fnUntraced(function* (...words: Resp.Command) {
     const reply = yield* request(words)
     return reply instanceof Resp.Failure ? yield* new RedisError({ message: reply.message }) : reply
   })
 
-  if (options?.protocol !== 2) yield* command("HELLO", 3)
+  if (!isResp2) yield* command("HELLO", 3)
 
   return {
     /** Sends a command and waits for its reply. Called by many fibers at once, it is a pipeline. */
     command,
-    /** Subscribes to a channel. That it worked is a message, too: there is no reply to wait for. */
+    /** Subscribes to a channel. */
     subscribe: Effect.fnUntraced(function* (channel: string) {
-      subscribed = options?.protocol === 2
-      yield* send(["SUBSCRIBE", channel])
+      subscribed = true
+      yield* command("SUBSCRIBE", channel)
     }),
     /** What is said on the channels, as it comes: of what nobody takes, the last 256 are kept. */
     messages: Stream.flatMap(unsolicited, (value): Stream.Stream<Message> => {
-      const [kind, channel, message] =
-        value instanceof Resp.Push ? value.items : Resp.isList(value) ? value : []
-      return kind instanceof Uint8Array &&
-        channel instanceof Uint8Array &&
-        message instanceof Uint8Array &&
-        Resp.text(kind) === "message"
+      const items = value instanceof Resp.Push ? value.items : Resp.isList(value) ? value : []
+      const [, channel, message] = items
+      return kindOf(items) === "message" && channel instanceof Uint8Array && message instanceof Uint8Array
         ? Stream.succeed({ channel: Resp.text(channel), message })
         : Stream.empty
     })
