@@ -154,7 +154,10 @@ export interface Options<E = never, R = never> {
   readonly maxAge?: Duration.Input | undefined
   /** How often a connection is lent. Default: no limit. */
   readonly maxUses?: number | undefined
-  /** The handshake: runs for each connection before it is lent for the first time. Its scope is the connection's. */
+  /**
+   * The handshake: runs for each connection before it is lent for the first time. Its scope is the connection's. It has to
+   * read all that it makes the peer send, and to leave nobody behind who reads: such a connection is not lent.
+   */
   readonly onConnect?:
     ((connection: Connection.Connection) => Effect.Effect<unknown, E, R | Scope.Scope>) | undefined
   /** How long the handshake may take, else `TimeoutError` (operation `handshake`). Default 10 seconds. */
