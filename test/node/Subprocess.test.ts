@@ -121,6 +121,25 @@ describe("Subprocess", () => {
     })
   )
 
+  live("is ended by a signal, which is no exit code, and ends its output by it", () =>
+    Effect.gen(function* () {
+      const { connection, exitCode, kill, pid } = yield* Subprocess.spawn(ChildProcess.make("cat", []))
+      yield* connection.writer.write("x")
+      strictEqual(text(yield* connection.reader.readExactly(1)), "x")
+      yield* kill({ killSignal: "SIGKILL" })
+      assertTrue(!isRunning(pid))
+      strictEqual(text(yield* connection.reader.readAll()), "")
+      strictEqual((yield* Effect.flip(exitCode))._tag, "PlatformError")
+    })
+  )
+
+  live("refuses options that are none before it starts anything", () =>
+    Effect.gen(function* () {
+      const spawning = Subprocess.spawn(ChildProcess.make("no-such-program-anywhere", []), { limit: 0 })
+      assertTrue((yield* outcomeOf(spawning)).startsWith("defect RangeError"))
+    })
+  )
+
   live("fails if there is no such program", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(Subprocess.spawn(ChildProcess.make("no-such-program-anywhere", [])))
