@@ -51,8 +51,6 @@ const program = Effect.gen(function* () {
   yield* Console.log("GET /count, the last line:", yield* fetchText("/count"))
   yield* Console.log("POST /echo:", yield* fetchText("/echo", { method: "POST", body: "over and out" }))
   yield* Console.log("GET /nothing:", yield* fetchText("/nothing"))
-  // The fetching side keeps its connection for more.
-  yield* server.shutdown({ grace: 0 })
 })
 
 program.pipe(Effect.scoped, Effect.provide(NodeNetwork.layer), NodeRuntime.runMain)

@@ -103,9 +103,11 @@ const parseHead = (text: string): Head | HttpError => {
 
 // --- The body of a request.
 
+const latin1 = new TextDecoder("latin1")
+
 const readLine = (reader: StreamReader.StreamReader, limit: number) =>
   reader.readUntil("\r\n", { limit }).pipe(
-    Effect.map((line) => new TextDecoder("latin1").decode(line.subarray(0, -2))),
+    Effect.map((line) => latin1.decode(line.subarray(0, -2))),
     Effect.catchTag("LimitOverrunError", () => Effect.fail(bad("a line in the body is too long")))
   )
 
@@ -257,8 +259,25 @@ const refuse = (connection: Connection.Connection, { message, status }: HttpErro
 
 // --- The connection.
 
+/** The end of a server, as its connections know it. */
+class Draining {
+  begun = false
+  /** Those that wait for a request: nobody would miss them. */
+  readonly idle = new Set<Connection.Connection>()
+
+  readonly begin: Effect.Effect<void> = Effect.suspend(() => {
+    this.begun = true
+    return Effect.forEach(this.idle, ({ close }) => close, { concurrency: "unbounded", discard: true })
+  })
+}
+
 /** Answers a request; whether there may be another one. */
-const exchange = <R>(connection: Connection.Connection, head: Head, handler: Handler<R>) =>
+const exchange = <R>(
+  connection: Connection.Connection,
+  draining: Draining,
+  head: Head,
+  handler: Handler<R>
+) =>
   Effect.gen(function* () {
     const body = yield* openBody(connection, head)
     const { headers, method, minor, target } = head
@@ -281,6 +300,7 @@ const exchange = <R>(connection: Connection.Connection, head: Head, handler: Han
     if (Stream.isStream(response.body)) yield* body.admit
     const wishes = (headers.get("connection") ?? "").toLowerCase().split(",").map(trim)
     const keepAlive =
+      !draining.begun &&
       !body.isHeldBack() &&
       (minor > 0
         ? !wishes.includes("close")
@@ -289,27 +309,35 @@ const exchange = <R>(connection: Connection.Connection, head: Head, handler: Han
     return keepAlive && (yield* body.skipRest)
   }).pipe(Effect.scoped)
 
-const serveClient = <R>(handler: Handler<R>) =>
+const serveClient = <R>(handler: Handler<R>, draining: Draining) =>
   Effect.fnUntraced(function* (connection: Connection.Connection) {
     const { receive } = Framed.receiver(connection.reader, heads, Codec.string("latin1"))
-    // Who goes away within a head, or says nothing, has not asked for anything.
+    // Who goes away before a head is complete, or says nothing, has not asked for anything.
     const ended = () => Effect.fail(new FrameError.EndOfStream({}))
-    const next = Effect.catchTags(receive, { IncompleteReadError: ended, TimeoutError: ended })
+    const next = Effect.suspend(() => {
+      if (draining.begun) return ended()
+      draining.idle.add(connection)
+      return receive.pipe(
+        Effect.catchTags({ ConnectionError: ended, IncompleteReadError: ended, TimeoutError: ended }),
+        Effect.ensuring(Effect.sync(() => draining.idle.delete(connection)))
+      )
+    })
     for (let goesOn = true; goesOn;) {
       // Empty lines before a request are no request.
       const text = (yield* next).replace(/^(\r\n)+/, "")
       if (text === "") continue
       const head = parseHead(text)
       if (head instanceof HttpError) return yield* refuse(connection, head)
-      goesOn = yield* exchange(connection, head, handler)
+      goesOn = yield* exchange(connection, draining, head, handler)
     }
   })
 
 /** Serves HTTP. A client that says nothing for half a minute has to connect again. */
-export const serve = <R>(handler: Handler<R>, options: Server.Options) =>
-  Server.serve(
+export const serve = Effect.fnUntraced(function* <R>(handler: Handler<R>, options: Server.Options) {
+  const draining = new Draining()
+  const server = yield* Server.serve(
     (connection) =>
-      Effect.catchTags(serveClient(handler)(connection), {
+      Effect.catchTags(serveClient(handler, draining)(connection), {
         EndOfStream: () => Effect.void,
         FrameError: () =>
           refuse(connection, new HttpError({ status: 431, message: `a head has at most ${MAX_HEAD} bytes` }))
@@ -322,3 +350,10 @@ export const serve = <R>(handler: Handler<R>, options: Server.Options) =>
       ...options
     }
   )
+  // Until the server is down: it shuts down when the scope ends, and a fiber of the scope would not live to see it.
+  yield* server.events.pipe(
+    Stream.runForEach((event) => (event._tag === "ShuttingDown" ? draining.begin : Effect.void)),
+    Effect.forkDetach({ startImmediately: true })
+  )
+  return server
+})

@@ -29,8 +29,11 @@ const MAX_LENGTH = 16 * 1024 * 1024
 
 const malformed = (detail: string) => new FrameError.MalformedFrame({ detail })
 
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+
 const readLine = (reader: Framing.FrameReader) =>
-  Effect.map(reader.readUntil("\r\n"), (line) => new TextDecoder().decode(line.subarray(0, -2)))
+  Effect.map(reader.readUntil("\r\n"), (line) => decoder.decode(line.subarray(0, -2)))
 
 const header = /^VALUE (?<key>\S+) (?<flags>\d+) (?<length>\d+)(?: (?<cas>\d+))?$/
 
@@ -67,7 +70,7 @@ const framing = Framing.make<Request | Reply>({
 // --- The codec: a key with a space or an end of line in it would become another command.
 
 const isKey = (key: string): boolean =>
-  !/[\x00-\x20\x7f]/.test(key) && key !== "" && new TextEncoder().encode(key).length <= 250
+  !/[\x00-\x20\x7f]/.test(key) && key !== "" && encoder.encode(key).length <= 250
 
 const codec = Codec.make<Reply, Request, Request | Reply>({
   decode: (message) =>
@@ -109,7 +112,7 @@ const expiry = (expiresIn: Duration.Input = Duration.infinity): Effect.Effect<nu
   })
 
 const toBytes = (value: Uint8Array | string): Uint8Array =>
-  typeof value === "string" ? new TextEncoder().encode(value) : value
+  typeof value === "string" ? encoder.encode(value) : value
 
 export const make = Effect.fnUntraced(function* (connection: Connection.Connection) {
   const { request } = yield* Framed.make(connection, framing, codec).pipeline({ timeout: "10 seconds" })

@@ -35,7 +35,10 @@ export class Push {
 /** A name and its arguments. */
 export type Command = readonly [name: string, ...args: ReadonlyArray<string | number | Uint8Array>]
 
-export const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+
+export const text = (bytes: Uint8Array): string => decoder.decode(bytes)
 
 /** For showing it: a bulk string as text, anything else as it is. */
 export const readable = (value: Value): Value => (value instanceof Uint8Array ? text(value) : value)
@@ -178,8 +181,6 @@ export const commands = Framing.make<Value>({
     }),
   encode
 })
-
-const encoder = new TextEncoder()
 
 /** A bulk string. */
 export const bulk = (word: string | number | Uint8Array): Uint8Array =>

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Fiber, type Scope, Stream } from "effect"
+import { Cause, Effect, Fiber, Latch, type Scope, Stream } from "effect"
 import { NetAddress } from "effect/net"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
@@ -269,6 +269,32 @@ describe("the HTTP server", () => {
       const all = yield* Effect.forkChild(reader.readAll())
       yield* TestClock.adjust("30 seconds")
       assert.strictEqual(text(yield* Fiber.join(all)), ok("GET\n"))
+    }).pipe(Effect.scoped, Effect.provide(TestNetwork.layer))
+  )
+
+  it.effect("a shutdown waits for the requests that are there, and not for those that could come", () =>
+    Effect.gen(function* () {
+      const gate = yield* Latch.make()
+      const held: Http.Handler<never> = (request) =>
+        Effect.andThen(
+          request.target === "/held" ? gate.await : Effect.void,
+          handler({ ...request, target: "/" })
+        )
+      const server = yield* Http.serve(held, { listen: { port: 80 } })
+      const idle = yield* Connection.connect("localhost:80")
+      const busy = yield* Connection.connect("localhost:80")
+      yield* idle.writer.write(get("/"))
+      yield* idle.reader.readExactly(ok("GET\n").length)
+      yield* busy.writer.write(get("/") + get("/held"))
+      yield* busy.reader.readExactly(ok("GET\n").length)
+
+      const down = yield* Effect.forkChild(server.shutdown())
+      assert.strictEqual(text(yield* idle.reader.readAll()), "")
+      yield* gate.open
+      assert.strictEqual(text(yield* busy.reader.readAll()), ok("GET\n", "connection: close\r\n"))
+      yield* Effect.all([idle.close, busy.close])
+      // Without the test's clock having moved.
+      assert.deepStrictEqual(yield* Fiber.join(down), { finished: 2, interrupted: 0, aborted: 0 })
     }).pipe(Effect.scoped, Effect.provide(TestNetwork.layer))
   )
 
