@@ -9,8 +9,12 @@ export interface Match {
 
 const FIRST_BLOCK = 256
 
-/** A list of more chunks than this is not kept when they are used up. */
+/** A list of more chunks than this is not kept when they are used up, and what is added to it is merged if it is small. */
 const LONG = 32
+
+/** Chunks below this size are merged, until together they have the other one. */
+const SMALL = 512
+const MERGED = 2048
 
 /**
  * Received chunks in order, kept as they came.
@@ -27,6 +31,8 @@ export class ReadBuffer {
   private tail = 0
   // Bytes of the head chunk that are consumed already.
   private offset = 0
+  // What the last chunk lies in if it was merged, with room for more.
+  private merged: Uint8Array | undefined = undefined
 
   // The unfinished search: no match of `sought` ends before `scanned`, which lies in (or at the start of) the chunk at
   // `scanIndex`, whose first byte has the offset `scanStart`. Offsets count from the first unconsumed byte.
@@ -36,8 +42,34 @@ export class ReadBuffer {
   private scanStart = 0
 
   push(chunk: Uint8Array): void {
-    this.chunks[this.tail++] = chunk
     this.size += chunk.length
+    if (this.tail - this.head > LONG && chunk.length < SMALL && this.merge(chunk)) return
+    this.chunks[this.tail++] = chunk
+  }
+
+  // Adds to the last chunk, so that a peer which sends byte by byte costs little more memory than its bytes. What was handed
+  // out of that chunk does not change: the place behind it was nobody's.
+  private merge(chunk: Uint8Array): boolean {
+    const index = this.tail - 1
+    const last = this.chunks[index]
+    if (last === undefined || last.length >= MERGED) return false
+    const length = last.length + chunk.length
+    let merged = this.merged
+    let start = last.byteOffset
+    if (merged?.buffer !== last.buffer || start + length > merged.length) {
+      this.merged = merged = new Uint8Array(2 * length)
+      merged.set(last)
+      start = 0
+    }
+    merged.set(chunk, start + last.length)
+    this.chunks[index] = view(merged, start, start + length)
+    if (this.sought !== undefined && this.scanIndex > index) {
+      this.scanIndex = index
+      this.scanStart -= last.length
+      // A match may have begun before what was added.
+      this.scanned = Math.max(this.scanStart, this.scanned - this.sought.longest + 1)
+    }
+    return true
   }
 
   /** Removes and returns the first `n` bytes; `n` is at most `size`. */
@@ -174,6 +206,7 @@ export class ReadBuffer {
     if (this.tail > LONG) this.chunks = []
     else for (let i = this.head; i < this.tail; i++) this.chunks[i] = undefined
     this.sought = undefined
+    this.merged = undefined
     this.size = 0
     this.head = 0
     this.tail = 0
