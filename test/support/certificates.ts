@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
+import { afterAll } from "vitest"
 
 export interface Issued {
   readonly certificate: string
@@ -21,7 +22,14 @@ export interface Wanted {
 
 const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
 
-/** A certificate authority of the `openssl` command line, in a temporary directory that the process removes at its end. */
+const directories: Array<string> = []
+
+// A worker of the test runner is killed: it has no end of its own at which it could clean up.
+afterAll(() => {
+  for (const directory of directories.splice(0)) fs.rmSync(directory, { recursive: true, force: true })
+})
+
+/** A certificate authority of the `openssl` command line, in a temporary directory that is removed after the tests of the file. */
 export class Authority {
   readonly directory: string
   readonly file: string
@@ -29,7 +37,7 @@ export class Authority {
 
   constructor(name = "Test CA") {
     this.directory = fs.mkdtempSync(path.join(os.tmpdir(), "wire-ca-"))
-    process.once("exit", () => fs.rmSync(this.directory, { recursive: true, force: true }))
+    directories.push(this.directory)
     this.file = this.at("ca.pem")
     this.openssl(
       "req",
