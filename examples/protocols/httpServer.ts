@@ -1,23 +1,18 @@
-// A server for HTTP/1.1: messages after each other on one connection, with bodies of any length. See RFC 9112.
-import { Cause, Clock, Effect, Exit, Schema, Stream } from "effect"
+// A server for HTTP/1.1: requests after each other on one connection, with bodies of any length. See RFC 9112.
+import { Cause, Clock, Effect, Exit, Stream } from "effect"
+import { Codec, type Connection, FrameError, Framed, Server, StreamError, StreamReader } from "effect-wire"
 import {
-  Codec,
-  type Connection,
-  FrameError,
-  Framed,
-  Framing,
-  Server,
-  StreamError,
-  StreamReader
-} from "effect-wire"
-
-/** A request that is answered with an error, after which the connection is closed. */
-export class HttpError extends Schema.TaggedError<HttpError>("HttpError")("HttpError", {
-  status: Schema.Number,
-  message: Schema.String
-}) {}
-
-type BodyError = HttpError | StreamError.IncompleteReadError | StreamError.ReadError
+  type BodyError,
+  chunksOf,
+  type Head,
+  heads,
+  HttpError,
+  inChunks,
+  MAX_HEAD,
+  only,
+  parseHead,
+  trim
+} from "./http.ts"
 
 export interface Request {
   readonly method: string
@@ -37,106 +32,9 @@ export interface Response {
 
 export type Handler<R> = (request: Request) => Effect.Effect<Response, unknown, R>
 
-const MAX_HEAD = 16_384
-const MAX_FIELDS = 100
 const MAX_SKIPPED = 65_536
 
-const bad = (message: string) => new HttpError({ status: 400, message })
-
-// --- The head of a request.
-
-const heads = Framing.delimited("\r\n\r\n", { maxLength: MAX_HEAD })
-
-const token = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]+"
-const requestLine = new RegExp(`^(${token}) ([\\x21-\\x7e]+) HTTP/(\\d)\\.(\\d)$`)
-const fieldLine = new RegExp(`^(${token}):([\\t\\x20-\\x7e\\x80-\\xff]*)$`)
-
-// By hand: a pattern for the blanks at an end looks at those in between again and again.
-const trim = (text: string): string => {
-  const isBlank = (at: number) => text[at] === " " || text[at] === "\t"
-  let start = 0
-  let end = text.length
-  while (isBlank(start)) start++
-  while (end > start && isBlank(end - 1)) end--
-  return text.slice(start, end)
-}
-
-interface Head {
-  readonly method: string
-  readonly target: string
-  readonly headers: ReadonlyMap<string, string>
-  readonly minor: number
-  /** How long the body is, if it is not in chunks. */
-  readonly length: number | "chunked"
-}
-
-const parseHead = (text: string): Head | HttpError => {
-  const [first = "", ...lines] = text.split("\r\n")
-  const [, method = "", target = "", major, minor] = requestLine.exec(first) ?? []
-  if (major === undefined) return bad("no request line")
-  if (major !== "1") return new HttpError({ status: 505, message: "only HTTP/1 is spoken here" })
-  if (method === "CONNECT") return new HttpError({ status: 501, message: "no tunnels" })
-  if (lines.length > MAX_FIELDS) return new HttpError({ status: 431, message: "too many header fields" })
-
-  const headers = new Map<string, string>()
-  for (const line of lines) {
-    const [, name, value = ""] = fieldLine.exec(line) ?? []
-    if (name === undefined) return bad("no header field")
-    const key = name.toLowerCase()
-    const before = headers.get(key)
-    headers.set(key, before === undefined ? trim(value) : `${before}, ${trim(value)}`)
-  }
-  const host = headers.get("host")
-  if (minor !== "0" && (host === undefined || host.includes(","))) return bad("one host is needed")
-
-  // Whoever says two lengths may want this server and a proxy before it to disagree on where the next request begins.
-  const length = headers.get("content-length")
-  const coding = headers.get("transfer-encoding")
-  if (coding === undefined) {
-    if (length !== undefined && !/^\d{1,15}$/.test(length)) return bad("no content length")
-    return { method, target, headers, minor: Number(minor), length: Number(length ?? 0) }
-  }
-  if (length !== undefined || minor === "0") return bad("two lengths of the body")
-  if (coding.toLowerCase() !== "chunked") return new HttpError({ status: 501, message: "an unknown coding" })
-  return { method, target, headers, minor: Number(minor), length: "chunked" }
-}
-
 // --- The body of a request.
-
-const latin1 = new TextDecoder("latin1")
-
-const readLine = (reader: StreamReader.StreamReader, limit: number) =>
-  reader.readUntil("\r\n", { limit }).pipe(
-    Effect.map((line) => latin1.decode(line.subarray(0, -2))),
-    Effect.catchTag("LimitOverrunError", () => Effect.fail(bad("a line in the body is too long")))
-  )
-
-const readChunkSize = Effect.fnUntraced(function* (reader: StreamReader.StreamReader) {
-  const [, size] = /^([0-9a-fA-F]{1,12})[ \t]*(?:;.*)?$/.exec(yield* readLine(reader, 256)) ?? []
-  return size === undefined ? yield* bad("no chunk size") : Number.parseInt(size, 16)
-})
-
-const readChunkEnd = Effect.fnUntraced(function* (reader: StreamReader.StreamReader) {
-  if ((yield* readLine(reader, 256)) !== "") return yield* bad("a chunk that is longer than it says")
-})
-
-const skipTrailers = Effect.fnUntraced(function* (reader: StreamReader.StreamReader) {
-  for (let lines = 0; (yield* readLine(reader, MAX_HEAD)) !== ""; lines++) {
-    if (lines === MAX_FIELDS) return yield* bad("too many trailer fields")
-  }
-})
-
-const only = <E>(effect: Effect.Effect<unknown, E>): Stream.Stream<never, E> =>
-  Stream.drain(Stream.fromEffect(effect))
-
-const chunksOf = (reader: StreamReader.StreamReader): Stream.Stream<Uint8Array, BodyError> =>
-  Stream.fromEffectRepeat(readChunkSize(reader)).pipe(
-    Stream.takeWhile((size) => size > 0),
-    Stream.flatMap((size) =>
-      Stream.concat(StreamReader.streamExactly(reader, size), only(readChunkEnd(reader)))
-    ),
-    Stream.concat(only(skipTrailers(reader)))
-  )
 
 interface Body {
   readonly stream: Stream.Stream<Uint8Array, BodyError>
@@ -219,10 +117,6 @@ const reasons: Record<number, string> = {
 }
 
 const encoder = new TextEncoder()
-
-const inChunks = (pieces: ReadonlyArray<Uint8Array>): Array<Uint8Array | string> =>
-  // A chunk of no bytes would be the last.
-  pieces.flatMap((piece) => (piece.length === 0 ? [] : [`${piece.length.toString(16)}\r\n`, piece, "\r\n"]))
 
 const respond = Effect.fnUntraced(function* (
   { writer }: Connection.Connection,
