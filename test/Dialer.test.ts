@@ -2,9 +2,18 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Duration, Effect, Exit, Fiber, Result, Scheduler, Schema } from "effect"
 import { AddressResolver, Dns, NetAddress } from "effect/net"
 import { TestClock } from "effect/testing"
-import { Connection, Dialer, MemoryTransport, Network, StreamError, type Transport } from "effect-wire"
+import {
+  Connection,
+  Dialer,
+  MemoryTransport,
+  Network,
+  Server,
+  StreamError,
+  type Transport
+} from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import * as fc from "fast-check"
+import { outcome, withFibers, withSleepers } from "./support/effects.ts"
 
 const ips: Record<string, string> = {
   "6a": "2001:db8::a",
@@ -711,4 +720,95 @@ describe("over the simulated network", () => {
       }
     })
   )
+})
+
+describe("half of the addresses are black holes", () => {
+  const good = Array.from({ length: 4 }, (_, n) => `192.0.2.${n + 1}`)
+  const holes = Array.from({ length: 4 }, (_, n) => `198.51.100.${n + 1}`)
+  const late = "203.0.113.1"
+  const network = TestNetwork.layerWith({
+    hosts: {
+      "mixed.test": good.flatMap((ip, n) => [holes[n] ?? ip, ip]),
+      "holes-first.test": [...holes, ...good],
+      "late-first.test": [late, ...good],
+      "holes.test": holes
+    },
+    routes: {
+      ...Object.fromEntries(holes.map((ip) => [ip, { latency: Infinity }])),
+      [late]: { latency: "400 millis" }
+    }
+  })
+  const tls = { servername: "localhost" }
+
+  /** 100 connects at once: what they came to, and after how many milliseconds each. */
+  const connects = (host: string) =>
+    Effect.gen(function* () {
+      const running = yield* Effect.forkChild(
+        Effect.forEach(
+          Array.from({ length: 100 }),
+          () =>
+            Effect.gen(function* () {
+              const begin = yield* Clock.currentTimeMillis
+              const exit = yield* Effect.exit(
+                Connection.use(
+                  { host, port: 443 },
+                  { tls, connectTimeout: "10 seconds" },
+                  ({ info, reader }) => Effect.as(reader.readAll(), String(info.remoteAddress))
+                )
+              )
+              return [outcome(exit), (yield* Clock.currentTimeMillis) - begin]
+            }),
+          { concurrency: "unbounded" }
+        ),
+        { startImmediately: true }
+      )
+      yield* TestClock.adjust("10 seconds")
+      return [...new Set((yield* Fiber.join(running)).map((_) => _.join(" ")))]
+    })
+
+  for (const [host, expected, attempts] of [
+    ["mixed.test", "success 250", 100],
+    ["holes-first.test", "success 1000", 100],
+    // It would have been answered, and was given up before that.
+    ["late-first.test", "success 250", 100],
+    ["holes.test", "TimeoutError connect 10000", 0]
+  ] as const) {
+    it.effect(`${host}: ${expected}, over TLS, and nothing is left of the other attempts`, () =>
+      withSleepers((sleepers) =>
+        withFibers((fibers) =>
+          Effect.gen(function* () {
+            const before = fibers()
+            yield* Effect.scoped(
+              Effect.gen(function* () {
+                let served = 0
+                const server = yield* Server.serve(
+                  ({ writer }) =>
+                    Effect.andThen(
+                      Effect.sync(() => served++),
+                      writer.write("hello")
+                    ),
+                  {
+                    listen: { port: 443 },
+                    tls: { identity: TestNetwork.identity() }
+                  }
+                )
+                const idle = fibers()
+                assert.deepStrictEqual(yield* connects(host), [expected])
+                assert.strictEqual(served, attempts)
+                assert.strictEqual(yield* server.activeConnections, 0)
+                assert.deepStrictEqual(
+                  { sleepers: sleepers(), fibers: fibers() },
+                  { sleepers: 0, fibers: idle }
+                )
+              })
+            )
+            assert.deepStrictEqual(
+              { sleepers: sleepers(), fibers: fibers() },
+              { sleepers: 0, fibers: before }
+            )
+          })
+        )
+      ).pipe(Effect.provide(network))
+    )
+  }
 })

@@ -1,4 +1,4 @@
-import { Cause, Clock, Effect, Exit, Fiber, Option, Predicate, type Scope } from "effect"
+import { Cause, Clock, Effect, Exit, Fiber, Metric, Option, Predicate, type Scope } from "effect"
 import { Connection } from "effect-wire"
 import { type FakeOptions, makeFake } from "./FakeTransport.ts"
 
@@ -97,5 +97,25 @@ export const withSleepers = <A, E, R>(
       f(() => sleeping),
       Clock.Clock,
       counting
+    )
+  })
+
+/** Runs an effect with a count of the fibers that it has begun and that have not ended. */
+export const withFibers = <A, E, R>(
+  f: (fibers: () => number) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.suspend(() => {
+    let running = 0
+    return Effect.provideService(
+      f(() => running),
+      Metric.FiberRuntimeMetrics,
+      {
+        recordFiberStart: () => {
+          running++
+        },
+        recordFiberEnd: () => {
+          running--
+        }
+      }
     )
   })

@@ -1,0 +1,268 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
+import { Cause, Effect, Exit, Fiber, Option, Queue, type Scope, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import { Connection, type Network, Server, StreamError, type Tls, TlsReloader } from "effect-wire"
+import { NodeNetwork } from "effect-wire/node"
+import * as fs from "node:fs"
+import * as net from "node:net"
+import * as path from "node:path"
+import { Authority } from "../support/certificates.ts"
+import { withFibers, withSleepers } from "../support/effects.ts"
+import { leavingNothing, loops, portOf, rawConnect, rawServer, tempDirectory } from "../support/sockets.ts"
+
+type Body = Effect.Effect<unknown, unknown, Network.Network | Scope.Scope>
+
+/** Runs a test and holds it to leave no socket, no sleeper and no fiber behind. */
+const nothingLeft = (body: Body): Effect.Effect<void, unknown> =>
+  withSleepers((sleepers) =>
+    withFibers((fibers) =>
+      Effect.gen(function* () {
+        const before = fibers()
+        yield* leavingNothing(Effect.scoped(body))
+        assert.deepStrictEqual({ sleepers: sleepers(), fibers: fibers() }, { sleepers: 0, fibers: before })
+      })
+    )
+  ).pipe(Effect.provide(NodeNetwork.layer))
+
+const live = (title: string, body: Body): void => it.live(title, () => nothingLeft(body))
+
+/** With a clock that stands still: real sockets, and no real time. */
+const timed = (title: string, body: Body): void => it.effect(title, () => nothingLeft(body))
+
+const authority = new Authority()
+const ca = authority.certificate
+const identity = authority.issue()
+const me = authority.issue({ name: "me", altName: "DNS:me" })
+const listen = { host: "127.0.0.1" }
+
+type Direction = "toClient" | "toServer"
+type Cut = "end" | "resetAndDestroy"
+
+/** What passes connections on, and cuts each after so many bytes of one direction. */
+const cutter = Effect.fnUntraced(function* (port: number) {
+  const passed = { toClient: 0, toServer: 0 }
+  let plan: { readonly direction: Direction; readonly after: number; readonly cut: Cut } | undefined
+  const { port: front, server } = yield* rawServer({ host: "127.0.0.1", port: 0 }, { pauseOnConnect: false })
+  server.on("connection", (near: net.Socket) => {
+    passed.toClient = 0
+    passed.toServer = 0
+    const { after, cut, direction } = plan ?? { direction: "toClient", after: Infinity, cut: "end" }
+    const far = net.connect({ port, host: "127.0.0.1", allowHalfOpen: true })
+    const both = [near, far]
+    for (const socket of both) socket.on("error", () => {})
+    let isCut = false
+    const cutNow = (): void => {
+      isCut = true
+      // Both get what came before.
+      for (const socket of both) socket.write("", () => socket[cut]())
+    }
+    const pass = (to: net.Socket, which: Direction) => (chunk: Buffer) => {
+      if (isCut) return
+      const left = which === direction ? after - passed[which] : Infinity
+      passed[which] += chunk.length
+      to.write(left < chunk.length ? chunk.subarray(0, left) : chunk)
+      if (left <= chunk.length) cutNow()
+    }
+    near.on("data", pass(far, "toServer"))
+    far.on("data", pass(near, "toClient"))
+    for (const [from, to] of [
+      [near, far],
+      [far, near]
+    ] as const) {
+      from.once("end", () => to.end())
+      from.once("close", () => to.destroy())
+    }
+    if (after === 0) far.once("connect", cutNow)
+  })
+  return {
+    port: front,
+    passed,
+    /** How the connections to come are cut. */
+    use: (next: typeof plan) => {
+      plan = next
+    }
+  }
+})
+
+/** "read TlsTruncated", "handshake ConnectionReset", …; a read that succeeds is "an end". */
+const howItEnded = (exit: Exit.Exit<unknown, unknown>): string => {
+  if (Exit.isSuccess(exit)) return "an end"
+  const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+  assert(error instanceof StreamError.ConnectionError, Cause.pretty(exit.cause))
+  return `${error.operation} ${error.reason._tag}`
+}
+
+describe.each(["TLSv1.2", "TLSv1.3"] as const)(
+  "a connection that is cut in its handshake, %s",
+  (maxVersion) => {
+    const tls: Tls.ServerOptions = { identity, ca, clientCertificate: "require", maxVersion }
+
+    for (const [cut, reason] of [
+      ["end", "TlsTruncated"],
+      ["resetAndDestroy", "ConnectionReset"]
+    ] as const) {
+      for (const direction of ["toClient", "toServer"] as const) {
+        live(
+          `${direction}, by ${cut}, after any number of bytes: both sides fail, and know how far they were`,
+          Effect.gen(function* () {
+            const ends = yield* Queue.unbounded<string>()
+            const server = yield* Server.serve(
+              ({ reader }) =>
+                Effect.flatMap(Effect.exit(reader.read()), (exit) => Queue.offer(ends, howItEnded(exit))),
+              { listen, tls }
+            )
+            yield* Effect.forkScoped(
+              Stream.runForEach(server.events, (_) =>
+                _._tag === "HandshakeFailed" ? Queue.offer(ends, howItEnded(Exit.fail(_.error))) : Effect.void
+              ),
+              { startImmediately: true }
+            )
+            const { passed, port, use } = yield* cutter(portOf(server.addresses[0]))
+            const connect = Connection.connect({ host: "127.0.0.1", port }, { tls: { ca, identity: me } })
+
+            // How many bytes there are to be cut; signatures differ in length by some.
+            yield* Effect.scoped(connect)
+            assert.strictEqual(yield* Queue.take(ends), "an end")
+            const total = passed[direction] - 40
+            assert.isAbove(total, 1000)
+
+            const clients: Array<string> = []
+            const servers: Array<string> = []
+            for (let after = 0; after < total; after += after < 6 ? 1 : 17) {
+              use({ direction, after, cut })
+              const read = Effect.scoped(Effect.flatMap(connect, ({ reader }) => reader.read()))
+              clients.push(howItEnded(yield* Effect.exit(read)))
+              servers.push(yield* Queue.take(ends))
+            }
+            assert.strictEqual(yield* Queue.size(ends), 0)
+            const known = (ends: ReadonlyArray<string>) => [...new Set(ends)].sort()
+            const failed = "handshake ConnectionReset"
+            // In TLS 1.3 the client is done first, in TLS 1.2 the server: that one may be cut behind its handshake.
+            const first = maxVersion === "TLSv1.3"
+            assert.deepStrictEqual(known(clients), first ? [failed, `read ${reason}`] : [failed])
+            assert.deepStrictEqual(
+              known(servers),
+              direction === "toServer" ? [failed] : [failed, `read ${reason}`]
+            )
+            // What of the handshake was missing is missed: only who had all of it goes on to read.
+            if (cut === "end") {
+              for (const side of [clients, servers]) {
+                assert.strictEqual(side.lastIndexOf(failed) + 1, side.filter((_) => _ === failed).length)
+              }
+            }
+          })
+        )
+      }
+    }
+  }
+)
+
+describe("certificates that change under load", () => {
+  live(
+    "300 connections, a new certificate every 15: none fails, and each shows the one of its time",
+    Effect.gen(function* () {
+      const directory = yield* tempDirectory
+      const certificate = path.join(directory, "certificate.pem")
+      const key = path.join(directory, "key.pem")
+      const generations = Array.from({ length: 20 }, (_, n) => authority.issue({ name: `generation ${n}` }))
+      const write = (file: string, n: number) =>
+        fs.writeFileSync(file, generations[n]?.[file === key ? "key" : "certificate"] ?? assert.fail())
+      write(certificate, 0)
+      write(key, 0)
+      const reloader = yield* Effect.provide(
+        TlsReloader.make(TlsReloader.files({ certificate, key })),
+        NodeFileSystem.layer
+      )
+      const server = yield* Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
+        listen,
+        tls: { identity: reloader }
+      })
+      const port = portOf(server.addresses[0])
+      const tls = { ca }
+
+      let generation = 0
+      let started = 0
+      const swap = Effect.gen(function* () {
+        const next = generation + 1
+        // Between the two files there is no pair: nothing changes.
+        write(certificate, next)
+        const error = yield* Effect.flip(reloader.reload)
+        assert(error._tag === "TlsError")
+        assert.strictEqual(error.kind, "InvalidIdentity")
+        write(key, next)
+        assert.isTrue(yield* reloader.reload)
+        generation = next
+      })
+      const visit = Effect.fnUntraced(function* () {
+        const before = generation
+        if (++started % 15 === 0 && generation + 1 < generations.length) yield* Effect.forkScoped(swap)
+        const { info, reader, writer } = yield* Connection.connect({ host: "127.0.0.1", port }, { tls })
+        yield* writer.write("hello")
+        assert.strictEqual((yield* reader.readExactly(5)).length, 5)
+        const name = String(info.tls?.peerCertificate?.subject["CN"])
+        const shown = generations.findIndex((_, n) => name === `generation ${n}`)
+        // One that was loaded meanwhile may be ahead of who has loaded it.
+        assert.isTrue(shown >= before && shown <= generation + 1, `${name}, of ${before} to ${generation}`)
+      })
+      const early = yield* Connection.connect({ host: "127.0.0.1", port }, { tls })
+      yield* Effect.forEach(Array.from({ length: 300 }), () => Effect.scoped(visit()), {
+        concurrency: 10,
+        discard: true
+      })
+      assert.strictEqual(generation, generations.length - 1)
+      yield* early.writer.write("still here")
+      assert.strictEqual((yield* early.reader.readExactly(10)).length, 10)
+      assert.strictEqual(early.info.tls?.peerCertificate?.subject["CN"], "generation 0")
+    })
+  )
+})
+
+describe("clients that connect and never speak", () => {
+  timed(
+    "500 of them: each gives its slot of maxConnections back after handshakeTimeout, and a client is served",
+    Effect.gen(function* () {
+      const server = yield* Server.serve(({ writer }) => writer.write("hello"), {
+        listen,
+        maxConnections: 100,
+        tls: { identity, handshakeTimeout: "5 seconds" }
+      })
+      const port = portOf(server.addresses[0])
+      const failures: Array<string> = []
+      yield* Effect.forkScoped(
+        Stream.runForEach(server.events, (_) =>
+          Effect.sync(() => {
+            if (_._tag === "HandshakeFailed") failures.push(_.error._tag)
+          })
+        ),
+        { startImmediately: true }
+      )
+      let lost = 0
+      yield* Effect.forEach(Array.from({ length: 500 }), () =>
+        Effect.map(rawConnect({ host: "127.0.0.1", port }), (silent) => {
+          silent.once("close", () => lost++)
+          silent.resume()
+        })
+      )
+      const client = yield* Effect.forkChild(
+        Connection.use(
+          { host: "127.0.0.1", port },
+          { tls: { ca, handshakeTimeout: "1 minute" } },
+          ({ reader }) => reader.readAll()
+        ),
+        { startImmediately: true }
+      )
+      for (let round = 1; round <= 5; round++) {
+        while ((yield* server.activeConnections) < 100) yield* loops(1)
+        yield* TestClock.adjust("4999 millis")
+        assert.strictEqual(failures.length, 100 * (round - 1))
+        yield* TestClock.adjust("1 millis")
+        while (failures.length < 100 * round) yield* loops(1)
+      }
+      assert.strictEqual((yield* Fiber.join(client)).length, 5)
+      while (lost < 500) yield* loops(1)
+      assert.deepStrictEqual(new Set(failures), new Set(["TimeoutError"]))
+      assert.strictEqual(failures.length, 500)
+    })
+  )
+})
