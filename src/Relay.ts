@@ -208,6 +208,25 @@ const DEFAULT_HALF_CLOSE_IDLE = "1 minute"
  *
  * Time limits that are not positive are a `RangeError` defect.
  *
+ * **Example** (Copying both ways)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Relay } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const [client, left] = yield* Connection.pair()
+ *   const [right, server] = yield* Connection.pair()
+ *   yield* client.writer.write("hello")
+ *   yield* client.writer.end
+ *   yield* server.writer.write("good day")
+ *   yield* server.writer.end
+ *   console.log(yield* Relay.bidirectional(left, right)) // { aToB: 5, bToA: 8, closedFirst: 'a', ending: 'ended' }
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program))
+ * ```
+ *
  * @category combinators
  * @since 0.1.0
  */

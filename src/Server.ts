@@ -234,6 +234,27 @@ interface Client {
  * Fails with `ListenError` if an address is in use, not one of this host, not permitted or no address at all; then
  * none is left open.
  *
+ * **Example** (Serving one handler per connection)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   const server = yield* Server.serve(({ reader, writer }) => reader.readAll().pipe(Effect.flatMap(writer.write)), {
+ *     listen: { port: 7000 }
+ *   })
+ *   console.log(String(server.addresses[0])) // [::]:7000
+ *   const client = yield* Connection.connect("localhost:7000")
+ *   yield* client.writer.write("hello")
+ *   yield* client.writer.end
+ *   console.log(yield* client.reader.readLineString) // some("hello")
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
