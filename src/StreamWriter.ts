@@ -111,6 +111,23 @@ export const isStreamWriter = (u: unknown): u is StreamWriter => Predicate.hasPr
  * the scope fails or is interrupted, what is queued is dropped. A capacity that is not a positive integer is a defect
  * (`RangeError`).
  *
+ * **Example** (Many producers, one writer)
+ *
+ * ```ts
+ * import { Effect, Queue } from "effect"
+ * import { Connection, StreamWriter } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const [client, server] = yield* Connection.pair()
+ *   const queue = yield* StreamWriter.toQueue(client.writer)
+ *   yield* Queue.offer(queue, "one\n")
+ *   yield* Queue.offer(queue, "two\n")
+ *   console.log(yield* server.reader.readLineString, yield* server.reader.readLineString) // some("one") some("two")
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program))
+ * ```
+ *
  * @category combinators
  * @since 0.1.0
  */
