@@ -112,6 +112,24 @@ describe("examples", { timeout: 60_000 }, () => {
     })
   }
 
+  describeWith("openssl", "with openssl", () => {
+    it("tls-echo", async () => {
+      assertLines(await run(["examples/run.ts", "tls-echo"]), [
+        /^127\.0\.0\.1:\d+ as the first certificate, until \d{4}-/m,
+        /^client: the first certificate says hello, over TLSv1\.3\nreloaded: true$/m,
+        /^client: the second certificate says hello.*\nclient: the first certificate says hello/m,
+        /^client: handshake on 127\.0\.0\.1:\d+: the certificate of 127\.0\.0\.1 is self-signed/m
+      ])
+    })
+
+    it("tls-proxy", async () => {
+      assertLines(await run(["examples/run.ts", "tls-proxy"]), [
+        /^client: (127\.0\.0\.1:\d+) over TLSv1\.3\nclient: 1000000 bytes from \1, who wants localhost over http\/1\.1$/m,
+        /^proxy: handshake on .* is not TLS/m
+      ])
+    })
+  })
+
   describeWith("memcached", "with memcached", () => {
     it("memcached-client", async () => {
       assertLines(await run(["examples/run.ts", "memcached-client"]), [

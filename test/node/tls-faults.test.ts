@@ -93,6 +93,26 @@ const howItEnded = (exit: Exit.Exit<unknown, unknown>): string => {
   return `${error.operation} ${error.reason._tag}`
 }
 
+/** A server that tells what became of each connection: of its handshake, or of its first read. */
+const telling = Effect.fnUntraced(function* (tls: Tls.ServerOptions) {
+  const ends = yield* Queue.unbounded<string>()
+  const server = yield* Server.serve(
+    ({ reader }) => Effect.flatMap(Effect.exit(reader.read()), (exit) => Queue.offer(ends, howItEnded(exit))),
+    { listen, tls }
+  )
+  yield* Effect.forkScoped(
+    Stream.runForEach(server.events, (_) =>
+      _._tag === "HandshakeFailed" ? Queue.offer(ends, howItEnded(Exit.fail(_.error))) : Effect.void
+    ),
+    { startImmediately: true }
+  )
+  /** Waits for the server to have let go of all connections. */
+  const idle = Effect.gen(function* () {
+    while ((yield* server.activeConnections) > 0) yield* loops(1)
+  })
+  return { ends, idle, port: portOf(server.addresses[0]) }
+})
+
 describe.each(["TLSv1.2", "TLSv1.3"] as const)(
   "a connection that is cut in its handshake, %s",
   (maxVersion) => {
@@ -106,19 +126,8 @@ describe.each(["TLSv1.2", "TLSv1.3"] as const)(
         live(
           `${direction}, by ${cut}, after any number of bytes: both sides fail, and know how far they were`,
           Effect.gen(function* () {
-            const ends = yield* Queue.unbounded<string>()
-            const server = yield* Server.serve(
-              ({ reader }) =>
-                Effect.flatMap(Effect.exit(reader.read()), (exit) => Queue.offer(ends, howItEnded(exit))),
-              { listen, tls }
-            )
-            yield* Effect.forkScoped(
-              Stream.runForEach(server.events, (_) =>
-                _._tag === "HandshakeFailed" ? Queue.offer(ends, howItEnded(Exit.fail(_.error))) : Effect.void
-              ),
-              { startImmediately: true }
-            )
-            const { passed, port, use } = yield* cutter(portOf(server.addresses[0]))
+            const { ends, idle, port: back } = yield* telling(tls)
+            const { passed, port, use } = yield* cutter(back)
             const connect = Connection.connect({ host: "127.0.0.1", port }, { tls: { ca, identity: me } })
 
             // How many bytes there are to be cut; signatures differ in length by some.
@@ -135,7 +144,8 @@ describe.each(["TLSv1.2", "TLSv1.3"] as const)(
               clients.push(howItEnded(yield* Effect.exit(read)))
               servers.push(yield* Queue.take(ends))
             }
-            assert.strictEqual(yield* Queue.size(ends), 0)
+            yield* idle
+          assert.strictEqual(yield* Queue.size(ends), 0)
             const known = (ends: ReadonlyArray<string>) => [...new Set(ends)].sort()
             const failed = "handshake ConnectionReset"
             // In TLS 1.3 the client is done first, in TLS 1.2 the server: that one may be cut behind its handshake.
@@ -157,6 +167,25 @@ describe.each(["TLSv1.2", "TLSv1.3"] as const)(
     }
   }
 )
+
+describe("a client that does not accept the certificate", () => {
+  for (const [maxVersion, seen] of [
+    ["TLSv1.2", "read TlsTruncated"],
+    ["TLSv1.3", "handshake ConnectionReset"]
+  ] as const) {
+    live(
+      `sends no alert: over ${maxVersion}, the server's is a ${seen}`,
+      Effect.gen(function* () {
+        const { ends, port } = yield* telling({ identity, maxVersion })
+        const error = yield* Effect.flip(
+          Effect.scoped(Connection.connect({ host: "127.0.0.1", port }, { tls: { ca: me.certificate } }))
+        )
+        assert.strictEqual(howItEnded(Exit.fail(error)), "handshake TlsError")
+        assert.strictEqual(yield* Queue.take(ends), seen)
+      })
+    )
+  }
+})
 
 describe("certificates that change under load", () => {
   live(
