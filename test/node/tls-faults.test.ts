@@ -145,7 +145,7 @@ describe.each(["TLSv1.2", "TLSv1.3"] as const)(
               servers.push(yield* Queue.take(ends))
             }
             yield* idle
-          assert.strictEqual(yield* Queue.size(ends), 0)
+            assert.strictEqual(yield* Queue.size(ends), 0)
             const known = (ends: ReadonlyArray<string>) => [...new Set(ends)].sort()
             const failed = "handshake ConnectionReset"
             // In TLS 1.3 the client is done first, in TLS 1.2 the server: that one may be cut behind its handshake.
@@ -167,6 +167,52 @@ describe.each(["TLSv1.2", "TLSv1.3"] as const)(
     }
   }
 )
+
+describe("a connection that is cut in its upgrade", () => {
+  for (const direction of ["toClient", "toServer"] as const) {
+    live(
+      `${direction}, after any number of bytes: both sides fail, and have let go before their scopes end`,
+      Effect.gen(function* () {
+        const ends = yield* Queue.unbounded<string>()
+        const server = yield* Server.serve(
+          (connection) =>
+            connection.upgradeTls({ role: "server", identity, leftover: "feed" }).pipe(
+              Effect.andThen(connection.reader.read()),
+              Effect.exit,
+              Effect.tap((exit) => (Exit.isSuccess(exit) ? Effect.void : Effect.exit(connection.closed))),
+              Effect.flatMap((exit) => Queue.offer(ends, howItEnded(exit)))
+            ),
+          { listen }
+        )
+        const { passed, port, use } = yield* cutter(portOf(server.addresses[0]))
+        const upgradeAndRead = Effect.fnUntraced(function* () {
+          const connection = yield* Connection.connect({ host: "127.0.0.1", port })
+          const upgrade = connection.upgradeTls({ role: "client", ca })
+          const exit = yield* Effect.exit(Effect.andThen(upgrade, connection.reader.read()))
+          // Whatever it died of, it is over, and says the same.
+          assert.strictEqual(howItEnded(yield* Effect.exit(connection.closed)), howItEnded(exit))
+          return howItEnded(exit)
+        })
+
+        // How many bytes there are to be cut.
+        yield* Effect.scoped(
+          Effect.flatMap(Connection.connect({ host: "127.0.0.1", port }), (connection) =>
+            connection.upgradeTls({ role: "client", ca })
+          )
+        )
+        assert.strictEqual(yield* Queue.take(ends), "an end")
+        const total = passed[direction] - 40
+        assert.isAbove(total, 1000)
+        const known = ["handshake ConnectionReset", "read TlsTruncated"]
+        for (let after = 0; after < total; after += after < 6 ? 1 : 47) {
+          use({ direction, after, cut: "end" })
+          assert.include(known, yield* Effect.scoped(upgradeAndRead()))
+          assert.include(known, yield* Queue.take(ends))
+        }
+      })
+    )
+  }
+})
 
 describe("a client that does not accept the certificate", () => {
   for (const [maxVersion, seen] of [
