@@ -61,7 +61,7 @@ export interface TlsReloader<E = never> extends Tls.IdentitySource {
   /**
    * Loads the identity, and switches to it if it is another one; tells whether it was. Fails, and keeps the old one, when it
    * cannot be loaded, when certificate and key are no pair (`InvalidIdentity`), or when the certificate has expired
-   * (`CertificateExpired`).
+   * (`CertificateExpired`) or is not valid yet (`CertificateNotYetValid`).
    */
   readonly reload: Effect.Effect<boolean, E | TlsError>
 }
@@ -108,9 +108,14 @@ export const make = <E, R, R2 = never>(
       }
       const certificate = yield* checkTls(Tls.checkServer({ identity }))
       const now = yield* Clock.currentTimeMillis
-      if (DateTime.toEpochMillis(certificate.validTo) < now) {
-        const detail = `on ${DateTime.formatIso(certificate.validTo)}`
+      const { validFrom, validTo } = certificate
+      if (DateTime.toEpochMillis(validTo) < now) {
+        const detail = `on ${DateTime.formatIso(validTo)}`
         return yield* new TlsError({ kind: "CertificateExpired", peer: "this side", detail })
+      }
+      if (DateTime.toEpochMillis(validFrom) > now) {
+        const detail = `valid from ${DateTime.formatIso(validFrom)}`
+        return yield* new TlsError({ kind: "CertificateNotYetValid", peer: "this side", detail })
       }
       return { identity, certificate }
     })

@@ -751,6 +751,30 @@ describe("TlsReloader", () => {
   )
 
   timed(
+    "a certificate is not switched to, nor begun with, before its time",
+    Effect.gen(function* () {
+      const from = Date.parse("2030-06-01T00:00:00Z")
+      yield* TestClock.setTime(from - 1)
+      const early = authority.issue({ name: "early", from: "20300601000000Z", to: "20310601000000Z" })
+      const failure = yield* Effect.flip(TlsReloader.make(Effect.succeed(early)))
+      assert.strictEqual(failure.kind, "CertificateNotYetValid")
+
+      const present = authority.issue({ name: "present", from: "20300101000000Z", to: "20310101000000Z" })
+      let next: Tls.Identity = present
+      const reloader = yield* TlsReloader.make(Effect.sync(() => next))
+      next = early
+      const error = yield* Effect.flip(reloader.reload)
+      assert.strictEqual(error.kind, "CertificateNotYetValid")
+      assert.include(error.message, "2030-06-01T00:00:00.000Z")
+      assert.strictEqual(reloader.current(), present)
+
+      yield* TestClock.adjust("1 millis")
+      assert.isTrue(yield* reloader.reload)
+      assert.strictEqual(reloader.current(), early)
+    })
+  )
+
+  timed(
     "files are loaded again at intervals, and what goes wrong is reported",
     Effect.gen(function* () {
       const directory = yield* tempDirectory
@@ -760,8 +784,7 @@ describe("TlsReloader", () => {
         fs.writeFileSync(certificate, issued.certificate)
         fs.writeFileSync(key, issued.key)
       }
-      const start = Date.parse("2026-06-01T00:00:00Z")
-      yield* TestClock.setTime(start)
+      yield* TestClock.setTime(Date.now())
       put(identity)
       const reports = yield* Queue.unbounded<string>()
       const reloader = yield* TlsReloader.make(TlsReloader.files({ certificate, key }), {
