@@ -40,12 +40,13 @@ import {
   Effect,
   Exit,
   Fiber,
+  FiberSet,
   Option,
   Predicate,
   PubSub,
   Pull,
   Schedule,
-  type Scope,
+  Scope,
   Stream
 } from "effect"
 import * as Connection from "./internal/connection.ts"
@@ -176,7 +177,8 @@ export interface Options<E = never, R = never> {
   readonly schedule?: Schedule.Schedule<unknown, LinkError<E>> | undefined
   /**
    * The handshake: runs for each connection before anybody gets it. If it fails, the attempt has failed, and the
-   * connection is aborted. Its scope is the connection's: what it forks there (a heartbeat) ends with the connection.
+   * connection is aborted. Its scope is the connection's: what it forks there (a heartbeat) ends with the connection, and
+   * before the next attempt.
    */
   readonly onConnect?:
     ((connection: Connection.Connection) => Effect.Effect<unknown, E, R | Scope.Scope>) | undefined
@@ -215,6 +217,9 @@ const isInvalidAddress = (error: unknown): boolean =>
 /**
  * Keeps a connection to a target up, until the scope ends: `close` if it ends well, and an abort if it fails or is
  * interrupted. Returns at once, before there is a connection; `get` waits for it.
+ *
+ * A connection that the peer has ended is closed gracefully, within `closeTimeout`, while the next attempt is made
+ * already; the scope's end waits for it.
  *
  * @category constructors
  * @since 0.1.0
@@ -262,7 +267,8 @@ const supervise = <E, R>(
         isPermanent: options.isPermanent ?? isInvalidAddress
       }
       const states = yield* PubSub.sliding<State<E>>({ capacity: STATES_KEPT, replay: 1 })
-      const link = new Link(settings, states)
+      const closing = yield* FiberSet.make<void, never>()
+      const link = new Link(settings, states, closing)
       link.fiber = yield* Effect.forkDetach(link.run, { startImmediately: true })
       yield* Effect.addFinalizer((exit) => (Exit.isSuccess(exit) ? link.close : link.abort))
       return link
@@ -293,15 +299,19 @@ class Link<E, R> implements Reconnect<E> {
   fiber: Fiber.Fiber<void> | undefined = undefined
   private readonly settings: Settings<E, R>
   private readonly states: PubSub.PubSub<State<E>>
+  /** What closes the lost connections: as long as the peer likes, within `closeTimeout`. */
+  private readonly closing: FiberSet.FiberSet<void>
+  private readonly lost = new Set<Connection.Connection>()
   private current: State<E> = { _tag: "Connecting", attempt: 1 }
   private changed = Deferred.makeUnsafe<void>()
   private readonly over = Deferred.makeUnsafe<void, LinkError<E>>()
   /** What `get` comes to once the link is closed. */
   private verdict: Exit.Exit<never, LinkError<E>> | undefined = undefined
 
-  constructor(settings: Settings<E, R>, states: PubSub.PubSub<State<E>>) {
+  constructor(settings: Settings<E, R>, states: PubSub.PubSub<State<E>>, closing: FiberSet.FiberSet<void>) {
     this.settings = settings
     this.states = states
+    this.closing = closing
   }
 
   readonly state = Effect.sync(() => this.current)
@@ -352,7 +362,10 @@ class Link<E, R> implements Reconnect<E> {
   readonly abort: Effect.Effect<void> = Effect.suspend(() => {
     this.end(Exit.void)
     this.fiber?.interruptUnsafe()
-    return this.stopped
+    const abortLost = Effect.suspend(() =>
+      Effect.forEach(this.lost, (connection) => connection.abort, { discard: true })
+    )
+    return Effect.andThen(this.supervised, Effect.andThen(abortLost, this.stopped))
   })
 
   get run(): Effect.Effect<void, never, Exclude<R, Scope.Scope>> {
@@ -383,15 +396,26 @@ class Link<E, R> implements Reconnect<E> {
     }
   })
 
-  /** Connects, and stays until the connection is lost. */
+  /** Connects, and stays until the connection is lost. The next attempt does not wait for the old connection's closing. */
   private get attempt(): Effect.Effect<Ended<E>, never, Exclude<R, Scope.Scope>> {
     const { connect, handshake } = this.settings
-    return connect.pipe(
-      Effect.tap(handshake),
-      Effect.flatMap((connection) => this.stay(connection)),
-      Effect.scoped,
-      Effect.catch((error) => Effect.succeed({ error, upFor: -1 }))
-    )
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.gen({ self: this }, function* () {
+        const own = yield* Scope.make()
+        const staying = Effect.gen({ self: this }, function* () {
+          const connection = yield* connect
+          const stay = Effect.andThen(handshake(connection), this.stay(connection))
+          return { connection, ended: yield* Effect.scoped(stay) }
+        })
+        const { connection, ended } = yield* Effect.onError(restore(Scope.provide(staying, own)), (cause) =>
+          Scope.close(own, Exit.failCause(cause))
+        )
+        this.lost.add(connection)
+        const forget = Effect.sync(() => this.lost.delete(connection))
+        yield* FiberSet.run(this.closing, Effect.ensuring(Scope.close(own, Exit.void), forget))
+        return ended
+      })
+    ).pipe(Effect.catch((error) => Effect.succeed({ error, upFor: -1 })))
   }
 
   private readonly stay = Effect.fnUntraced({ self: this }, function* (connection: Connection.Connection) {
@@ -402,8 +426,12 @@ class Link<E, R> implements Reconnect<E> {
     return { error: failure ?? closedError("link", addressOf(connection) ?? this.settings.address), upFor }
   })
 
-  private get stopped(): Effect.Effect<void> {
+  private get supervised(): Effect.Effect<void> {
     return this.fiber === undefined ? Effect.void : Effect.asVoid(Fiber.await(this.fiber))
+  }
+
+  private get stopped(): Effect.Effect<void> {
+    return Effect.andThen(this.supervised, FiberSet.awaitEmpty(this.closing))
   }
 
   private set(state: State<E>): void {

@@ -1,6 +1,6 @@
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Duration, Effect, Exit, Fiber, Logger, Schedule, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Latch, Logger, Schedule, Scope, Stream } from "effect"
 import { Connection, type Network, Reconnect, Server } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
@@ -132,16 +132,91 @@ describe("the life of a link", () => {
       }))
   }
 
+  /** A server that ends its direction and reads nothing, and a link that has more to send than anybody takes. */
+  const deaf = Effect.fnUntraced(function* () {
+    const { server } = yield* serve(({ writer }) =>
+      Effect.andThen(Effect.delay(writer.end, "1 second"), Effect.never)
+    )
+    const scope = yield* Scope.make()
+    const link = yield* Scope.provide(
+      Reconnect.make(target, { schedule: everySecond, closeTimeout: "7 seconds" }),
+      scope
+    )
+    const states = yield* watch(link)
+    const connection = yield* link.get
+    yield* start(connection.writer.write(new Uint8Array(16_000_000)))
+    yield* advance("1 second")
+    return { connection, link, scope, server, states }
+  })
+
+  test("does not wait for the closing of a connection that the peer has ended", () =>
+    Effect.gen(function* () {
+      const { connection, scope, server, states } = yield* deaf()
+      const closed = yield* start(connection.closed)
+      deepStrictEqual(states.slice(1), ["connected", "waiting 1000 for 2: ConnectionClosed"])
+      yield* advance("1 second")
+      deepStrictEqual(states.slice(3), ["connecting 2", "connected"])
+      deepStrictEqual([outcome(closed), yield* server.activeConnections], ["waiting", 2])
+      // The scope's end does wait, for the connection that was lost and for the one that there is.
+      const ending = yield* start(Scope.close(scope, Exit.void))
+      yield* advance("5999 millis")
+      deepStrictEqual([outcome(closed), outcome(ending)], ["waiting", "waiting"])
+      yield* advance("1 millis")
+      strictEqual(outcome(closed), "success")
+      yield* advance("1 second")
+      strictEqual(outcome(ending), "success")
+    }))
+
+  test("aborts also what is still being closed when its scope fails", () =>
+    Effect.gen(function* () {
+      const { connection, scope } = yield* deaf()
+      const closed = yield* start(connection.closed)
+      yield* advance("1 second")
+      strictEqual(outcome(closed), "waiting")
+      const ending = yield* start(Scope.close(scope, Exit.fail("over")))
+      yield* turns
+      deepStrictEqual([outcome(closed), outcome(ending)], ["success", "success"])
+    }))
+
+  test("ends the handshake's scope before it connects again", () =>
+    Effect.gen(function* () {
+      const events: Array<string> = []
+      const mayEnd = Latch.makeUnsafe()
+      const { kill } = yield* serve()
+      const { states } = yield* up({
+        onConnect: () =>
+          Effect.acquireRelease(
+            Effect.sync(() => events.push("begun")),
+            () =>
+              Effect.andThen(
+                mayEnd.await,
+                Effect.sync(() => events.push("ended"))
+              )
+          )
+      })
+      yield* kill
+      yield* serve()
+      yield* advance("1 minute")
+      deepStrictEqual([events, states.at(-1)], [["begun"], "connected"])
+      yield* mayEnd.open
+      yield* turns
+      strictEqual(states.at(-1), "waiting 1000 for 2: ConnectionReset")
+      yield* advance("1 second")
+      deepStrictEqual(events, ["begun", "ended", "begun"])
+    }))
+
   test("gives a lost connection to nobody, also before the link has dealt with the loss", () =>
     Effect.gen(function* () {
+      const mayEnd = Latch.makeUnsafe()
       yield* serve()
-      const { link, states } = yield* up()
+      const { link, states } = yield* up({ onConnect: () => Effect.addFinalizer(() => mayEnd.await) })
       const connection = yield* link.get
-      // Not a turn passes between the abort and the question.
-      const asking = yield* start(
-        Effect.andThen(Effect.forkChild(connection.abort, { startImmediately: true }), link.get)
-      )
-      strictEqual(states.length, 2)
+      yield* connection.abort
+      yield* turns
+      strictEqual(states.at(-1), "connected")
+      const asking = yield* start(link.get)
+      strictEqual(outcome(asking), "waiting")
+      yield* mayEnd.open
       yield* advance("1 second")
       assertTrue((yield* Fiber.join(asking.fiber)) !== connection)
     }))
