@@ -7,7 +7,7 @@
  * @since 0.1.0
  */
 import { Effect, type PlatformError, type Scope } from "effect"
-import { type ChildProcess, ChildProcessSpawner } from "effect/process"
+import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import * as Connection from "./Connection.ts"
 import { checkOptions } from "./internal/connection.ts"
 import * as StreamReader from "./StreamReader.ts"
@@ -37,7 +37,9 @@ export interface Subprocess {
  * Starts a program, which belongs to the scope.
  *
  * - When the scope ends well, what was written is handed over, the input is ended, and the end of the output awaited for
- *   `closeTimeout`, 5 seconds unless set. Then, or at once if the scope fails, the program is killed if it still runs.
+ *   `closeTimeout`, 5 seconds unless set. Then, or at once if the scope fails, the program is killed if it still runs:
+ *   with the command's `killSignal`, or SIGTERM, and by SIGKILL if that has not ended it after the command's
+ *   `forceKillAfter`, or `closeTimeout`.
  * - Writing to a program that does not read any more is a `BrokenPipe`; its output can still be read to the end.
  *
  * Fails with `PlatformError` if the program cannot be started.
@@ -75,8 +77,9 @@ export const spawn = (
 > =>
   Effect.gen(function* () {
     // Before anything is started.
-    checkOptions(options)
-    const handle = yield* ChildProcessSpawner.ChildProcessSpawner.use((spawner) => spawner.spawn(command))
+    const { closeTimeout } = checkOptions(options)
+    const mortal = closeTimeout === Infinity ? command : forceKillAfter(command, closeTimeout)
+    const handle = yield* ChildProcessSpawner.ChildProcessSpawner.use((spawner) => spawner.spawn(mortal))
     const stderr = yield* StreamReader.fromStream(handle.stderr, options)
     const connection = yield* Connection.fromStreams(
       { stream: handle.stdout, sink: handle.stdin },
@@ -84,3 +87,16 @@ export const spawn = (
     )
     return { pid: handle.pid, connection, stderr, exitCode: handle.exitCode, kill: handle.kill }
   })
+
+// A program that ignores the signal would hold up the scope's end for ever.
+const forceKillAfter = (command: ChildProcess.Command, millis: number): ChildProcess.Command =>
+  command._tag === "StandardCommand"
+    ? ChildProcess.make(command.command, command.args, {
+        ...command.options,
+        forceKillAfter: command.options.forceKillAfter ?? millis
+      })
+    : ChildProcess.pipeTo(
+        forceKillAfter(command.left, millis),
+        forceKillAfter(command.right, millis),
+        command.options
+      )

@@ -1,8 +1,8 @@
 import { NodeServices } from "@effect/platform-node"
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Effect, Exit, Fiber, Option, Scope } from "effect"
-import { ChildProcess, type ChildProcessSpawner } from "effect/process"
+import { Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import { Subprocess } from "effect-wire"
 import * as fs from "node:fs"
 import { outcome, outcomeOf, start } from "../support/effects.ts"
@@ -118,6 +118,53 @@ describe("Subprocess", () => {
       )
       yield* Scope.close(ending, Exit.void)
       assertTrue(!isRunning(second.pid))
+    })
+  )
+
+  /** A program that ignores SIGTERM, and has begun to. */
+  const stubborn = Effect.fnUntraced(function* (command: ChildProcess.Command) {
+    const scope = yield* Scope.make()
+    const spawning = Subprocess.spawn(command, { closeTimeout: "50 millis" })
+    const { connection, pid } = yield* Scope.provide(spawning, scope)
+    strictEqual(text(yield* connection.reader.readLine), "deaf\n")
+    return { scope, pid }
+  })
+  const deaf = ChildProcess.make("sh", ["-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"])
+
+  for (const [name, command] of [
+    ["a program", deaf],
+    ["a pipeline", ChildProcess.pipeTo(ChildProcess.make("echo", ["x"]), deaf)]
+  ] as const) {
+    for (const exit of [Exit.void, Exit.fail("over")]) {
+      live(`kills ${name} that ignores SIGTERM, with a scope that ends by a ${exit._tag}`, () =>
+        Effect.gen(function* () {
+          const { pid, scope } = yield* stubborn(command)
+          yield* Scope.close(scope, exit)
+          assertTrue(!isRunning(pid))
+        })
+      )
+    }
+  }
+
+  live("leaves a command its own forceKillAfter", () =>
+    Effect.gen(function* () {
+      const commands: Array<ChildProcess.Command> = []
+      const spawner = ChildProcessSpawner.make((command) => {
+        commands.push(command)
+        return Effect.die("not started")
+      })
+      const spawn = (command: ChildProcess.Command, closeTimeout: Duration.Input) =>
+        Subprocess.spawn(command, { closeTimeout }).pipe(
+          Effect.provideService(ChildProcessSpawner.ChildProcessSpawner, spawner),
+          Effect.exit
+        )
+      yield* spawn(ChildProcess.make("a", [], { forceKillAfter: "1 minute" }), "1 second")
+      yield* spawn(ChildProcess.make("b", []), "1 second")
+      yield* spawn(ChildProcess.make("c", []), Duration.infinity)
+      deepStrictEqual(
+        commands.map((_) => _._tag === "StandardCommand" && _.options.forceKillAfter),
+        ["1 minute", 1000, undefined]
+      )
     })
   )
 
