@@ -4,6 +4,7 @@ import * as Connection from "../../Connection.ts"
 import {
   both,
   type Capabilities,
+  congest,
   connect,
   type Connections,
   decode,
@@ -253,9 +254,7 @@ export const connectionLaws: ReadonlyArray<Law<Connections>> = [
     Effect.gen(function* () {
       const options = { closeTimeout: "3 seconds" } as const
       const { capabilities, far, near } = yield* connect(options, { limit: 1024 })
-      const writing = yield* start(writeLarge(near.writer))
-      yield* far.reader.peek(1)
-      yield* turns
+      const writing = yield* congest(near, far)
       if (capabilities.backpressure) same("the write", soFar(writing), "waiting")
       const closing = yield* start(near.close)
       yield* turns

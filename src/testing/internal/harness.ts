@@ -129,13 +129,19 @@ export const join = (chunks: ReadonlyArray<Uint8Array>): Uint8Array => {
  * Writes so many bytes that a peer which does not read holds up the writer. They are many writes, which wait all at
  * once: of what carries messages, a few may be on their way whatever their size.
  */
-export const writeLarge = (writer: StreamWriter, bytes = makeLarge()): Effect.Effect<void, WriteError> =>
+export const writeLarge = (
+  writer: StreamWriter,
+  bytes = makeLarge(),
+  onPiece = (): void => {}
+): Effect.Effect<void, WriteError> =>
   Effect.gen(function* () {
     const size = 64 * 1024
     const pieces = Array.from({ length: LARGE / size }, (_, index) =>
       bytes.subarray(index * size, (index + 1) * size)
     )
-    const writes = yield* Effect.forEach(pieces, (piece) => start(writer.write(piece)))
+    const writes = yield* Effect.forEach(pieces, (piece) =>
+      start(Effect.tap(writer.write(piece), () => Effect.sync(onPiece)))
+    )
     for (const write of writes) yield* Fiber.join(write)
   })
 
@@ -145,6 +151,25 @@ export const writeLarge = (writer: StreamWriter, bytes = makeLarge()): Effect.Ef
  */
 export const turns: Effect.Effect<void> = Effect.forEach(Array.from({ length: 50 }), () => Effect.yieldNow, {
   discard: true
+})
+
+/**
+ * Writes so many bytes that the peer, which does not read, holds up the writer; goes on once nothing moves any more. What
+ * lies between two ends is not filled at once: TLS sends a piece in many turns.
+ */
+export const congest = Effect.fnUntraced(function* (
+  near: Connection.Connection,
+  far: Connection.Connection,
+  bytes?: Uint8Array
+) {
+  let written = 0
+  const writing = yield* start(writeLarge(near.writer, bytes, () => written++))
+  yield* far.reader.peek(1)
+  for (let before = -1; before !== written;) {
+    before = written
+    yield* turns
+  }
+  return writing
 })
 
 /** Runs an effect in a fiber of the check, which begins at once. */

@@ -6,6 +6,7 @@ import { type StreamWriter, toQueue } from "../../StreamWriter.ts"
 import {
   both,
   type Chunk,
+  congest,
   connect,
   type Connections,
   decode,
@@ -24,18 +25,15 @@ import {
   sameBytes,
   soFar,
   start,
-  turns,
-  writeLarge
+  turns
 } from "./harness.ts"
 
 const WATERMARKS = { high: 4096, low: 1024 }
 
 /** Two connections, of which the near one is congested: it has written more than the peer takes unread. */
-const congest = Effect.fnUntraced(function* () {
+const makeCongested = Effect.fnUntraced(function* () {
   const connected = yield* connect({ watermarks: WATERMARKS }, { limit: 1024 })
-  const writing = yield* start(writeLarge(connected.near.writer))
-  yield* connected.far.reader.peek(1)
-  yield* turns
+  const writing = yield* congest(connected.near, connected.far)
   return {
     ...connected,
     writing,
@@ -46,7 +44,7 @@ const congest = Effect.fnUntraced(function* () {
   }
 })
 
-type Congested = Effect.Success<ReturnType<typeof congest>>
+type Congested = Effect.Success<ReturnType<typeof makeCongested>>
 
 /** A law about a congested writer. Where the peer cannot hold up a writer, it is held to that. */
 const congestedLaw = <R>(
@@ -56,7 +54,7 @@ const congestedLaw = <R>(
   law(
     name,
     Effect.fnUntraced(function* () {
-      const congested = yield* congest()
+      const congested = yield* makeCongested()
       if (congested.capabilities.backpressure) {
         same("a writer whose peer does not read", soFar(congested.writing), "waiting")
         yield* check(congested)
@@ -351,9 +349,7 @@ export const writerLaws: ReadonlyArray<Law<Connections>> = [
       yield* Fiber.join(open)
       yield* Fiber.interrupt(reading)
       // While the transport is full.
-      const writing = yield* start(writeLarge(near.writer, new Uint8Array(LARGE)))
-      yield* far.reader.peek(1)
-      yield* turns
+      const writing = yield* congest(near, far, new Uint8Array(LARGE))
       if (capabilities.backpressure) same("the write that congests", soFar(writing), "waiting")
       yield* attempt("full")
       // While it drains.
