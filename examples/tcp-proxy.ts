@@ -17,7 +17,11 @@ const relayTo = (target: Network.Target, dump: boolean) =>
     // What the client sends waits meanwhile; if there is nobody, its connection is reset.
     const backend = yield* Connection.connect(target, { connectTimeout: "5 seconds" })
     const front = dump ? yield* Connection.tap(client, Tap.hexDump(Console.log)) : client
-    const report = yield* Relay.bidirectional(front, backend, { halfCloseIdle: "30 seconds" })
+    // `idle`: a client that is gone is not noticed while the target does not take what it has sent.
+    const report = yield* Relay.bidirectional(front, backend, {
+      halfCloseIdle: "30 seconds",
+      idle: "5 minutes"
+    })
     const first = report.closedFirst === "a" ? "the client" : "the target"
     yield* Console.log(
       `${peer}: ${report.aToB} bytes there, ${report.bToA} bytes back, ${first} ended first (${report.ending})`

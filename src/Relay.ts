@@ -98,7 +98,10 @@ export interface Options {
    * `Duration.infinity` for no limit.
    */
   readonly halfCloseIdle?: Duration.Input | undefined
-  /** How long both directions may stay without a byte before both connections are aborted. Default: no limit. */
+  /**
+   * How long both directions may stay without a byte before both connections are aborted. A proxy that faces strangers
+   * needs it: see `bidirectional`. Default: no limit.
+   */
   readonly idle?: Duration.Input | undefined
 }
 
@@ -205,6 +208,12 @@ const DEFAULT_HALF_CLOSE_IDLE = "1 minute"
  *   learns that the bytes are not complete. A failure of a side that has already ended its direction is noticed at
  *   once, without waiting for the next write to it.
  * - Interrupting it aborts both connections.
+ *
+ * **Gotchas**
+ *
+ * Without `idle`, a side that sends more than the other one takes and then resets its connection can keep both for ever:
+ * once the buffers in between are full, nothing is read from it, and Node shows a reset only to who reads or writes. Set
+ * `idle` wherever a peer is not trusted.
  *
  * Time limits that are not positive are a `RangeError` defect.
  *

@@ -155,6 +155,8 @@ export interface Server {
    * Stops accepting, lets the handlers finish for `grace` (the server's own unless given; 0 is allowed), then interrupts
    * them and aborts what is left. May be called again, with a shorter grace, to hurry. Interrupting it only stops the
    * waiting: the server does not accept again, and nobody is cut off until the next call or the scope's end.
+   *
+   * It completes when every handler has ended: one that is uninterruptible is waited for, however long it takes.
    */
   readonly shutdown: (options?: {
     readonly grace?: Duration.Input | undefined
@@ -199,7 +201,11 @@ export interface Options<E = unknown, R = never> extends Connection.Options, Lis
   /** Runs for each handler that fails or dies. Default: an error in the log, with the peer's address. */
   readonly onError?:
     ((cause: Cause.Cause<E>, info: Connection.ConnectionInfo) => Effect.Effect<unknown, never, R>) | undefined
-  /** Interrupts a handler whose connection is lost (reset by the peer), even if it is doing something else. Default `false`. */
+  /**
+   * Interrupts a handler whose connection is lost (reset by the peer), even if it is doing something else. As with
+   * `Connection.closed`, a loss is not noticed while more than 2 × `limit` bytes of the client's wait to be read. Default
+   * `false`.
+   */
   readonly interruptOnDisconnect?: boolean | undefined
   /** How long a shutdown, or the end of the scope, lets the handlers finish; 0 is allowed. Default 5 seconds. */
   readonly grace?: Duration.Input | undefined

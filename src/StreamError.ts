@@ -520,8 +520,9 @@ export const ConnectAttempt = Schema.Struct({ address: Schema.String, reason: Co
 export type ConnectAttempt = typeof ConnectAttempt.Type
 
 /**
- * A deadline passed. `operation` is `connect`, `handshake`, `read`, `write`, `idle` or `close`; `duration` is the
- * time that was allowed.
+ * A deadline passed. `operation` is `connect`, `handshake`, `read`, `write`, `idle`, `acquire` (a pool's or a link's
+ * connection), `request` (`Framed`) or `proxyProtocol` (a client's PROXY header); `duration` is the time that was allowed.
+ * A graceful close that runs out of time is no error: the connection is aborted.
  *
  * A `connect` has the addresses that were tried so far in `attempts`, in the order of trying; one without a `reason` had
  * not answered. There are none if the name was not resolved in time.
@@ -556,7 +557,7 @@ const tried = (attempts: TimeoutError["attempts"]): string =>
     : `; tried ${attempts.map(({ address, reason }) => `${address} (${reason?.message ?? "no answer"})`).join(", ")}`
 
 /**
- * The transport failed. `operation` is what was being done (`connect`, `read`, `write`, `close`, …), `address` the
+ * The transport failed. `operation` is what was being done (`connect`, `handshake`, `read`, `write`, `end`, …), `address` the
  * peer, `reason` why. A connect that tried several addresses lists them in `attempts`, in the order of trying.
  *
  * @category errors

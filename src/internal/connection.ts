@@ -73,6 +73,10 @@ export interface Connection {
    * Waits until the connection has ended. Fails with the error that it died of, if it did, noticed without reading; a
    * local `close` or `abort` and an orderly end of both directions are no errors. The peer's end of input alone does
    * not end a connection.
+   *
+   * The exception: once more than 2 × `limit` bytes wait to be read, reading from the peer stops, and Node shows no reset
+   * until it goes on, or a write fails. A peer that sends more than anybody reads and then vanishes is noticed by a time
+   * limit only.
    */
   readonly closed: Effect.Effect<void, ConnectionError>
   /**
