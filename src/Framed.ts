@@ -254,7 +254,7 @@ export const receiver: {
     limits: timeouts,
     framing,
     codec,
-    skips: options?.onInvalid === "skip"
+    skips: Limits.oneOf("onInvalid", options?.onInvalid ?? "fail", ["fail", "skip"]) === "skip"
   })
   const pull = Effect.catchTag(receiveMany, "EndOfStream", () => Cause.done())
   return {

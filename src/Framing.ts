@@ -188,7 +188,7 @@ export interface LinesOptions extends Options {
  */
 export const lines = (options?: LinesOptions): Framing => {
   const maxLength = maxLengthOf(options)
-  const ending = options?.ending ?? "either"
+  const ending = Limits.oneOf("ending", options?.ending ?? "either", ["\n", "\r\n", "either"])
   const strict = options?.strict ?? false
   // Where both bytes make the end and others may be in the line, both are sought; otherwise any "\n" is decisive.
   const separator = ending === "\r\n" && !strict ? crlf : Separators.newline

@@ -868,10 +868,7 @@ export type Receiver = (
 export const receiver = (options: ServerOptions): Receiver => {
   const settings = checkDecodeOptions(options)
   const trusts = trusting(options.trusted)
-  const { untrusted = "refuse" } = options
-  if (untrusted !== "refuse" && untrusted !== "serve") {
-    throw new RangeError(`untrusted must be refuse or serve, received ${String(untrusted)}`)
-  }
+  const untrusted = Limits.oneOf("untrusted", options.untrusted ?? "refuse", ["refuse", "serve"])
   const duration = Duration.millis(Limits.timeout("timeout", options.timeout ?? DEFAULT_TIMEOUT))
   return (reader, { localAddress, remoteAddress }) => {
     const address = remoteAddress && NetAddress.formatSocketAddress(remoteAddress)

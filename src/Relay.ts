@@ -247,7 +247,11 @@ export const bidirectional = (
   Effect.clockWith((clock) => {
     const idle = Limits.timeout("idle", options?.idle)
     const halfCloseIdle = Limits.timeout("halfCloseIdle", options?.halfCloseIdle ?? DEFAULT_HALF_CLOSE_IDLE)
-    const closeBoth = options?.halfClose === "close-both" || !a.writer.canEnd || !b.writer.canEnd
+    const halfClose = Limits.oneOf("halfClose", options?.halfClose ?? "propagate", [
+      "propagate",
+      "close-both"
+    ])
+    const closeBoth = halfClose === "close-both" || !a.writer.canEnd || !b.writer.canEnd
 
     const now = (): number => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
     let activeAt = now()

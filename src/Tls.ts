@@ -350,7 +350,11 @@ const toServerSettings = (options: ServerOptions): ServerSettings => {
     ...checkCommon(options),
     identity: identitySource("identity", options.identity),
     names,
-    clientCertificate: options.clientCertificate ?? "none"
+    clientCertificate: Limits.oneOf("clientCertificate", options.clientCertificate ?? "none", [
+      "none",
+      "request",
+      "require"
+    ])
   }
 }
 

@@ -248,11 +248,13 @@ class ConnectionImpl implements Connection {
 
   upgradeTls(options: Tls.UpgradeOptions): Effect.Effect<void, ConnectionError | TimeoutError> {
     return Effect.suspend(() => {
+      Limits.oneOf("role", options.role, ["client", "server"])
       const handshake =
         options.role === "client"
           ? Tls.clientHandshake(Tls.checkClient(options), this.host)
           : Tls.serverHandshake(Tls.checkServer(options))
-      return this.core.upgradeTls(handshake, options.leftover ?? "fail")
+      const leftover = Limits.oneOf("leftover", options.leftover ?? "fail", ["fail", "discard", "feed"])
+      return this.core.upgradeTls(handshake, leftover)
     })
   }
 

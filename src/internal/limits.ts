@@ -21,6 +21,15 @@ export const positive = (name: string, n: number, unit: string): number => {
   return n
 }
 
+/** Throws a `RangeError` for what the types do not allow: a value that was misspelt must not pass for another one. */
+export const oneOf = <A extends string>(name: string, value: A, allowed: ReadonlyArray<A>): A => {
+  if (!allowed.includes(value)) {
+    const values = allowed.map((_) => JSON.stringify(_)).join(", ")
+    throw new RangeError(`${name} must be one of ${values}, received ${JSON.stringify(value)}`)
+  }
+  return value
+}
+
 /** Throws a `RangeError` unless it is a non-negative integer. */
 export const natural = (name: string, n: number): number => {
   if (!isCount(n)) throw new RangeError(`${name} must be a non-negative integer, received ${n}`)
@@ -59,9 +68,9 @@ export const timeout = (name: string, input: Duration.Input | undefined): number
   return millis
 }
 
-/** The time for a connect, all of it. */
-export const connectTimeout = (input: Duration.Input = Duration.seconds(10)): Duration.Duration =>
-  Duration.fromInputUnsafe(input)
+/** The time for a connect, all of it. Throws a `RangeError` unless it is positive. */
+export const connectTimeout = (input: Duration.Input = "10 seconds"): Duration.Duration =>
+  Duration.millis(timeout("connectTimeout", input))
 
 /** In milliseconds. Throws a `RangeError` unless it is 0 or more. */
 export const delay = (name: string, input: Duration.Input): number => {
