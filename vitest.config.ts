@@ -9,6 +9,8 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
+    // Not one core less, as is the default: most tests wait for something.
+    maxWorkers: "100%",
     // .ci/run counts from the JSON report.
     reporters: process.env["CI"]
       ? ["default", ["json", { outputFile: ".cache/test-results.json" }]]

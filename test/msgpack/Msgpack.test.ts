@@ -7,6 +7,8 @@ import { hex, toHex } from "../support/framings.ts"
 
 const encode = (message: unknown) => Result.getOrThrow(Msgpack.value.encode(message))
 
+const withoutNegativeZero = (message: unknown): unknown => JSON.parse(JSON.stringify(message))
+
 describe("Msgpack", () => {
   it("known answers of the specification", () => {
     // github.com/msgpack/msgpack/blob/master/spec.md
@@ -31,7 +33,8 @@ describe("Msgpack", () => {
 
   it("round trips", () => {
     fc.assert(
-      fc.property(fc.jsonValue({ maxDepth: 4 }), (message) => {
+      // The integers of MessagePack, as those of JSON, have no negative zero.
+      fc.property(fc.jsonValue({ maxDepth: 4 }).map(withoutNegativeZero), (message) => {
         const hasProto = JSON.stringify(message).includes("__proto__")
         const back = Msgpack.value.decode(encode(message))
         if (!hasProto) assert.deepStrictEqual(Result.getOrThrow(back), message)
