@@ -201,7 +201,9 @@ export const lines = (options?: LinesOptions): Framing => {
     if (match === undefined) {
       const { size } = buffer
       if (eof && !strict && size > 0 && size <= max) return buffer.take(size)
-      const searched = eof ? size : size + 1 - separator.longest - slack
+      // At the end of input, too, a "\r" may be the first half of a strict line's end, which was cut off.
+      const isAllContent = eof && !(strict && size > 0 && buffer.byteAt(size - 1) === CR)
+      const searched = isAllContent ? size : size + 1 - separator.longest - slack
       return searched > max ? tooLong(searched, max, separator) : undefined
     }
     let length = match.end - match.length

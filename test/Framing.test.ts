@@ -147,6 +147,12 @@ describe("lines", () => {
         assert.strictEqual(yield* reasonOf(framing, latin1("abcdef")), "FrameTooLong")
       }
       assert.strictEqual(yield* reasonOf(Framing.lines(), latin1("x".repeat(65_537))), "FrameTooLong")
+      for (const ending of ["\r\n", "either"] as const) {
+        const strict = Framing.lines({ ending, strict: true, maxLength: 3 })
+        assert.strictEqual(yield* reasonOf(strict, latin1("abc\r")), "IncompleteReadError")
+        assert.strictEqual(yield* reasonOf(strict, latin1("abcd")), "FrameTooLong")
+        assert.strictEqual(yield* reasonOf(strict, latin1("abcd\r")), "FrameTooLong")
+      }
     })
   )
 
