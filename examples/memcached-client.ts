@@ -2,33 +2,17 @@
 //   npm run example -- memcached-client 127.0.0.1:11211
 // Without a target it starts a memcached of its own, which has to be in the PATH.
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Console, Effect, FileSystem, Option, Stream } from "effect"
-import { ChildProcess } from "effect/process"
+import { Console, Effect, Option } from "effect"
 import { Connection, type Network } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
 import * as Memcached from "./protocols/memcached.ts"
-
-/** A server of our own; killed with the scope. */
-const ownServer = Effect.gen(function* () {
-  const fs = yield* FileSystem.FileSystem
-  const path = `${yield* fs.makeTempDirectoryScoped()}/memcached.sock`
-  const memcached = yield* ChildProcess.make("memcached", ["-vv", "-u", "root", "-s", path], {
-    killSignal: "SIGKILL"
-  })
-  yield* memcached.stderr.pipe(
-    Stream.decodeText(),
-    Stream.splitLines,
-    Stream.takeUntil((line) => line.includes("server listening")),
-    Stream.runDrain
-  )
-  return { path }
-})
+import { ownMemcached } from "./support/servers.ts"
 
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
 
 const program = Effect.gen(function* () {
   const argument = process.argv[2]
-  const target: Network.Target = argument ?? (yield* ownServer)
+  const target: Network.Target = argument ?? (yield* ownMemcached)
   const cache = yield* Memcached.make(yield* Connection.connect(target, { connectTimeout: "2 seconds" }))
 
   yield* Effect.forEach(

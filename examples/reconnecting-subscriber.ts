@@ -3,22 +3,9 @@
 //   npm run example -- reconnecting-subscriber
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Duration, Effect, FileSystem, Queue, Schedule, Stream } from "effect"
-import { ChildProcess } from "effect/process"
 import { Connection, Reconnect } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
-
-/** A server that takes connections; killed with the scope. */
-const startRedis = Effect.fnUntraced(function* (path: string) {
-  const options = ["--port", "0", "--unixsocket", path, "--save", ""]
-  const redis = yield* ChildProcess.make("redis-server", options, { killSignal: "SIGKILL" })
-  yield* redis.stdout.pipe(
-    Stream.decodeText(),
-    Stream.splitLines,
-    Stream.takeUntil((line) => line.includes("ready to accept connections")),
-    Stream.runDrain
-  )
-  yield* Console.log("redis: up")
-})
+import { startRedis } from "./support/servers.ts"
 
 /** The line that a reply, or a part of it, begins with. */
 const readHeader = ({ reader }: Connection.Connection) =>
@@ -89,6 +76,7 @@ const program = Effect.gen(function* () {
     yield* Effect.scoped(
       Effect.gen(function* () {
         yield* startRedis(path)
+        yield* Console.log("redis: up")
         yield* link.get
         for (const message of messages) {
           yield* publish(path, message)

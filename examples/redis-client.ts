@@ -2,33 +2,18 @@
 //   npm run example -- redis-client 127.0.0.1:6379
 // Without a target it starts a redis-server of its own, which has to be in the PATH.
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Console, Effect, FileSystem, Stream } from "effect"
-import { ChildProcess } from "effect/process"
+import { Console, Effect, Stream } from "effect"
 import { Connection, ConnectionPool, type Network } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
 import * as RedisClient from "./protocols/redisClient.ts"
 import { text } from "./protocols/resp.ts"
-
-/** A server of our own; killed with the scope. */
-const ownServer = Effect.gen(function* () {
-  const fs = yield* FileSystem.FileSystem
-  const path = `${yield* fs.makeTempDirectoryScoped()}/redis.sock`
-  const options = ["--port", "0", "--unixsocket", path, "--save", ""]
-  const redis = yield* ChildProcess.make("redis-server", options, { killSignal: "SIGKILL" })
-  yield* redis.stdout.pipe(
-    Stream.decodeText(),
-    Stream.splitLines,
-    Stream.takeUntil((line) => line.includes("ready to accept connections")),
-    Stream.runDrain
-  )
-  return { path }
-})
+import { ownRedis } from "./support/servers.ts"
 
 const MIB = 1024 * 1024
 
 const program = Effect.gen(function* () {
   const argument = process.argv[2]
-  const target: Network.Target = argument ?? (yield* ownServer)
+  const target: Network.Target = argument ?? (yield* ownRedis)
   const connection = yield* Connection.connect(target)
   const { command, messages, subscribe } = yield* RedisClient.make(connection)
 

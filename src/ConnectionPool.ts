@@ -3,7 +3,8 @@
  *
  * A pool keeps up to `max` connections to one target. Who borrows one has it alone, until its scope ends. A connection
  * is lent again only if it came back in order: its borrower succeeded, both directions are open, nothing waits to be read,
- * nobody waits to read or to write, and it is neither too old nor used up. A connection that breaks while nobody has it is dropped at once.
+ * nobody waits to read or to write, and it is neither too old nor used up. A connection that breaks while nobody has it is
+ * dropped at once.
  *
  * **Example** (Many requests over few connections)
  *

@@ -9,7 +9,9 @@
  * @since 0.1.0
  */
 import { Effect, Scheduler } from "effect"
-import { NetAddress } from "effect/net"
+import type { NetAddress } from "effect/net"
+import { encode } from "./internal/bytes.ts"
+import { formatAddress } from "./internal/target.ts"
 import { ConnectionError, ConnectionReset } from "./StreamError.ts"
 import type { Handler, Transport } from "./Transport.ts"
 
@@ -115,8 +117,6 @@ const defaultCapacity = 65_536
 
 // What a read from a socket returns at most: a large write is taken in pieces, so pausing stops it half-way.
 const maxChunk = 65_536
-
-const encoder = new TextEncoder()
 
 /** One direction: bytes on their way, and the mark behind the last of them. */
 class Pipe {
@@ -225,7 +225,7 @@ class Side implements Transport {
     // The peer's kernel knows no such connection any more: it answers with a reset, and the bytes are lost.
     if (this.peer.closed) return this.reset("write")
     // A copy, never a view: a `Buffer`'s own `slice` would share its memory.
-    this.outgoing.push(typeof chunk === "string" ? encoder.encode(chunk) : new Uint8Array(chunk))
+    this.outgoing.push(typeof chunk === "string" ? encode(chunk) : new Uint8Array(chunk))
     if (!this.peer.paused) this.peer.schedule()
   }
 
@@ -265,7 +265,7 @@ class Side implements Transport {
     this.failure = new ConnectionError({
       operation,
       reason: new ConnectionReset({ code: "ECONNRESET" }),
-      address: this.remoteAddress && NetAddress.formatSocketAddress(this.remoteAddress)
+      address: formatAddress(this.remoteAddress)
     })
     this.schedule()
   }

@@ -26,6 +26,7 @@ import { IpNetwork, NetAddress } from "effect/net"
 import { decode as decodeUtf8, encode as encodeUtf8 } from "./internal/bytes.ts"
 import { crc32c } from "./internal/crc32c.ts"
 import * as Limits from "./internal/limits.ts"
+import { formatAddress } from "./internal/target.ts"
 import { within } from "./internal/within.ts"
 import { type IncompleteReadError, type LimitOverrunError, type ReadError } from "./StreamError.ts"
 import type { StreamReader } from "./StreamReader.ts"
@@ -871,7 +872,7 @@ export const receiver = (options: ServerOptions): Receiver => {
   const untrusted = Limits.oneOf("untrusted", options.untrusted ?? "refuse", ["refuse", "serve"])
   const duration = Duration.millis(Limits.timeout("timeout", options.timeout ?? DEFAULT_TIMEOUT))
   return (reader, { localAddress, remoteAddress }) => {
-    const address = remoteAddress && NetAddress.formatSocketAddress(remoteAddress)
+    const address = formatAddress(remoteAddress)
     if (!trusts(remoteAddress, localAddress)) {
       if (untrusted === "serve") return Effect.undefined
       const detail =

@@ -187,8 +187,9 @@ export interface Options<E = never, R = never> {
   /** How long `get`, `use` and `send` wait for a connection. Default 30 seconds. */
   readonly acquireTimeout?: Duration.Input | undefined
   /**
-   * How long a connection has to be up after its handshake for the schedule to begin anew when it is lost. A server that accepts and drops at once is thus not asked again and again at the schedule's first pace. 0 is
-   * allowed. Default 5 seconds.
+   * How long a connection has to be up after its handshake for the schedule to begin anew when it is lost. A server that
+   * accepts and drops at once is thus not asked again and again at the schedule's first pace. 0 is allowed. Default 5
+   * seconds.
    */
   readonly stableAfter?: Duration.Input | undefined
   /**

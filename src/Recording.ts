@@ -35,7 +35,9 @@ import {
   Sink,
   Stream
 } from "effect"
-import { NetAddress } from "effect/net"
+import type { NetAddress } from "effect/net"
+import { encode as encodeUtf8 } from "./internal/bytes.ts"
+import { formatAddress } from "./internal/target.ts"
 import type { Direction, Event, Observer } from "./Tap.ts"
 
 /**
@@ -115,7 +117,6 @@ const encodeEventLine = Schema.encodeSync(EventLine)
 const decodeHeaderLine = Schema.decodeEffect(HeaderLine)
 const decodeEventLine = Schema.decodeEffect(EventLine)
 
-const encoder = new TextEncoder()
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
 // Everything but tab, newline and carriage return.
@@ -212,7 +213,7 @@ export const decode = Effect.fnUntraced(function* (
 
 const toEvent = (entry: (typeof EventLine)["Type"]): Event => {
   const direction: Direction = entry.direction
-  if ("text" in entry) return { _tag: "Data", direction, bytes: encoder.encode(entry.text) }
+  if ("text" in entry) return { _tag: "Data", direction, bytes: encodeUtf8(entry.text) }
   if ("base64" in entry) return { _tag: "Data", direction, bytes: entry.base64 }
   if ("failure" in entry) return { _tag: "Failure", direction, reason: entry.failure }
   return { _tag: "End", direction }
@@ -238,17 +239,10 @@ export const load = (
 export const toFile = (
   path: string
 ): Sink.Sink<void, string, never, PlatformError.PlatformError, FileSystem.FileSystem> =>
-  Sink.unwrap(
-    FileSystem.FileSystem.use((fs) =>
-      Effect.succeed(Sink.mapInput(fs.sink(path), (line: string) => encoder.encode(line)))
-    )
-  )
+  Sink.unwrap(FileSystem.FileSystem.use((fs) => Effect.succeed(Sink.mapInput(fs.sink(path), encodeUtf8))))
 
 /** So many lines may wait to be written before the connection waits for them. */
 const RECORDER_CAPACITY = 64
-
-const formatted = (address: NetAddress.SocketAddress | undefined): string | undefined =>
-  address === undefined ? undefined : NetAddress.formatSocketAddress(address)
 
 /**
  * Writes down what it observes, until the scope ends, which waits for the last line.
@@ -285,8 +279,8 @@ export const recorder = Effect.fnUntraced(function* <E, R>(
     queue,
     encodeHeader({
       transport: info.transport,
-      local: formatted(info.localAddress),
-      remote: formatted(info.remoteAddress),
+      local: formatAddress(info.localAddress),
+      remote: formatAddress(info.remoteAddress),
       startedAt
     })
   )

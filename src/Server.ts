@@ -53,7 +53,7 @@ import type { Framing } from "./Framing.ts"
 import * as Connection from "./internal/connection.ts"
 import type { Settings } from "./internal/ConnectionCore.ts"
 import { publish } from "./internal/publish.ts"
-import { formatListen } from "./internal/target.ts"
+import { formatAddress, formatListen } from "./internal/target.ts"
 import { type ListenAddress, type Listener, type ListenOptions, Network, type UnixTarget } from "./Network.ts"
 import * as ProxyProtocol from "./ProxyProtocol.ts"
 import {
@@ -300,12 +300,8 @@ export const serve = <E, R, R2 = never>(
       const handle = (client: Client): Effect.Effect<unknown, E, R | R2> => {
         const { connection } = client
         supervisor.opened(client)
-        return options.interruptOnDisconnect === true
-          ? Effect.raceFirst(
-              Effect.suspend(() => handler(connection)),
-              lost(connection)
-            )
-          : handler(connection)
+        const served = handler(connection)
+        return options.interruptOnDisconnect === true ? Effect.raceFirst(served, lost(connection)) : served
       }
 
       const { tls } = settings
@@ -492,7 +488,7 @@ const logFailure = (
 ): Effect.Effect<void> =>
   Effect.logError(message, cause).pipe(
     Effect.annotateLogs({
-      peer: info.remoteAddress === undefined ? "unknown" : NetAddress.formatSocketAddress(info.remoteAddress)
+      peer: formatAddress(info.remoteAddress) ?? "unknown"
     })
   )
 

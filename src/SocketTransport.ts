@@ -17,10 +17,11 @@ import {
   Predicate,
   Scope
 } from "effect"
-import { NetAddress } from "effect/net"
+import type { NetAddress } from "effect/net"
 import { Socket } from "effect/socket"
 import { encode } from "./internal/bytes.ts"
 import { join } from "./internal/join.ts"
+import { formatAddress } from "./internal/target.ts"
 import {
   BrokenPipe,
   ConnectionError,
@@ -141,7 +142,7 @@ const failure = (
   new ConnectionError({
     operation,
     reason,
-    address: remoteAddress && NetAddress.formatSocketAddress(remoteAddress)
+    address: formatAddress(remoteAddress)
   })
 
 type Chunk = Uint8Array | string

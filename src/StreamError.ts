@@ -557,8 +557,8 @@ const tried = (attempts: TimeoutError["attempts"]): string =>
     : `; tried ${attempts.map(({ address, reason }) => `${address} (${reason?.message ?? "no answer"})`).join(", ")}`
 
 /**
- * The transport failed. `operation` is what was being done (`connect`, `handshake`, `read`, `write`, `end`, …), `address` the
- * peer, `reason` why. A connect that tried several addresses lists them in `attempts`, in the order of trying.
+ * The transport failed. `operation` is what was being done (`connect`, `handshake`, `read`, `write`, `end`, …),
+ * `address` the peer, `reason` why. A connect that tried several addresses lists them in `attempts`, in the order of trying.
  *
  * @category errors
  * @since 0.1.0

@@ -20,8 +20,9 @@ import {
   type Sink,
   Stream
 } from "effect"
-import { NetAddress } from "effect/net"
+import type { NetAddress } from "effect/net"
 import { encode } from "./internal/bytes.ts"
+import { formatAddress } from "./internal/target.ts"
 import {
   BrokenPipe,
   ConnectionAborted,
@@ -419,8 +420,6 @@ class StreamTransport implements Transport {
   }
 
   private error(operation: string, reason: ConnectionErrorReason): ConnectionError {
-    const { remoteAddress } = this
-    const address = remoteAddress && NetAddress.formatSocketAddress(remoteAddress)
-    return new ConnectionError({ operation, reason, address })
+    return new ConnectionError({ operation, reason, address: formatAddress(this.remoteAddress) })
   }
 }

@@ -4,9 +4,10 @@
  * @since 0.1.0
  */
 import { Effect, type Scope } from "effect"
-import { NetAddress } from "effect/net"
+import type { NetAddress } from "effect/net"
 import { encode } from "./internal/bytes.ts"
 import { join } from "./internal/join.ts"
+import { formatAddress } from "./internal/target.ts"
 import { type ConnectionError, connectionErrorFromCause, ConnectionReset } from "./StreamError.ts"
 import type { Handler, Kind, Transport } from "./Transport.ts"
 
@@ -241,7 +242,7 @@ class WebStreamTransport implements Transport {
     return connectionErrorFromCause({
       operation,
       cause,
-      address: remoteAddress && NetAddress.formatSocketAddress(remoteAddress)
+      address: formatAddress(remoteAddress)
     })
   }
 }

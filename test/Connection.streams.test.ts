@@ -10,6 +10,15 @@ const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
 
 const textOf = <E, R>(stream: Stream.Stream<Uint8Array, E, R>) => Stream.mkString(Stream.decodeText(stream))
 
+/** Pieces of 50 bytes without an end, counted as they are made. */
+const endless = (made: Ref.Ref<number>) =>
+  Stream.fromEffectRepeat(
+    Effect.as(
+      Ref.update(made, (n) => n + 50),
+      new Uint8Array(50)
+    )
+  )
+
 const narrow = { capacity: 100, limit: 100, watermarks: { high: 100 } }
 
 describe("Connection.stream", () => {
@@ -98,13 +107,7 @@ describe("Connection.sink", () => {
     Effect.gen(function* () {
       const [near, far] = yield* pair(narrow)
       const made = yield* Ref.make(0)
-      const source = Stream.fromEffectRepeat(
-        Effect.as(
-          Ref.update(made, (n) => n + 50),
-          new Uint8Array(50)
-        )
-      )
-      const sending = yield* start(Stream.run(source, Connection.sink(near)))
+      const sending = yield* start(Stream.run(endless(made), Connection.sink(near)))
       yield* turns
       const stuck = yield* Ref.get(made)
       yield* turns
@@ -213,16 +216,10 @@ describe("Connection.channel", () => {
     Effect.gen(function* () {
       const [near, far] = yield* pair(narrow)
       const made = yield* Ref.make(0)
-      const source = Stream.fromEffectRepeat(
-        Effect.as(
-          Ref.update(made, (n) => n + 50),
-          new Uint8Array(50)
-        )
-      )
       const echo = yield* start(Stream.run(Connection.stream(far), Connection.sink(far)))
       const taken = yield* Queue.bounded<number>(0)
       const taking = yield* start(
-        Stream.runForEach(through(source, near), (chunk) => Queue.offer(taken, chunk.length))
+        Stream.runForEach(through(endless(made), near), (chunk) => Queue.offer(taken, chunk.length))
       )
       yield* turns
       yield* turns

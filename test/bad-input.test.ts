@@ -9,13 +9,10 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { describe } from "vitest"
 import { outcome, outcomeOf, start, turns } from "./support/effects.ts"
-import { leavingNothing, loops, portOf, rawServer, tempDirectory } from "./support/sockets.ts"
+import { freePort, leavingNothing, loops, portOf, tempDirectory } from "./support/sockets.ts"
 
 // Targets and options come from configurations: what the types forbid is tested as well.
 const untyped = (input: unknown) => input as Network.Target & Network.ListenAddress
-
-/** A port that nobody listens on. */
-const freePort = Effect.map(Effect.scoped(rawServer()), ({ port }) => port)
 
 /** What a failure or a defect says. */
 const messageOf = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<string, never, R> =>

@@ -20,6 +20,7 @@ import { empty } from "./bytes.ts"
 import { Input } from "./Input.ts"
 import { noTimeouts, type Watermarks } from "./limits.ts"
 import { Output } from "./Output.ts"
+import { formatAddress } from "./target.ts"
 import { within } from "./within.ts"
 
 /** The options of a connection, checked. Times are milliseconds, infinite where there is no limit. */
@@ -108,8 +109,7 @@ export class ConnectionCore implements Handler, Surroundings {
   }
 
   get address(): string | undefined {
-    const { remoteAddress } = this
-    return remoteAddress === undefined ? undefined : NetAddress.formatSocketAddress(remoteAddress)
+    return formatAddress(this.remoteAddress)
   }
 
   /** Of TLS with whom the bytes are for, not with a proxy on the way. */

@@ -85,8 +85,9 @@ export interface Connection {
    *
    * Fails with `ConnectionError` (operation `handshake`) and `TimeoutError` (operation `handshake`); the connection has
    * ended then, as it has when this is interrupted. It is left as it was by `PlaintextBuffered` (see `leftover`), unless
-   * the bytes came while the handshake began, and by `Unsupported`: over a transport that knows no TLS, or for the second time. A client verifies the certificate for the
-   * host that was connected to unless `servername` says otherwise; with neither, it is a `RangeError` defect.
+   * the bytes came while the handshake began, and by `Unsupported`: over a transport that knows no TLS, or for the second
+   * time. A client verifies the certificate for the host that was connected to unless `servername` says otherwise; with
+   * neither, it is a `RangeError` defect.
    */
   readonly upgradeTls: (options: Tls.UpgradeOptions) => Effect.Effect<void, ConnectionError | TimeoutError>
 }
@@ -329,7 +330,8 @@ export const fromTransport = (
 export interface ConnectionOptions extends Options, ConnectOptions {
   /**
    * The proxy to go through, or several: the first is connected to, and each is asked for the next one, the last for the
-   * target. `connectTimeout` covers all of it, TLS with the proxies included, and `happyEyeballs` and `localAddress` apply to the first. Default none.
+   * target. `connectTimeout` covers all of it, TLS with the proxies included, and `happyEyeballs` and `localAddress` apply
+   * to the first. Default none.
    */
   readonly proxy?: Proxy.Proxy | ReadonlyArray<Proxy.Proxy> | undefined
   /**
@@ -466,9 +468,4 @@ export interface Timeouts {
 export const withTimeouts: {
   (options: Timeouts): (self: Connection) => Connection
   (self: Connection, options: Timeouts): Connection
-} = dual(2, (self: Connection, options: Timeouts): Connection => {
-  if (!(self instanceof ConnectionImpl)) {
-    throw new TypeError("withTimeouts: not a connection made by this module")
-  }
-  return self.withTimeouts(options)
-})
+} = dual(2, (self: Connection, options: Timeouts): Connection => implementation(self).withTimeouts(options))

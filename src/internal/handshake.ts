@@ -1,12 +1,11 @@
 import { Duration, Effect, type Scope } from "effect"
-import { NetAddress } from "effect/net"
 import type { TimeoutError } from "../StreamError.ts"
 import type { Connection } from "./connection.ts"
 import * as Limits from "./limits.ts"
+import { formatAddress } from "./target.ts"
 import { within } from "./within.ts"
 
-export const addressOf = ({ info }: Connection): string | undefined =>
-  info.remoteAddress === undefined ? undefined : NetAddress.formatSocketAddress(info.remoteAddress)
+export const addressOf = ({ info }: Connection): string | undefined => formatAddress(info.remoteAddress)
 
 /** What a connection has to go through before anybody gets it, within its time. */
 export const make = <E, R>(options: {

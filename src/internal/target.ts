@@ -43,6 +43,10 @@ export type ListenDestination = TargetDestination | AnyDestination
 /** The longest path that fits into a `sockaddr_un` with its terminating zero, in bytes of UTF-8. */
 export const maxUnixPathBytes = 107
 
+/** An address as text, where one is known. */
+export const formatAddress = (address: NetAddress.SocketAddress | undefined): string | undefined =>
+  address && NetAddress.formatSocketAddress(address)
+
 const invalid = (detail: string, cause?: unknown): Result.Result<never, InvalidAddress> =>
   Result.fail(new InvalidAddress({ detail, cause }))
 

@@ -8,6 +8,7 @@ import { NetAddress } from "effect/net"
 import * as net from "node:net"
 import type { Duplex } from "node:stream"
 import { encode } from "../internal/bytes.ts"
+import { formatAddress } from "../internal/target.ts"
 import {
   ConnectionAborted,
   ConnectionError,
@@ -308,11 +309,10 @@ class DuplexTransport implements Transport {
       const layer = new TlsLayer(this, this.handler)
       this.handler = layer
       const { localAddress, remoteAddress } = this
-      const address = remoteAddress === undefined ? undefined : NetAddress.formatSocketAddress(remoteAddress)
       return layer.handshake(
         request,
         leftover,
-        address,
+        formatAddress(remoteAddress),
         (socket, info) =>
           new DuplexTransport(socket, { kind: "tls", localAddress, remoteAddress }, false, { layer, info })
       )
@@ -521,8 +521,7 @@ class DuplexTransport implements Transport {
 
   private error(): ConnectionError | undefined {
     if (this.closing !== "no") return undefined
-    const address =
-      this.remoteAddress === undefined ? undefined : NetAddress.formatSocketAddress(this.remoteAddress)
+    const address = formatAddress(this.remoteAddress)
     if (this.failure !== undefined) {
       const { cause } = this.failure
       return connectionErrorFromCause({

@@ -6,7 +6,7 @@ import { NodeNetwork } from "effect-wire/node"
 import { randomBytes } from "node:crypto"
 import * as path from "node:path"
 import * as Memcached from "../../examples/protocols/memcached.ts"
-import { describeWith, spawnPeer, tempFolder } from "../support/programs.ts"
+import { describeWith, says, spawnPeer, tempFolder } from "../support/programs.ts"
 
 type Client = Effect.Success<ReturnType<typeof Memcached.make>>
 
@@ -194,8 +194,7 @@ describeWith("memcached", "the memcached client, against memcached", () => {
     it.live(title, () =>
       Effect.gen(function* () {
         const socket = path.join(yield* tempFolder, "memcached.sock")
-        const { line } = yield* spawnPeer("memcached", ["-vv", "-u", "root", "-s", socket])
-        yield* Effect.repeat(line, { until: (_) => _.includes("server listening") })
+        yield* says(yield* spawnPeer("memcached", ["-vv", "-u", "root", "-s", socket]), /server listening/)
         yield* body(yield* Memcached.make(yield* Connection.connect({ path: socket })))
       }).pipe(Effect.scoped, Effect.provide(NodeNetwork.layer))
     )

@@ -18,7 +18,7 @@ import * as path from "node:path"
 import * as RedisClient from "../../examples/protocols/redisClient.ts"
 import * as RedisServer from "../../examples/protocols/redisServer.ts"
 import * as Resp from "../../examples/protocols/resp.ts"
-import { describeWith, spawnPeer, tempFolder } from "../support/programs.ts"
+import { describeWith, says, spawnPeer, tempFolder } from "../support/programs.ts"
 
 const bulk = (word: string): Uint8Array => new Uint8Array(Resp.bulk(word))
 
@@ -156,9 +156,7 @@ const startRedis = Effect.gen(function* () {
   const socket = path.join(yield* tempFolder, "redis.sock")
   const options = ["--port", "0", "--unixsocket", socket, "--save", "", "--enable-debug-command", "yes"]
   const server = yield* spawnPeer("redis-server", options)
-  while (!(yield* server.line).includes("ready to accept connections")) {
-    // The lines before that one tell of its start.
-  }
+  yield* says(server, /ready to accept connections/)
   return { path: socket }
 })
 

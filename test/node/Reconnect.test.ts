@@ -4,14 +4,12 @@ import { Connection, Reconnect } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
 import { TestClock } from "effect/testing"
 import * as path from "node:path"
-import { describeWith, type Peer, spawnPeer, tempFolder } from "../support/programs.ts"
+import { describeWith, type Peer, says, spawnPeer, tempFolder } from "../support/programs.ts"
 import { leavingNothing } from "../support/sockets.ts"
 
 const startRedis = Effect.fnUntraced(function* (socket: string) {
   const server = yield* spawnPeer("redis-server", ["--port", "0", "--unixsocket", socket, "--save", ""])
-  while (!(yield* server.line).includes("ready to accept connections")) {
-    // The lines before that one tell of its start.
-  }
+  yield* says(server, /ready to accept connections/)
   return server
 })
 

@@ -7,7 +7,7 @@ import { NodeNetwork } from "effect-wire/node"
 import { createHash, randomBytes } from "node:crypto"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { describeWith, spawnPeer, tempFolder } from "../support/programs.ts"
+import { describeWith, says, spawnPeer, tempFolder } from "../support/programs.ts"
 
 const peers = fileURLToPath(new URL("./peers", import.meta.url))
 
@@ -151,9 +151,7 @@ describeWith("nc", "nc", () => {
     Effect.gen(function* () {
       const socket = path.join(yield* tempFolder, "nc.sock")
       const server = yield* spawnPeer("nc", ["-v", "-l", "-U", socket])
-      while (!(yield* server.line).startsWith("Listening on")) {
-        // It tells of its binding first.
-      }
+      yield* says(server, /^Listening on/)
       yield* Connection.use({ path: socket }, ({ writer }) => writer.write("from the library\n"))
       assert.include((yield* server.exit).output, "from the library\n")
     })
@@ -189,9 +187,7 @@ describeWith("redis-server", "redis-server, spoken to with readLine and readExac
   const start = Effect.gen(function* () {
     const socket = path.join(yield* tempFolder, "redis.sock")
     const server = yield* spawnPeer("redis-server", ["--port", "0", "--unixsocket", socket, "--save", ""])
-    while (!(yield* server.line).includes("ready to accept connections")) {
-      // The lines before that one tell of its start.
-    }
+    yield* says(server, /ready to accept connections/)
     return { server, socket }
   })
 

@@ -9,7 +9,7 @@ import * as path from "node:path"
 import * as RedisClient from "../../examples/protocols/redisClient.ts"
 import * as RedisServer from "../../examples/protocols/redisServer.ts"
 import { Authority, type Issued } from "../support/certificates.ts"
-import { describeWith, spawnPeer, tempFolder } from "../support/programs.ts"
+import { describeWith, says, spawnPeer, tempFolder } from "../support/programs.ts"
 import { freePort, portOf } from "../support/sockets.ts"
 
 const live = (title: string, effect: Effect.Effect<unknown, unknown, Network.Network | Scope.Scope>): void =>
@@ -40,9 +40,7 @@ describeWith("redis-server", "TLS with redis-server", () => {
       ...["--tls-cert-file", identity.certificateFile, "--tls-key-file", identity.keyFile],
       ...["--tls-ca-cert-file", authority.file, "--tls-auth-clients", "yes"]
     ])
-    while (!/ready to accept connections/i.test(yield* server.line)) {
-      // The lines before that one tell of its start.
-    }
+    yield* says(server, /ready to accept connections/i)
     return { host: "localhost", port }
   })
 

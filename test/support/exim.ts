@@ -1,11 +1,10 @@
-import { Context, Effect, Layer, Schedule } from "effect"
-import { Connection } from "effect-wire"
+import { Context, Effect, Layer } from "effect"
 import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { Authority } from "./certificates.ts"
-import { isInstalled, spawnPeer, tempFolder } from "./programs.ts"
-import { rawServer } from "./sockets.ts"
+import { isInstalled, ready, spawnPeer, tempFolder } from "./programs.ts"
+import { freePort } from "./sockets.ts"
 
 const program = "exim4"
 
@@ -69,7 +68,7 @@ export class Exim extends Context.Service<
     Exim,
     Effect.gen(function* () {
       const folder = yield* tempFolder
-      const { port } = yield* Effect.scoped(rawServer())
+      const port = yield* freePort
       const authority = new Authority("Mail CA")
       const { certificate, key } = authority.issue()
       fs.writeFileSync(path.join(folder, "server.pem"), certificate)
@@ -81,11 +80,7 @@ export class Exim extends Context.Service<
       fs.writeFileSync(file, config(folder, port), { mode: 0o644 })
 
       yield* spawnPeer(program, ["-C", file, "-bdf"])
-      // It does not say when it listens.
-      yield* Effect.retry(Effect.scoped(Connection.connect({ host: "127.0.0.1", port })), {
-        schedule: Schedule.spaced("20 millis"),
-        times: 250
-      })
+      yield* ready({ host: "127.0.0.1", port })
       return {
         port,
         ca: authority.certificate,

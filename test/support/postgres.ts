@@ -3,8 +3,8 @@ import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { Authority } from "./certificates.ts"
-import { spawnPeer, tempFolder } from "./programs.ts"
-import { rawServer } from "./sockets.ts"
+import { says, spawnPeer, tempFolder } from "./programs.ts"
+import { freePort } from "./sockets.ts"
 
 // Debian keeps the programs of its versions out of the PATH.
 const folders = fs.existsSync("/usr/lib/postgresql")
@@ -44,7 +44,7 @@ export class Cluster extends Context.Service<
     Cluster,
     Effect.gen(function* () {
       const folder = yield* tempFolder
-      const { port } = yield* Effect.scoped(rawServer())
+      const port = yield* freePort
       const user = "wire"
       const password = "a pass,word=with ™"
       const authority = new Authority("PostgreSQL CA")
@@ -81,8 +81,7 @@ export class Cluster extends Context.Service<
           server.exit
         )
       )
-      let line = ""
-      while (!line.includes("ready to accept connections")) line = yield* server.line
+      yield* says(server, /ready to accept connections/)
       return { port, user, password: Redacted.make(password), ca: authority.certificate }
     })
   )

@@ -65,6 +65,10 @@ export const spawnPeer = (
       )
   )
 
+/** Waits until a program prints a line like that; the lines before it tell of its start. */
+export const says = ({ line }: Peer, pattern: RegExp): Effect.Effect<void> =>
+  Effect.asVoid(Effect.repeat(line, { until: (text) => pattern.test(text) }))
+
 /** Waits until somebody listens: some programs do not say when they do. */
 export const ready = (target: Network.Target) =>
   Effect.retry(Effect.scoped(Connection.connect(target)), {

@@ -1,7 +1,8 @@
 import { Clock, Effect, Option, type Scheduler, Schema } from "effect"
-import { NetAddress } from "effect/net"
+import type { NetAddress } from "effect/net"
 import { decode, empty, encode } from "../../internal/bytes.ts"
 import { join } from "../../internal/join.ts"
+import { formatAddress } from "../../internal/target.ts"
 import {
   ConnectionError,
   type ConnectionErrorReason,
@@ -319,7 +320,7 @@ class Secured implements Transport, Handler {
   }
 
   private get address(): string | undefined {
-    return this.remoteAddress && NetAddress.formatSocketAddress(this.remoteAddress)
+    return formatAddress(this.remoteAddress)
   }
 
   // What comes from above.
