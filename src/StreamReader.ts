@@ -455,10 +455,10 @@ const toLine = (bytes: Uint8Array): string => {
 
 const toLines = (bytes: Uint8Array): Arr.NonEmptyReadonlyArray<string> => {
   const text = decode(bytes)
-  const whole = text.endsWith("\n") ? text.slice(0, text.endsWith("\r\n") ? -2 : -1) : text
   // Splitting by a string is several times faster than by a pattern.
-  const lines = whole.split(whole.includes("\r\n") ? /\r?\n/ : "\n")
-  return Arr.isReadonlyArrayNonEmpty(lines) ? lines : [whole]
+  const lines = text.split(text.includes("\r\n") ? /\r?\n/ : "\n")
+  if (text.endsWith("\n")) lines.pop()
+  return Arr.isReadonlyArrayNonEmpty(lines) ? lines : [text]
 }
 
 /** @internal */
@@ -560,14 +560,7 @@ class Reader implements StreamReader {
   }
 
   get lines(): StreamReader["lines"] {
-    return Stream.fromPull(
-      Effect.succeed(
-        Effect.map(
-          this.pull(() => this.input.tryLines()),
-          toLines
-        )
-      )
-    )
+    return Stream.fromPull(Effect.succeed(this.pull(() => this.input.tryLines(toLines))))
   }
 
   private readAvailable(): Effect.Effect<Uint8Array, ReadError> {

@@ -228,6 +228,12 @@ export class Input {
     return bytes
   }
 
+  private use<A>(n: number, use: (bytes: Uint8Array) => A): A {
+    const result = this.buffer.use(n, use)
+    this.consumed()
+    return result
+  }
+
   // The operations. Each looks at the buffer first, then at the failure, then at the end of input.
 
   tryRead(max: number): Exit.Exit<Uint8Array, ReadError> | undefined {
@@ -302,17 +308,22 @@ export class Input {
     return undefined
   }
 
-  /** The bytes of as many lines as are buffered, or of the unterminated last one; `undefined` at the end of input. */
-  tryLines(): Exit.Exit<Uint8Array | undefined, LimitOverrunError | ReadError> | undefined {
+  /**
+   * What `use` makes of as many lines as are buffered, or of the unterminated last one; `undefined` at the end of input.
+   * `use` must not keep the bytes.
+   */
+  tryLines<A>(
+    use: (bytes: Uint8Array) => A
+  ): Exit.Exit<A | undefined, LimitOverrunError | ReadError> | undefined {
     // The first line is sought as every line is: what was searched in vain is not searched again.
     const first = this.trySeek("readLine", newline, this.limit)
     // No line that ends within the first limit + 1 bytes can be too long.
     if (typeof first === "number")
-      return Exit.succeed(this.take(this.buffer.lastEndOf(NEWLINE, this.limit + 1)))
+      return Exit.succeed(this.use(this.buffer.lastEndOf(NEWLINE, this.limit + 1), use))
     if (first !== undefined) return first
     if (this.failure !== undefined) return this.failure()
     if (!this.eof) return undefined
-    return Exit.succeed(this.buffer.size === 0 ? undefined : this.take(this.buffer.size))
+    return Exit.succeed(this.buffer.size === 0 ? undefined : this.use(this.buffer.size, use))
   }
 
   tryChunks(): Exit.Exit<Arr.NonEmptyReadonlyArray<Uint8Array> | undefined, ReadError> | undefined {

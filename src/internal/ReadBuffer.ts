@@ -16,6 +16,10 @@ const LONG = 32
 const SMALL = 512
 const MERGED = 2048
 
+/** Up to so many bytes that are not kept are copied to one place. */
+const SCRATCH = 128 * 1024
+let scratch: Uint8Array | undefined
+
 /**
  * Received chunks in order, kept as they came.
  *
@@ -99,6 +103,19 @@ export class ReadBuffer {
     this.offset = end
     this.size -= end - start
     return view(chunk, start, end)
+  }
+
+  /**
+   * Removes the first `n` bytes and returns what `use` makes of them. What spans chunks is copied to a place that is used
+   * again: `use` must not keep the bytes.
+   */
+  use<A>(n: number, use: (bytes: Uint8Array) => A): A {
+    const first = this.chunks[this.head]
+    if (first !== undefined && first.length - this.offset >= n) return use(this.take(n))
+    const out = n <= SCRATCH ? view((scratch ??= new Uint8Array(SCRATCH)), 0, n) : new Uint8Array(n)
+    this.copy(out)
+    this.discard(n)
+    return use(out)
   }
 
   /** The first `n` bytes, left in place. */
