@@ -18,8 +18,10 @@
  *
  * @since 0.1.0
  */
-import { Predicate, Result, Schema } from "effect"
-import { SchemaBinary } from "effect/encoding"
+import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as SchemaBinary from "effect/encoding/SchemaBinary"
 import { dual } from "effect/Function"
 import { InvalidMessage } from "./FrameError.ts"
 import { encode } from "./internal/bytes.ts"

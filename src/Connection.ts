@@ -26,9 +26,16 @@
  *
  * @since 0.1.0
  */
-import { type Array as Arr, type Channel, Effect, Layer, type Scope, Sink, Stdio, type Stream } from "effect"
+import type * as Arr from "effect/Array"
+import type * as Channel from "effect/Channel"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import * as Sink from "effect/Sink"
+import * as Stdio from "effect/Stdio"
+import type * as Stream from "effect/Stream"
 import { dual } from "effect/Function"
-import { type Socket } from "effect/socket"
+import type * as Socket from "effect/socket/Socket"
 import * as ConnectionPool from "./ConnectionPool.ts"
 import { channelOf } from "./internal/channelOf.ts"
 import {

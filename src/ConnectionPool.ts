@@ -30,20 +30,18 @@
  *
  * @since 0.1.0
  */
-import {
-  Cause,
-  Clock,
-  Context,
-  Duration,
-  Effect,
-  Exit,
-  FiberSet,
-  Metric,
-  Pool,
-  Predicate,
-  RcMap,
-  Scope
-} from "effect"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberSet from "effect/FiberSet"
+import * as Metric from "effect/Metric"
+import * as Pool from "effect/Pool"
+import * as Predicate from "effect/Predicate"
+import * as RcMap from "effect/RcMap"
+import * as Scope from "effect/Scope"
 import * as Connection from "./internal/connection.ts"
 import * as Handshake from "./internal/handshake.ts"
 import * as Limits from "./internal/limits.ts"

@@ -7,19 +7,20 @@
  *
  * @since 0.1.0
  */
-import {
-  type Array as Arr,
-  Cause,
-  type Context,
-  Deferred,
-  Duration,
-  Effect,
-  Exit,
-  Fiber,
-  Option,
-  Result
-} from "effect"
-import { type AddressResolver, type Dns, Host, NetAddress } from "effect/net"
+import type * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import type * as AddressResolver from "effect/net/AddressResolver"
+import type * as Dns from "effect/net/Dns"
+import * as Host from "effect/net/Host"
+import * as NetAddress from "effect/net/NetAddress"
 import { codeOf } from "./internal/code.ts"
 import * as Limits from "./internal/limits.ts"
 import {

@@ -25,7 +25,7 @@
  *
  * @since 0.1.0
  */
-import { Schema } from "effect"
+import * as Schema from "effect/Schema"
 import type { IncompleteReadError, ReadError, WriteError } from "./StreamError.ts"
 
 const bytes = (n: number): string => (n === 1 ? "1 byte" : `${n} bytes`)

@@ -29,21 +29,19 @@
  *
  * @since 0.1.0
  */
-import {
-  Cause,
-  Deferred,
-  Duration,
-  Effect,
-  Exit,
-  Fiber,
-  Predicate,
-  Queue,
-  Result,
-  type Scope,
-  Semaphore,
-  Sink,
-  Stream
-} from "effect"
+import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Predicate from "effect/Predicate"
+import * as Queue from "effect/Queue"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Sink from "effect/Sink"
+import * as Stream from "effect/Stream"
 import * as Codec from "./Codec.ts"
 import type { Connection } from "./Connection.ts"
 import {

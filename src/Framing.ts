@@ -27,7 +27,8 @@
  *
  * @since 0.1.0
  */
-import { type Effect, Predicate } from "effect"
+import type * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
 import { FrameTooLong, MalformedFrame } from "./FrameError.ts"
 import { indexOf } from "./internal/bytes.ts"
 import * as Cobs from "./internal/cobs.ts"

@@ -8,9 +8,10 @@
  *
  * @since 0.1.0
  */
-import { Effect, Scheduler } from "effect"
-import type { NetAddress } from "effect/net"
-import { encode } from "./internal/bytes.ts"
+import * as Effect from "effect/Effect"
+import * as Scheduler from "effect/Scheduler"
+import type * as NetAddress from "effect/net/NetAddress"
+import { empty, encode } from "./internal/bytes.ts"
 import { formatAddress } from "./internal/target.ts"
 import { ConnectionError, ConnectionReset } from "./StreamError.ts"
 import type { Handler, Transport } from "./Transport.ts"
@@ -142,7 +143,7 @@ class Pipe {
 
   /** The next bytes, at most `max`, of a pipe that is not empty. */
   take(max: number): Uint8Array {
-    const chunk = this.chunks[this.head]!
+    const chunk = this.chunks[this.head] ?? empty
     const size = Math.min(chunk.length, max)
     this.bytes -= size
     if (size < chunk.length) {

@@ -7,8 +7,11 @@
  *
  * @since 0.1.0
  */
-import { Context, type Duration, type Effect, type Scope } from "effect"
-import type { NetAddress } from "effect/net"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type * as NetAddress from "effect/net/NetAddress"
 import type { ConnectionError, ListenError, TimeoutError, TlsError } from "./StreamError.ts"
 import type { Certificate, ServerSettings } from "./Tls.ts"
 import type { Transport } from "./Transport.ts"

@@ -6,8 +6,11 @@
  *
  * @since 0.1.0
  */
-import { Effect, Predicate, Redacted, Result } from "effect"
-import { Base64 } from "effect/encoding"
+import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import * as Base64 from "effect/encoding/Base64"
 import { encode } from "./internal/bytes.ts"
 import * as HttpConnect from "./internal/httpConnect.ts"
 import * as Socks5 from "./internal/socks5.ts"

@@ -21,8 +21,13 @@
  *
  * @since 0.1.0
  */
-import { Duration, Effect, Option, Result, Schema } from "effect"
-import { IpNetwork, NetAddress } from "effect/net"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as IpNetwork from "effect/net/IpNetwork"
+import * as NetAddress from "effect/net/NetAddress"
 import { decode as decodeUtf8, encode as encodeUtf8 } from "./internal/bytes.ts"
 import { crc32c } from "./internal/crc32c.ts"
 import * as Limits from "./internal/limits.ts"

@@ -20,22 +20,20 @@
  *
  * @since 0.1.0
  */
-import {
-  type Cause,
-  Clock,
-  DateTime,
-  Effect,
-  Exit,
-  Fiber,
-  FileSystem,
-  type PlatformError,
-  Queue,
-  Schema,
-  type Scope,
-  Sink,
-  Stream
-} from "effect"
-import type { NetAddress } from "effect/net"
+import type * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FileSystem from "effect/FileSystem"
+import type * as PlatformError from "effect/PlatformError"
+import * as Queue from "effect/Queue"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Sink from "effect/Sink"
+import * as Stream from "effect/Stream"
+import type * as NetAddress from "effect/net/NetAddress"
 import { encode as encodeUtf8 } from "./internal/bytes.ts"
 import { formatAddress } from "./internal/target.ts"
 import type { Direction, Event, Observer } from "./Tap.ts"

@@ -33,7 +33,11 @@
  *
  * @since 0.1.0
  */
-import { type Duration, Effect, Latch, Schema, Stream } from "effect"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
 import type { Connection } from "./Connection.ts"
 import * as Limits from "./internal/limits.ts"
 import { ConnectionError, type ReadError, TimeoutError, type WriteError } from "./StreamError.ts"

@@ -28,25 +28,23 @@
  *
  * @since 0.1.0
  */
-import {
-  Array as Arr,
-  Cause,
-  Context,
-  Data,
-  Duration,
-  Effect,
-  Exit,
-  type Fiber,
-  Latch,
-  Layer,
-  PubSub,
-  Schedule,
-  Scope,
-  Semaphore,
-  Stream,
-  type Take
-} from "effect"
-import { NetAddress } from "effect/net"
+import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Latch from "effect/Latch"
+import * as Layer from "effect/Layer"
+import * as PubSub from "effect/PubSub"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
+import type * as Take from "effect/Take"
+import * as NetAddress from "effect/net/NetAddress"
 import type { Codec } from "./Codec.ts"
 import * as Framed from "./Framed.ts"
 import type { Framing } from "./Framing.ts"

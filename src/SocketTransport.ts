@@ -6,19 +6,17 @@
  *
  * @since 0.1.0
  */
-import {
-  Array as Arr,
-  Cause,
-  type Context,
-  Deferred,
-  Effect,
-  Exit,
-  type Fiber,
-  Predicate,
-  Scope
-} from "effect"
-import type { NetAddress } from "effect/net"
-import { Socket } from "effect/socket"
+import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Predicate from "effect/Predicate"
+import * as Scope from "effect/Scope"
+import type * as NetAddress from "effect/net/NetAddress"
+import * as Socket from "effect/socket/Socket"
 import { encode } from "./internal/bytes.ts"
 import { join } from "./internal/join.ts"
 import { formatAddress } from "./internal/target.ts"

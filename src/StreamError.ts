@@ -27,7 +27,8 @@
  *
  * @since 0.1.0
  */
-import { Duration, Schema } from "effect"
+import * as Duration from "effect/Duration"
+import * as Schema from "effect/Schema"
 import { codeOf } from "./internal/code.ts"
 
 const bytes = (n: number): string => (n === 1 ? "1 byte" : `${n} bytes`)

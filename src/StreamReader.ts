@@ -36,7 +36,15 @@
  *
  * @since 0.1.0
  */
-import { Array as Arr, Cause, Effect, Exit, Option, Predicate, type Pull, type Scope, Stream } from "effect"
+import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import type * as Pull from "effect/Pull"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import { decode, empty } from "./internal/bytes.ts"
 import type { TimeLimits } from "./internal/Deadlines.ts"
 import { type Attempt, Input } from "./internal/Input.ts"

@@ -6,21 +6,19 @@
  *
  * @since 0.1.0
  */
-import {
-  type Array as Arr,
-  Cause,
-  type Context,
-  Deferred,
-  Effect,
-  Exit,
-  Fiber,
-  PlatformError,
-  type Pull,
-  type Scope,
-  type Sink,
-  Stream
-} from "effect"
-import type { NetAddress } from "effect/net"
+import type * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as PlatformError from "effect/PlatformError"
+import type * as Pull from "effect/Pull"
+import type * as Scope from "effect/Scope"
+import type * as Sink from "effect/Sink"
+import * as Stream from "effect/Stream"
+import type * as NetAddress from "effect/net/NetAddress"
 import { encode } from "./internal/bytes.ts"
 import { formatAddress } from "./internal/target.ts"
 import {

@@ -11,7 +11,14 @@
  *
  * @since 0.1.0
  */
-import { type Cause, Effect, Exit, Fiber, Predicate, Queue, type Scope, Sink } from "effect"
+import type * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Predicate from "effect/Predicate"
+import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
+import * as Sink from "effect/Sink"
 import type { TimeLimits } from "./internal/Deadlines.ts"
 import * as Limits from "./internal/limits.ts"
 import type { Output } from "./internal/Output.ts"

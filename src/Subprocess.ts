@@ -6,8 +6,11 @@
  *
  * @since 0.1.0
  */
-import { Effect, type PlatformError, type Scope } from "effect"
-import { ChildProcess, ChildProcessSpawner } from "effect/process"
+import * as Effect from "effect/Effect"
+import type * as PlatformError from "effect/PlatformError"
+import type * as Scope from "effect/Scope"
+import * as ChildProcess from "effect/process/ChildProcess"
+import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Connection from "./Connection.ts"
 import { checkOptions } from "./internal/connection.ts"
 import * as StreamReader from "./StreamReader.ts"

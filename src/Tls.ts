@@ -19,8 +19,12 @@
  *
  * @since 0.1.0
  */
-import { type DateTime, Duration, Redacted, Result } from "effect"
-import { Host, NetAddress } from "effect/net"
+import type * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import * as Host from "effect/net/Host"
+import * as NetAddress from "effect/net/NetAddress"
 import { encode } from "./internal/bytes.ts"
 import * as Limits from "./internal/limits.ts"
 

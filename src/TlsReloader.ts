@@ -24,18 +24,16 @@
  *
  * @since 0.1.0
  */
-import {
-  Clock,
-  DateTime,
-  Duration,
-  Effect,
-  FileSystem,
-  type PlatformError,
-  Predicate,
-  Redacted,
-  type Scope,
-  Semaphore
-} from "effect"
+import * as Clock from "effect/Clock"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import type * as PlatformError from "effect/PlatformError"
+import * as Predicate from "effect/Predicate"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import { Network } from "./Network.ts"
 import { TlsError } from "./StreamError.ts"
 import * as Tls from "./Tls.ts"

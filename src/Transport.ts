@@ -31,8 +31,8 @@
  *
  * @since 0.1.0
  */
-import type { Effect } from "effect"
-import type { NetAddress } from "effect/net"
+import type * as Effect from "effect/Effect"
+import type * as NetAddress from "effect/net/NetAddress"
 import type { ConnectionError, ConnectionErrorReason } from "./StreamError.ts"
 import type { Handshake, TlsInfo } from "./Tls.ts"
 

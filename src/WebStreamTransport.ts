@@ -3,8 +3,9 @@
  *
  * @since 0.1.0
  */
-import { Effect, type Scope } from "effect"
-import type { NetAddress } from "effect/net"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type * as NetAddress from "effect/net/NetAddress"
 import { encode } from "./internal/bytes.ts"
 import { join } from "./internal/join.ts"
 import { formatAddress } from "./internal/target.ts"

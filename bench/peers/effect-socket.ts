@@ -1,9 +1,11 @@
 // Effect's own Socket and NodeSocketServer.
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeSocketServer from "@effect/platform-node/NodeSocketServer"
-import { Effect, type Scope, Stream } from "effect"
-import { NetAddress } from "effect/net"
-import { Socket } from "effect/socket"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as NetAddress from "effect/net/NetAddress"
+import * as Socket from "effect/socket/Socket"
 import { announce, bytes, line, mode, size, unknownMode } from "./shared.ts"
 
 type Handler = (socket: Socket.Socket) => Effect.Effect<void, unknown, Scope.Scope>

@@ -1,9 +1,11 @@
 // The library, used as its documentation says.
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
-import { Effect } from "effect"
-import { NetAddress } from "effect/net"
-import { Connection, Network, Server } from "effect-wire"
-import { NodeNetwork } from "effect-wire/node"
+import * as Effect from "effect/Effect"
+import * as NetAddress from "effect/net/NetAddress"
+import * as Connection from "effect-wire/Connection"
+import * as Network from "effect-wire/Network"
+import * as Server from "effect-wire/Server"
+import * as NodeNetwork from "effect-wire/node/NodeNetwork"
 import { announce, bytes, line, mode, size, unknownMode } from "./shared.ts"
 
 type Handler = Server.Handler<unknown, never>

@@ -1,5 +1,11 @@
-import { Cause, type Clock, type Context, Effect, Exit, Latch, Option } from "effect"
-import { NetAddress } from "effect/net"
+import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
+import * as Option from "effect/Option"
+import * as NetAddress from "effect/net/NetAddress"
 import type { Target } from "../Network.ts"
 import type { Received } from "../ProxyProtocol.ts"
 import {

@@ -1,4 +1,5 @@
-import { Effect, Exit } from "effect"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import { FrameTooLong } from "../FrameError.ts"
 import type { FrameReader } from "../Framing.ts"
 import { IncompleteReadError, type ReadError } from "../StreamError.ts"

@@ -1,4 +1,8 @@
-import { Clock, Context, Duration, Effect, type Fiber } from "effect"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import { TimeoutError } from "../StreamError.ts"
 
 /** The time limits of one operation, in milliseconds; infinite where there is none. */

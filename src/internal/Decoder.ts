@@ -1,4 +1,8 @@
-import { Array as Arr, Effect, Exit, Result, Semaphore } from "effect"
+import * as Arr from "effect/Array"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
+import * as Semaphore from "effect/Semaphore"
 import type { Codec } from "../Codec.ts"
 import {
   EndOfStream,

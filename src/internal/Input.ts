@@ -1,4 +1,7 @@
-import { Array as Arr, Effect, Exit, Fiber } from "effect"
+import * as Arr from "effect/Array"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import { IncompleteReadError, LimitOverrunError, type ReadError } from "../StreamError.ts"
 import { empty } from "./bytes.ts"
 import { type Deadline, isLimited, type Surroundings, type TimeLimits } from "./Deadlines.ts"

@@ -1,4 +1,4 @@
-import type { Effect } from "effect"
+import type * as Effect from "effect/Effect"
 import type { ConnectionError } from "../StreamError.ts"
 import type { StreamReader } from "../StreamReader.ts"
 import type { StreamWriter } from "../StreamWriter.ts"

@@ -1,4 +1,4 @@
-import type { Effect } from "effect"
+import type * as Effect from "effect/Effect"
 import type { FrameTooLong, MalformedFrame } from "../FrameError.ts"
 import type { IncompleteReadError, ReadError } from "../StreamError.ts"
 import type { ReadBuffer } from "./ReadBuffer.ts"

@@ -1,4 +1,7 @@
-import { Effect, Exit, Queue, Scheduler } from "effect"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Queue from "effect/Queue"
+import * as Scheduler from "effect/Scheduler"
 import { BrokenPipe, ConnectionError, Unsupported, type WriteError } from "../StreamError.ts"
 import type { Transport } from "../Transport.ts"
 import { type Deadline, type Deadlines, isLimited, type Surroundings, type TimeLimits } from "./Deadlines.ts"

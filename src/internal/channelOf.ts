@@ -1,4 +1,9 @@
-import { type Array as Arr, Channel, Deferred, Effect, Pull, Stream } from "effect"
+import type * as Arr from "effect/Array"
+import * as Channel from "effect/Channel"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Pull from "effect/Pull"
+import * as Stream from "effect/Stream"
 import type { ReadError, WriteError } from "../StreamError.ts"
 import type { Link } from "./Link.ts"
 

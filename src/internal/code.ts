@@ -1,4 +1,4 @@
-import { Predicate } from "effect"
+import * as Predicate from "effect/Predicate"
 
 /** The code of a platform's error, such as `ECONNRESET`. */
 export const codeOf = (cause: unknown): string | undefined =>

@@ -1,4 +1,6 @@
-import { Duration, Effect, type Scope } from "effect"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import type { TimeoutError } from "../StreamError.ts"
 import type { Connection } from "./connection.ts"
 import * as Limits from "./limits.ts"

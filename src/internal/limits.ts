@@ -1,4 +1,4 @@
-import { Duration } from "effect"
+import * as Duration from "effect/Duration"
 import type { Surroundings, TimeLimits } from "./Deadlines.ts"
 
 const DEFAULT_LIMIT = 65_536

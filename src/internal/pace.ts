@@ -1,4 +1,6 @@
-import { Clock, Effect, Stream } from "effect"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
 
 /** So much of a second may leave at once. */
 const BURST = 0.1

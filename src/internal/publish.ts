@@ -1,4 +1,5 @@
-import { Effect, PubSub } from "effect"
+import * as Effect from "effect/Effect"
+import * as PubSub from "effect/PubSub"
 
 /**
  * Publishes to a sliding `PubSub` now. The unsafe way alone does not slide: with a subscriber that lags, it would drop the

@@ -1,5 +1,7 @@
-import { type Array as Arr, Deferred, Effect } from "effect"
-import { Socket } from "effect/socket"
+import type * as Arr from "effect/Array"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Socket from "effect/socket/Socket"
 import type { ReadError, WriteError } from "../StreamError.ts"
 import type { Link } from "./Link.ts"
 

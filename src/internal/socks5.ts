@@ -1,5 +1,5 @@
-import { Effect } from "effect"
-import { NetAddress } from "effect/net"
+import * as Effect from "effect/Effect"
+import * as NetAddress from "effect/net/NetAddress"
 import type { ConnectionErrorReason, TimeoutError } from "../StreamError.ts"
 import { encode } from "./bytes.ts"
 import type { Handshake, TunnelTarget } from "./tunnel.ts"

@@ -2,8 +2,9 @@
  * What targets and listen addresses mean, checked once for every network, so that the same mistake gets the same words
  * whether it is made over a simulated network or a real one.
  */
-import { Result } from "effect"
-import { Host, NetAddress } from "effect/net"
+import * as Result from "effect/Result"
+import * as Host from "effect/net/Host"
+import * as NetAddress from "effect/net/NetAddress"
 import type { ConnectOptions, ListenAddress, Target } from "../Network.ts"
 import { InvalidAddress } from "../StreamError.ts"
 import { encode } from "./bytes.ts"

@@ -1,4 +1,6 @@
-import { Effect, type Scope, Stream } from "effect"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import type { ReadError } from "../StreamError.ts"
 import * as StreamTransport from "../StreamTransport.ts"
 import type { Transport } from "../Transport.ts"

@@ -1,4 +1,5 @@
-import { type Context, Effect } from "effect"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
 import type { WebStreams } from "../WebStreamTransport.ts"
 import type { Link } from "./Link.ts"
 

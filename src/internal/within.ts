@@ -1,4 +1,5 @@
-import { Duration, Effect } from "effect"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import { TimeoutError } from "../StreamError.ts"
 
 /** Fails with a `TimeoutError` once the time is over, and sets no timer if it never is. */

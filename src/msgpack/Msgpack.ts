@@ -23,7 +23,8 @@
  * @since 0.1.0
  */
 import { Decoder, Encoder } from "@msgpack/msgpack"
-import { Result, type Schema } from "effect"
+import * as Result from "effect/Result"
+import type * as Schema from "effect/Schema"
 import * as Codec from "../Codec.ts"
 import { InvalidMessage } from "../FrameError.ts"
 

@@ -3,7 +3,9 @@
  *
  * @since 0.1.0
  */
-import { type Context, Effect, type Scope } from "effect"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import { Duplex } from "node:stream"
 import * as Connection from "../Connection.ts"
 import type { WriteError } from "../StreamError.ts"

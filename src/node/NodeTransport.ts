@@ -3,8 +3,8 @@
  *
  * @since 0.1.0
  */
-import { Effect } from "effect"
-import { NetAddress } from "effect/net"
+import * as Effect from "effect/Effect"
+import * as NetAddress from "effect/net/NetAddress"
 import * as net from "node:net"
 import type { Duplex } from "node:stream"
 import { encode } from "../internal/bytes.ts"

@@ -40,7 +40,9 @@
  * @since 0.1.0
  */
 import type * as Vitest from "@effect/vitest"
-import { Effect, Layer, type Scope } from "effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
 import type * as Connection from "../Connection.ts"
 import { type ListenAddress, Network } from "../Network.ts"
 import type { ListenError } from "../StreamError.ts"

@@ -6,7 +6,7 @@
  *
  * @since 0.1.0
  */
-import type { Effect } from "effect"
+import type * as Effect from "effect/Effect"
 import * as MemoryTransport from "../MemoryTransport.ts"
 import type { Transport } from "../Transport.ts"
 

@@ -7,8 +7,17 @@
  *
  * @since 0.1.0
  */
-import { DateTime, type Duration, Effect, Equal, Layer, Result, Scheduler, type Scope } from "effect"
-import { AddressResolver, Dns, NetAddress } from "effect/net"
+import * as DateTime from "effect/DateTime"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Scheduler from "effect/Scheduler"
+import type * as Scope from "effect/Scope"
+import * as AddressResolver from "effect/net/AddressResolver"
+import * as Dns from "effect/net/Dns"
+import * as NetAddress from "effect/net/NetAddress"
 import * as Dialer from "../Dialer.ts"
 import * as Limits from "../internal/limits.ts"
 import { formatListen, parseListen } from "../internal/target.ts"

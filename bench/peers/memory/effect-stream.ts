@@ -1,5 +1,6 @@
 // Effect's own way to lines, over a stream in memory.
-import { Effect, Stream } from "effect"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
 import { type Found, measure, name, pieces, unknownCase } from "./shared.ts"
 
 const source = Stream.fromIterable(pieces, { chunkSize: 1 }).pipe(Stream.decodeText, Stream.splitLines)

@@ -1,6 +1,10 @@
 // The library's reader in memory, fed by hand.
-import { Effect, Stream } from "effect"
-import { Codec, Framed, Framing, StreamReader } from "effect-wire"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import * as Codec from "effect-wire/Codec"
+import * as Framed from "effect-wire/Framed"
+import * as Framing from "effect-wire/Framing"
+import * as StreamReader from "effect-wire/StreamReader"
 import { expected, type Found, measure, measureLongLine, name, pieces, unknownCase } from "./shared.ts"
 
 type Consume = (reader: StreamReader.StreamReader, found: Found) => Effect.Effect<void, unknown>

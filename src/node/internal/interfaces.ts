@@ -1,4 +1,4 @@
-import { NetAddress } from "effect/net"
+import * as NetAddress from "effect/net/NetAddress"
 import * as os from "node:os"
 
 /** The scope IDs of the host's network interfaces, by interface name. */

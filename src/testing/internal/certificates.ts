@@ -1,4 +1,7 @@
-import { DateTime, Option, Redacted, Schema } from "effect"
+import * as DateTime from "effect/DateTime"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
 import { decode, encode } from "../../internal/bytes.ts"
 import type { TlsErrorKind } from "../../StreamError.ts"
 import type { Certificate, Handshake, Identity, Pem } from "../../Tls.ts"

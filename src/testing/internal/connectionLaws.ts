@@ -1,5 +1,8 @@
-import { Effect, Exit, Fiber, Scope } from "effect"
-import { TestClock } from "effect/testing"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
+import * as TestClock from "effect/testing/TestClock"
 import * as Connection from "../../Connection.ts"
 import {
   both,

@@ -1,17 +1,15 @@
-import {
-  Cause,
-  Context,
-  Effect,
-  Equal,
-  Exit,
-  Fiber,
-  Layer,
-  Option,
-  Predicate,
-  Scheduler,
-  type Scope
-} from "effect"
-import { TestClock } from "effect/testing"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Scheduler from "effect/Scheduler"
+import type * as Scope from "effect/Scope"
+import * as TestClock from "effect/testing/TestClock"
 import * as Connection from "../../Connection.ts"
 import type { WriteError } from "../../StreamError.ts"
 import type { StreamWriter } from "../../StreamWriter.ts"

@@ -1,5 +1,9 @@
-import { Effect, Exit, Fiber, Option, Stream } from "effect"
-import { TestClock } from "effect/testing"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import * as TestClock from "effect/testing/TestClock"
 import type { IncompleteReadError, LimitOverrunError, ReadError } from "../../StreamError.ts"
 import type { StreamReader } from "../../StreamReader.ts"
 import {

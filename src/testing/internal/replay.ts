@@ -1,4 +1,6 @@
-import { Effect, Latch, Schema } from "effect"
+import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
+import * as Schema from "effect/Schema"
 import { empty } from "../../internal/bytes.ts"
 import type { Connection } from "../../Connection.ts"
 import type { Recording } from "../../Recording.ts"

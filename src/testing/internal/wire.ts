@@ -1,4 +1,5 @@
-import { Effect, type Scope } from "effect"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import type { ConnectionError } from "../../StreamError.ts"
 import type { Handler, Transport } from "../../Transport.ts"
 import { decode, hold, join, law, type Law, Pair, same } from "./harness.ts"
