@@ -235,7 +235,6 @@ const checkOptions = <E, R>(
   target: Target,
   options: (Connection.ConnectionOptions & Options<E, R>) | undefined
 ): Settings => {
-  Connection.checkOptions(options)
   const min = count("min", options?.min ?? 0, 0)
   const max = count("max", options?.max ?? 10, 1)
   if (!(min <= max) || min === Infinity) {
@@ -252,6 +251,9 @@ const checkOptions = <E, R>(
     healthCheckTimeout: Limits.timeout("healthCheckTimeout", options?.healthCheckTimeout ?? "5 seconds")
   }
 }
+
+/** What options are checked with before there is a target. */
+const anywhere: Target = { host: "any", port: 1 }
 
 /** A connection of a pool, and what the pool knows of it. */
 interface Lendable {
@@ -271,7 +273,7 @@ const makeLending = <E, R>(
   Effect.uninterruptible(
     Effect.gen(function* () {
       const settings = checkOptions(target, options)
-      const open = Effect.tap(Connection.connect(target, options), Handshake.make<E, R>(options ?? {}))
+      const open = Effect.tap(Connection.connecting(target, options), Handshake.make<E, R>(options ?? {}))
       const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
       const { healthCheck } = options ?? {}
       const check: Check | undefined =
@@ -579,7 +581,8 @@ export const makeKeyed = <E = never, R = never>(
 ): Effect.Effect<Keyed<E>, never, Network | Scope.Scope | Exclude<R, Scope.Scope>> =>
   Effect.uninterruptible(
     Effect.gen(function* () {
-      checkOptions("any", options)
+      checkOptions(anywhere, options)
+      Connection.connecting(anywhere, options)
       Handshake.make(options ?? {})
       const targetIdle = Limits.delay("targetIdle", options?.targetIdle ?? "1 minute")
       const pools = new Map<Target, Lending<E>>()

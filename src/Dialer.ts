@@ -11,7 +11,6 @@ import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -99,7 +98,7 @@ export const interleave = (
   addresses: Iterable<NetAddress.InetAddress>,
   firstFamilyCount = 1
 ): Array<NetAddress.InetAddress> => {
-  const order = new Order(checkFamilyCount(firstFamilyCount))
+  const order = new Order(Limits.familyCount(firstFamilyCount))
   order.add(addresses)
   const result: Array<NetAddress.InetAddress> = []
   for (let next = order.take(); next !== undefined; next = order.take()) result.push(next)
@@ -157,7 +156,7 @@ export const make =
       const address = formatTarget(target)
       const failed = (failure: ConnectFailure) => new ConnectionError({ operation, address, ...failure })
       const duration = Limits.connectTimeout(options.connectTimeout)
-      const pace = checkPace(options.happyEyeballs)
+      const pace = Limits.happyEyeballs(options.happyEyeballs)
       const destination = parseTarget(target)
       const local =
         options.localAddress === undefined
@@ -196,9 +195,6 @@ export const make =
       })
     })
 
-const DEFAULT_DELAY = Duration.millis(250)
-const DEFAULT_RESOLUTION_DELAY = Duration.millis(50)
-
 /** Where the attempts arrive. The first transport is the winner, any other is aborted. */
 class Finish {
   readonly winner = Deferred.makeUnsafe<Transport, ConnectFailure>()
@@ -224,34 +220,6 @@ class Finish {
 interface ConnectFailure {
   readonly reason: ConnectionErrorReason
   readonly attempts?: ReadonlyArray<ConnectAttempt> | undefined
-}
-
-/** The options of Happy Eyeballs, checked. Times are milliseconds. */
-interface Pace {
-  readonly delay: number
-  readonly firstFamilyCount: number
-  readonly resolutionDelay: number
-}
-
-const inOrder: Pace = { delay: Infinity, firstFamilyCount: 0, resolutionDelay: 0 }
-
-const checkPace = (options: ConnectOptions["happyEyeballs"] = {}): Pace =>
-  options === false
-    ? inOrder
-    : {
-        delay: Limits.delay("happyEyeballs.delay", options.delay ?? DEFAULT_DELAY),
-        firstFamilyCount: checkFamilyCount(options.firstFamilyCount ?? 1),
-        resolutionDelay: Limits.delay(
-          "happyEyeballs.resolutionDelay",
-          options.resolutionDelay ?? DEFAULT_RESOLUTION_DELAY
-        )
-      }
-
-const checkFamilyCount = (count: number): number => {
-  if (count !== Infinity && (!Number.isSafeInteger(count) || count < 0)) {
-    throw new RangeError(`firstFamilyCount must be a non-negative integer (addresses), received ${count}`)
-  }
-  return count
 }
 
 const otherFamily = (family: NetAddress.IpFamily): NetAddress.IpFamily =>
@@ -339,7 +307,7 @@ const candidates = (
   resolver: AddressResolver.AddressResolver["Service"],
   destination: TargetDestination,
   local: NetAddress.InetAddress | undefined,
-  pace: Pace
+  pace: Limits.Pace
 ): Effect.Effect<Candidates, ConnectFailure> => {
   if (destination._tag !== "Host") return Effect.succeed(known([destination.address]))
   const both = resolve(resolver, destination)
@@ -365,7 +333,7 @@ const lookUp = Effect.fnUntraced(function* (
   resolveFamily: (
     family: NetAddress.IpFamily
   ) => Effect.Effect<ReadonlyArray<NetAddress.InetAddress>, LookupFailure>,
-  { firstFamilyCount, resolutionDelay }: Pace
+  { firstFamilyCount, resolutionDelay }: Limits.Pace
 ): Effect.fn.Return<Candidates> {
   const ask = (family: NetAddress.IpFamily) =>
     Effect.forkChild(Effect.result(resolveFamily(family)), { startImmediately: true })

@@ -172,6 +172,18 @@ export const httpConnect = (target: Target, options?: HttpOptions): Proxy => {
 }
 
 /**
+ * Throws a `TypeError` for what is no proxy, such as the URL of one.
+ *
+ * @internal
+ */
+export const check = (proxy: Proxy): Proxy => {
+  if (isProxy(proxy)) return proxy
+  throw new TypeError(
+    "proxy must be what Proxy.socks5 or Proxy.httpConnect made; Proxy.fromUrl makes one of a URL"
+  )
+}
+
+/**
  * The handshake with the proxy itself, if it is spoken to over TLS. Throws a `RangeError` for options out of range.
  *
  * @internal

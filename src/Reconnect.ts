@@ -227,14 +227,13 @@ export const make = <E = never, R = never>(
   target: Target,
   options?: Connection.ConnectionOptions & Options<E, R>
 ): Effect.Effect<Reconnect<E>, never, Network | Scope.Scope | Exclude<R, Scope.Scope>> =>
-  Effect.suspend(() => {
-    Connection.checkOptions(options)
-    return supervise<E, R | Network | Scope.Scope>(
-      Connection.connect(target, options),
+  Effect.suspend(() =>
+    supervise<E, R | Network | Scope.Scope>(
+      Connection.connecting(target, options),
       formatTarget(target),
       options ?? {}
     )
-  })
+  )
 
 /**
  * Keeps up a connection that is made in any other way: a WebSocket (`Connection.fromSocket`), a subprocess, several

@@ -1,7 +1,20 @@
 import { it } from "@effect/vitest"
 import { strictEqual } from "@effect/vitest/utils"
-import { Cause, Effect, Exit } from "effect"
-import { Codec, Connection, Framed, Framing, Relay, Server, StreamReader } from "effect-wire"
+import { Cause, Effect, Exit, Layer, type Scope } from "effect"
+import {
+  Codec,
+  Connection,
+  ConnectionPool,
+  Framed,
+  Framing,
+  Network,
+  Proxy,
+  Reconnect,
+  Relay,
+  Server,
+  StreamReader
+} from "effect-wire"
+import { NodeNetwork } from "effect-wire/node"
 import { TestNetwork } from "effect-wire/testing"
 import { describe } from "vitest"
 
@@ -83,6 +96,99 @@ const cases: Record<string, readonly [() => Effect.Effect<unknown, unknown, neve
     "connectTimeout must be a positive duration, received 0 ms"
   ]
 }
+
+const noVersion = 'RangeError: tls: minVersion must be "TLSv1.2" or "TLSv1.3", received "TLSv1.1"'
+
+const connectCases: Record<string, readonly [Connection.ConnectionOptions, string]> = {
+  limit: [{ limit: 0 }, "RangeError: limit must be a positive integer (bytes), received 0"],
+  watermarks: [
+    { watermarks: { high: 1, low: 2 } },
+    "RangeError: the low watermark (2) must not be above the high one (1)"
+  ],
+  readTimeout: [{ readTimeout: -1 }, "RangeError: readTimeout must be a positive duration, received -1 ms"],
+  writeTimeout: [{ writeTimeout: 0 }, "RangeError: writeTimeout must be a positive duration, received 0 ms"],
+  idleTimeout: [{ idleTimeout: 0 }, "RangeError: idleTimeout must be a positive duration, received 0 ms"],
+  closeTimeout: [{ closeTimeout: 0 }, "RangeError: closeTimeout must be a positive duration, received 0 ms"],
+  connectTimeout: [
+    { connectTimeout: 0 },
+    "RangeError: connectTimeout must be a positive duration, received 0 ms"
+  ],
+  keepAlive: [{ keepAlive: -1 }, "RangeError: keepAlive must be a positive, finite duration, received -1 ms"],
+  "happyEyeballs.delay": [
+    { happyEyeballs: { delay: -1 } },
+    "RangeError: happyEyeballs.delay must not be negative, received -1 ms"
+  ],
+  "happyEyeballs.resolutionDelay": [
+    { happyEyeballs: { resolutionDelay: -1 } },
+    "RangeError: happyEyeballs.resolutionDelay must not be negative, received -1 ms"
+  ],
+  "happyEyeballs.firstFamilyCount": [
+    { happyEyeballs: { firstFamilyCount: 0.5 } },
+    "RangeError: firstFamilyCount must be a non-negative integer (addresses), received 0.5"
+  ],
+  proxyProtocol: [
+    { proxyProtocol: { version: untyped(3) } },
+    "RangeError: version must be 1 or 2, received 3"
+  ],
+  "the URL of a proxy": [
+    { proxy: untyped("socks5://proxy:1080") },
+    "TypeError: proxy must be what Proxy.socks5 or Proxy.httpConnect made; Proxy.fromUrl makes one of a URL"
+  ],
+  "the TLS of a proxy": [
+    { proxy: { ...Proxy.httpConnect("proxy:1"), tls: { minVersion: untyped("TLSv1.1") } } },
+    noVersion
+  ],
+  tls: [{ tls: { minVersion: untyped("TLSv1.1") } }, noVersion]
+}
+
+describe("an option of connections that is none is refused where it is given", () => {
+  const target = "localhost:7000"
+  const makers: Record<
+    string,
+    (options: Connection.ConnectionOptions) => Effect.Effect<unknown, unknown, Network.Network | Scope.Scope>
+  > = {
+    "Connection.connect": (options) => Connection.connect(target, options),
+    "Connection.layer": (options) => Layer.build(Connection.layer(target, options)),
+    "ConnectionPool.make": (options) => ConnectionPool.make(target, options),
+    "ConnectionPool.makeKeyed": (options) => ConnectionPool.makeKeyed(options),
+    "Connection.layerPool": (options) => Layer.build(Connection.layerPool(target, options)),
+    "Reconnect.make": (options) => Reconnect.make(target, options),
+    "Connection.layerReconnecting": (options) => Layer.build(Connection.layerReconnecting(target, options))
+  }
+  for (const [maker, make] of Object.entries(makers)) {
+    for (const [name, [options, message]] of Object.entries(connectCases)) {
+      it.effect(`${name}, ${maker}`, () =>
+        Effect.map(Effect.scoped(defect(() => make(options))), (text) => strictEqual(text, message)).pipe(
+          Effect.provide(TestNetwork.layer)
+        )
+      )
+    }
+  }
+
+  for (const [network, layer] of [
+    ["NodeNetwork", NodeNetwork.layer],
+    ["TestNetwork", TestNetwork.layer]
+  ] as const) {
+    it.effect(`keepAlive of ${network} itself`, () =>
+      Effect.gen(function* () {
+        const { connect, listen: listenOn } = yield* Network.Network
+        for (const [keepAlive, shown] of [
+          [-1, "-1"],
+          [0, "0"],
+          [Infinity, "Infinity"]
+        ] as const) {
+          const message = `RangeError: keepAlive must be a positive, finite duration, received ${shown} ms`
+          strictEqual(yield* defect(() => connect(listen, { keepAlive })), message)
+          strictEqual(yield* defect(() => listenOn({ host: "127.0.0.1" }, { keepAlive })), message)
+        }
+      }).pipe(Effect.scoped, Effect.provide(layer))
+    )
+  }
+
+  it.effect("pools for any target need none to be made, also with TLS", () =>
+    ConnectionPool.makeKeyed({ tls: true }).pipe(Effect.scoped, Effect.provide(TestNetwork.layer))
+  )
+})
 
 describe("an option that is none", () => {
   for (const [name, [make, message]] of Object.entries(cases)) {

@@ -368,19 +368,31 @@ export const connect = (
   target: Target,
   options?: ConnectionOptions
 ): Effect.Effect<Connection, ConnectionError | TimeoutError, Network | Scope.Scope> =>
-  Effect.suspend(() => {
-    const settings = checkOptions(options)
-    const proxies = options?.proxy === undefined ? [] : Arr.ensure(options.proxy)
-    const header =
-      options?.proxyProtocol === undefined ? undefined : ProxyProtocol.sender(options.proxyProtocol)
-    const plain =
-      proxies.length === 0 && header === undefined
-        ? connectTo(target, options, settings)
-        : connectWith(proxies, header, target, options, settings)
-    if (options?.tls === undefined) return plain
-    const handshake = Tls.clientHandshake(Tls.checkClient(options.tls), hostOf(target))
-    return owned(Effect.tap(plain, ({ core }) => core.upgradeTls(handshake, "feed")))
-  })
+  Effect.suspend(() => connecting(target, options))
+
+/**
+ * What `connect` does, as often as it is run. Options that are out of range are thrown here and now: whoever connects later,
+ * and again and again, finds them out when it is made.
+ */
+export const connecting = (
+  target: Target,
+  options: ConnectionOptions | undefined
+): Effect.Effect<Connection, ConnectionError | TimeoutError, Network | Scope.Scope> => {
+  const settings = checkOptions(options)
+  Limits.connectTimeout(options?.connectTimeout)
+  Limits.happyEyeballs(options?.happyEyeballs)
+  Limits.keepAlive(options?.keepAlive)
+  const proxies = options?.proxy === undefined ? [] : Arr.ensure(options.proxy)
+  const header =
+    options?.proxyProtocol === undefined ? undefined : ProxyProtocol.sender(options.proxyProtocol)
+  const plain =
+    proxies.length === 0 && header === undefined
+      ? connectTo(target, options, settings)
+      : connectWith(proxies, header, target, options, settings)
+  if (options?.tls === undefined) return plain
+  const handshake = Tls.clientHandshake(Tls.checkClient(options.tls), hostOf(target))
+  return owned(Effect.tap(plain, ({ core }) => core.upgradeTls(handshake, "feed")))
+}
 
 const connectTo = (
   target: Target,
@@ -424,7 +436,7 @@ const connectWith = (
 ): Effect.Effect<ConnectionImpl, ConnectionError | TimeoutError, Network | Scope.Scope> => {
   const duration = Limits.connectTimeout(options?.connectTimeout)
   const address = formatTarget(target)
-  const handshakes = proxies.map(Proxy.tlsHandshake)
+  const handshakes = proxies.map((proxy) => Proxy.tlsHandshake(Proxy.check(proxy)))
   const [first, ...hops] = Arr.append(
     proxies.map((proxy) => proxy.target),
     target

@@ -79,6 +79,57 @@ export const delay = (name: string, input: Duration.Input): number => {
   return millis
 }
 
+/** Whether TCP keep-alive is on, or its idle time in milliseconds. Throws a `RangeError` unless that is positive and finite. */
+export const keepAlive = (input: boolean | Duration.Input = false): boolean | number => {
+  if (typeof input === "boolean") return input
+  const idle = Duration.toMillis(Duration.fromInputUnsafe(input))
+  if (!(idle > 0 && idle < Infinity)) {
+    throw new RangeError(`keepAlive must be a positive, finite duration, received ${idle} ms`)
+  }
+  return idle
+}
+
+/** The options of Happy Eyeballs, checked. Times are milliseconds. */
+export interface Pace {
+  readonly delay: number
+  readonly firstFamilyCount: number
+  readonly resolutionDelay: number
+}
+
+const inOrder: Pace = { delay: Infinity, firstFamilyCount: 0, resolutionDelay: 0 }
+
+const DEFAULT_DELAY = Duration.millis(250)
+const DEFAULT_RESOLUTION_DELAY = Duration.millis(50)
+
+/** Throws a `RangeError` for a time that is negative and for a count of addresses that is none. */
+export const happyEyeballs = (
+  options:
+    | false
+    | {
+        readonly delay?: Duration.Input | undefined
+        readonly firstFamilyCount?: number | undefined
+        readonly resolutionDelay?: Duration.Input | undefined
+      } = {}
+): Pace =>
+  options === false
+    ? inOrder
+    : {
+        delay: delay("happyEyeballs.delay", options.delay ?? DEFAULT_DELAY),
+        firstFamilyCount: familyCount(options.firstFamilyCount ?? 1),
+        resolutionDelay: delay(
+          "happyEyeballs.resolutionDelay",
+          options.resolutionDelay ?? DEFAULT_RESOLUTION_DELAY
+        )
+      }
+
+/** Throws a `RangeError` unless it is a non-negative integer, or infinite. */
+export const familyCount = (count: number): number => {
+  if (count !== Infinity && !isCount(count)) {
+    throw new RangeError(`firstFamilyCount must be a non-negative integer (addresses), received ${count}`)
+  }
+  return count
+}
+
 /** Where a reader is that belongs to no connection. */
 export const nowhere: Surroundings = { address: undefined, deadlines: undefined, timed: undefined }
 

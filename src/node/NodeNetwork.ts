@@ -5,7 +5,6 @@
  */
 import * as NodeAddressResolver from "@effect/platform-node/NodeAddressResolver"
 import * as NodeDns from "@effect/platform-node/NodeDns"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
@@ -61,13 +60,8 @@ const nativeHost = (address: NetAddress.InetAddress): string =>
     : NetAddress.formatHost(address)
 
 const nativeOptions = ({ keepAlive, noDelay }: SocketOptions) => {
-  if (keepAlive === undefined || typeof keepAlive === "boolean") {
-    return { noDelay: noDelay ?? true, keepAlive: keepAlive ?? false }
-  }
-  const idle = Duration.toMillis(Duration.fromInputUnsafe(keepAlive))
-  if (!(idle > 0 && idle < Infinity)) {
-    throw new RangeError(`keepAlive has to be a positive, finite duration, not ${idle} ms`)
-  }
+  const idle = Limits.keepAlive(keepAlive)
+  if (typeof idle === "boolean") return { noDelay: noDelay ?? true, keepAlive: idle }
   // The system counts whole seconds, and takes 0 for its own default.
   return {
     noDelay: noDelay ?? true,

@@ -90,7 +90,7 @@ export interface Options {
  *   `attempts`; `routes` tells which addresses answer late, never, or as unreachable;
  * - `localAddress` is what the server sees as the peer's address; without it that is the loopback address of the same
  *   family, and a port of its own;
- * - `noDelay` and `keepAlive` have no effect;
+ * - `noDelay` and `keepAlive` are checked, and have no effect;
  * - TLS is simulated: **nothing is encrypted**, no key is used, and no certificate is verified but those of `identity`. See
  *   there.
  *
@@ -440,10 +440,11 @@ const simulate = ({ resolver, routes }: Simulation): Network["Service"] => {
   }
 
   const connectOne = (
-    _options: ConnectOptions,
+    options: ConnectOptions,
     local: NetAddress.InetAddress | undefined
-  ): Dialer.ConnectOne =>
-    Effect.fnUntraced(function* (address, connected) {
+  ): Dialer.ConnectOne => {
+    Limits.keepAlive(options.keepAlive)
+    return Effect.fnUntraced(function* (address, connected) {
       const remote = concrete(canonical(address))
       const from = yield* Effect.fromResult(source(remote, local))
       const pair = yield* MemoryTransport.makePair({ localAddress: from, remoteAddress: remote })
@@ -463,6 +464,7 @@ const simulate = ({ resolver, routes }: Simulation): Network["Service"] => {
         })
       })
     })
+  }
 
   const listen = (
     address: ListenAddress,
@@ -470,6 +472,7 @@ const simulate = ({ resolver, routes }: Simulation): Network["Service"] => {
   ): Effect.Effect<Listener, ListenError, Scope.Scope> =>
     Effect.gen(function* () {
       const backlog = Limits.backlog(options?.backlog)
+      Limits.keepAlive(options?.keepAlive)
       const dispatcher = (yield* Scheduler.Scheduler).makeDispatcher()
       const destination = yield* Effect.fromResult(parseListen(address))
       // A name stands for the first of its addresses.
