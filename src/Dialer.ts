@@ -17,13 +17,14 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as AddressResolver from "effect/net/AddressResolver"
-import type * as Dns from "effect/net/Dns"
+import * as Dns from "effect/net/Dns"
 import * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
 import { codeOf } from "./internal/code.ts"
 import * as Limits from "./internal/limits.ts"
 import {
   formatTarget,
+  isLocalhost,
   type HostDestination,
   parseLocalAddress,
   parseTarget,
@@ -104,6 +105,39 @@ export const interleave = (
   for (let next = order.take(); next !== undefined; next = order.take()) result.push(next)
   return result
 }
+
+const loopbacks: ReadonlyArray<NetAddress.IpAddress> = [NetAddress.ipv4Loopback, NetAddress.ipv6Loopback]
+
+/**
+ * A `Dns` that knows `localhost`, and every name below it, by itself: look-ups of them give 127.0.0.1 and ::1, and nobody is
+ * asked, neither name servers nor the hosts file (RFC 6761, section 6.3). Everything else is asked of `dns`.
+ *
+ * `NodeNetwork.layer` uses it. An `AddressResolver` of one's own (`NodeNetwork.layerWithResolver`) is asked for every name, so
+ * that it may have a `localhost` of its own; this gives it the usual one.
+ *
+ * **Example** (Not asking for what is known)
+ *
+ * ```ts
+ * import { Effect, Result } from "effect"
+ * import { Dialer } from "effect-wire"
+ * import { Dns } from "effect/net"
+ *
+ * const nobody = Result.getOrThrow(Dns.makeStatic({}))
+ * const dns = Dialer.withLocalhost(nobody)
+ *
+ * console.log((await Effect.runPromise(dns.lookup("app.localhost"))).join(" ")) // 127.0.0.1 ::1
+ * ```
+ *
+ * @see https://www.rfc-editor.org/rfc/rfc6761#section-6.3
+ * @category combinators
+ * @since 0.1.0
+ */
+export const withLocalhost = (dns: Dns.Dns["Service"]): Dns.Dns["Service"] =>
+  Dns.make({
+    lookup: (host, family) => (isLocalhost(host) ? Effect.succeed(loopbacks) : dns.lookup(host, { family })),
+    resolve: (name, type) => dns.resolve(name, type),
+    reverse: (address) => dns.reverse(address)
+  })
 
 /**
  * The `connect` of a network: parses the target, resolves it, races its addresses, and keeps to `connectTimeout`. Used

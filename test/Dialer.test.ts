@@ -60,6 +60,60 @@ const slowResolver = (
     })
   )
 
+describe("withLocalhost", () => {
+  const asked: Array<string> = []
+  const dns = Dialer.withLocalhost(
+    Dns.make({
+      lookup: (host, family) => {
+        asked.push(`${host} ${family}`)
+        return Effect.never
+      },
+      resolve: (name, type) => {
+        asked.push(`${name} ${type}`)
+        return Effect.never
+      },
+      reverse: (address) => {
+        asked.push(NetAddress.formatIp(address))
+        return Effect.never
+      }
+    })
+  )
+
+  it.effect("answers for localhost and the names below it without asking", () =>
+    Effect.gen(function* () {
+      asked.length = 0
+      for (const name of ["localhost", "localhost.", "LOCALHOST", "app.localhost", "a.b.localhost."]) {
+        const all = yield* dns.lookup(name)
+        const ipv6 = yield* dns.lookup(name, { family: "IPv6" })
+        const ipv4 = yield* dns.lookup(name, { family: "IPv4" })
+        assert.deepStrictEqual(
+          [all, ipv6, ipv4].map((addresses) => addresses.map(NetAddress.formatIp)),
+          [["127.0.0.1", "::1"], ["::1"], ["127.0.0.1"]]
+        )
+      }
+      assert.deepStrictEqual(asked, [])
+    })
+  )
+
+  it.effect("asks for everything else", () =>
+    Effect.gen(function* () {
+      asked.length = 0
+      for (const name of ["localhost.test", "notlocalhost", "localhost.localdomain"]) {
+        yield* Effect.forkChild(dns.lookup(name, { family: "IPv6" }), { startImmediately: true })
+      }
+      yield* Effect.forkChild(dns.resolve("name.test", "TXT"), { startImmediately: true })
+      yield* Effect.forkChild(dns.reverse("::1"), { startImmediately: true })
+      assert.deepStrictEqual(asked, [
+        "localhost.test IPv6",
+        "notlocalhost IPv6",
+        "localhost.localdomain IPv6",
+        "name.test TXT",
+        "::1"
+      ])
+    })
+  )
+})
+
 /** What an attempt comes to, after so many milliseconds. */
 type Plan = readonly [
   after: number,

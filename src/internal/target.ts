@@ -170,6 +170,9 @@ export const parseLocalAddress = (
         : invalid(`the local address must be numeric, not "${local.host}"`)
   )
 
+/** Whether a name is `localhost` or below it: names of this very machine (RFC 6761, section 6.3). */
+export const isLocalhost = (host: Host.DomainName): boolean => /(^|\.)localhost\.?$/.test(host)
+
 const hostAndPort = (host: string, port: number | undefined): string => {
   const text = NetAddress.formatUrlHostString(host)
   return port === undefined ? text : `${text}:${port}`

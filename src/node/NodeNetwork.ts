@@ -10,6 +10,7 @@ import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as AddressResolver from "effect/net/AddressResolver"
+import * as Dns from "effect/net/Dns"
 import * as NetAddress from "effect/net/NetAddress"
 import { randomUUID } from "node:crypto"
 import * as fs from "node:fs"
@@ -425,7 +426,7 @@ const makeListen =
 
 /**
  * The operating system's network, with names resolved by the `AddressResolver` that is provided, such as one with
- * static entries. Otherwise the same as `layer`.
+ * static entries. It is asked for every name, `localhost` included. Otherwise the same as `layer`.
  *
  * **Example** (A name of one's own)
  *
@@ -460,6 +461,7 @@ export const layerWithResolver: Layer.Layer<Network, never, AddressResolver.Addr
  *
  * **Details**
  *
+ * - `localhost` and the names below it are 127.0.0.1 and ::1, and nobody is asked (RFC 6761): see `Dialer.withLocalhost`.
  * - The addresses of a name are raced, as `Dialer.make` says. The error of a `connect` that failed lists them all in
  *   `attempts`, with the last one's reason.
  * - A missing host means all interfaces: both IP families where the system has IPv6, IPv4 otherwise.
@@ -492,5 +494,6 @@ export const layerWithResolver: Layer.Layer<Network, never, AddressResolver.Addr
  */
 export const layer: Layer.Layer<Network> = layerWithResolver.pipe(
   Layer.provide(NodeAddressResolver.layer),
+  Layer.provide(Layer.effect(Dns.Dns, Effect.map(Effect.service(Dns.Dns), Dialer.withLocalhost))),
   Layer.provide(NodeDns.layer)
 )

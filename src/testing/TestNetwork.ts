@@ -20,7 +20,7 @@ import * as Dns from "effect/net/Dns"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Dialer from "../Dialer.ts"
 import * as Limits from "../internal/limits.ts"
-import { formatListen, parseListen } from "../internal/target.ts"
+import { formatListen, isLocalhost, parseListen } from "../internal/target.ts"
 import * as MemoryTransport from "../MemoryTransport.ts"
 import {
   type ConnectOptions,
@@ -68,8 +68,8 @@ export interface Route {
  */
 export interface Options {
   /**
-   * The names that resolve, and to which addresses, in the order of each family. Besides them only `localhost`
-   * does, to 127.0.0.1 unless it is given here.
+   * The names that resolve, and to which addresses, in the order of each family. Besides them only `localhost` and the
+   * names below it do, to 127.0.0.1 unless they are given here.
    */
   readonly hosts?: { readonly [name: string]: ReadonlyArray<NetAddress.IpAddressInput> } | undefined
   /** The IP addresses that are not reached at once. */
@@ -101,9 +101,15 @@ export interface Options {
  */
 export const make = (options?: Options): Effect.Effect<Network["Service"]> =>
   Effect.sync(() => {
-    const hosts = Dns.makeStatic({ hosts: { localhost: [NetAddress.ipv4Loopback], ...options?.hosts } })
+    const hosts = Result.getOrThrow(Dns.makeStatic({ hosts: options?.hosts }))
+    const dns = Dns.make({
+      lookup: (host) =>
+        Effect.catch(hosts.lookup(host), (error) =>
+          isLocalhost(host) ? Effect.succeed([NetAddress.ipv4Loopback]) : Effect.fail(error)
+        )
+    })
     return simulate({
-      resolver: AddressResolver.make(Result.getOrThrow(hosts)),
+      resolver: AddressResolver.make(dns),
       routes: new Map(
         Object.entries(options?.routes ?? {}).map(([address, route]) => [
           String(Result.getOrThrow(NetAddress.ipFromInput(address))),

@@ -97,6 +97,47 @@ const codeOf = (error: unknown): unknown =>
 const defectOf = (exit: Exit.Exit<unknown, unknown>): unknown =>
   Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
 
+describe("localhost", () => {
+  // Found neither in a hosts file nor by a name server.
+  const name = "nobody-has-heard-of.this.localhost"
+
+  live("and the names below it are the loopback addresses, and nobody is asked", () =>
+    Effect.gen(function* () {
+      const listener = yield* listen({ host: "127.0.0.1" })
+      for (const host of ["localhost", "LocalHost.", name]) {
+        const client = yield* owned(connect({ host, port: portOf(listener.address) }))
+        strictEqual(String(client.remoteAddress), String(listener.address))
+      }
+      const error = yield* Effect.flip(connect({ host: name, port: yield* freePort }))
+      deepStrictEqual(
+        error.attempts?.map(({ address }) => address.replace(/:\d+$/, "")),
+        ["[::1]", "127.0.0.1"]
+      )
+    })
+  )
+
+  live("can be listened on", () =>
+    Effect.gen(function* () {
+      const listener = yield* listen({ host: name })
+      strictEqual(String(listener.address), `127.0.0.1:${portOf(listener.address)}`)
+    })
+  )
+
+  it.live("is what a resolver of one's own says", () =>
+    leavingNothing(
+      Effect.scoped(
+        Effect.gen(function* () {
+          const listener = yield* listen({ host: "app.localhost" })
+          const client = yield* owned(connect({ host: "localhost", port: portOf(listener.address) }))
+          strictEqual(String(client.remoteAddress), `127.0.0.2:${portOf(listener.address)}`)
+          const error = yield* Effect.flip(connect({ host: name, port: 1 }))
+          strictEqual(error._tag === "ConnectionError" && error.reason._tag, "NameNotResolved")
+        })
+      )
+    ).pipe(Effect.provide(withNames({ localhost: ["127.0.0.2"], "app.localhost": ["127.0.0.2"] })))
+  )
+})
+
 describe("connect", () => {
   live("to host and port, by string, object and address", () =>
     Effect.gen(function* () {

@@ -177,7 +177,7 @@ describe("addresses", () => {
   const wildcards: ReadonlyArray<readonly [{ readonly host?: string }, ReadonlyArray<string>]> = [
     [
       {},
-      ["127.0.0.1", "127.0.0.2", "[::1]", "localhost", "0.0.0.0", "[::]", "10.0.0.5", "[::ffff:127.0.0.1]"]
+      ["127.0.0.1", "127.0.0.2", "[::1]", "localhost", "app.localhost", "0.0.0.0", "[::]", "10.0.0.5", "[::ffff:127.0.0.1]"]
     ],
     [{ host: "" }, ["127.0.0.1", "[::1]", "localhost"]],
     [{ host: "::" }, ["127.0.0.1", "[::1]", "localhost"]],
