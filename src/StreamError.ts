@@ -526,7 +526,9 @@ export type ConnectAttempt = typeof ConnectAttempt.Type
  * A graceful close that runs out of time is no error: the connection is aborted.
  *
  * A `connect` has the addresses that were tried so far in `attempts`, in the order of trying; one without a `reason` had
- * not answered. There are none if the name was not resolved in time.
+ * not answered. There are none if the name was not resolved in time. Through proxies, `proxy` is the one it had come to,
+ * and what it was doing there: connecting to it (`attempts` are its addresses), the handshake of TLS with it, or waiting
+ * until it had opened the tunnel.
  *
  * @category errors
  * @since 0.1.0
@@ -541,14 +543,24 @@ export class TimeoutError extends Schema.TaggedError<TimeoutError>("effect-wire/
       Schema.Array(
         Schema.Struct({ ...ConnectAttempt.fields, reason: Schema.optional(ConnectionErrorReason) })
       )
+    ),
+    proxy: Schema.optional(
+      Schema.Struct({ address: Schema.String, stage: Schema.Literals(["connect", "tls", "tunnel"]) })
     )
   }
 ) {
   override get message(): string {
     const where = this.operation === "connect" ? to(this.address) : on(this.address)
     const unresolved = this.attempts?.length === 0 ? "; its name was not resolved by then" : ""
-    return `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${unresolved}${tried(this.attempts)}`
+    const far = this.proxy === undefined ? "" : `, ${stages[this.proxy.stage](this.proxy.address)}`
+    return `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${far}${unresolved}${tried(this.attempts)}`
   }
+}
+
+const stages: Record<"connect" | "tls" | "tunnel", (proxy: string) => string> = {
+  connect: (proxy) => `connecting to the proxy ${proxy}`,
+  tls: (proxy) => `in the TLS handshake with the proxy ${proxy}`,
+  tunnel: (proxy) => `waiting for the proxy ${proxy} to open the tunnel`
 }
 
 /** Lists attempts, where there was more than one. */

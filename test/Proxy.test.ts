@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Redacted, Result, Schema, type Scope } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Redacted, Result, Schema, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, type Network, Proxy, Relay, Server, StreamError } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
@@ -482,7 +482,7 @@ for (const [name, proxy, script] of dialogues) {
           yield* TestClock.adjust("1 millis")
           assert.strictEqual(
             (yield* Fiber.join(connecting)).message,
-            `connect to ${target}: timed out after 5s`
+            `connect to ${target}: timed out after 5s, waiting for the proxy proxy.test:1080 to open the tunnel`
           )
           // The scope of the client is still open.
           yield* turns
@@ -655,15 +655,74 @@ describe("Connection.connect through proxies", () => {
         Effect.flip(Connection.connect(target, { proxy: socks, connectTimeout: "3 seconds" }))
       )
       yield* TestClock.adjust("3 seconds")
-      assert.strictEqual((yield* Fiber.join(connecting)).message, `connect to ${target}: timed out after 3s`)
+      const error = yield* Fiber.join(connecting)
+      assert.strictEqual(
+        error.message,
+        `connect to ${target}: timed out after 3s, connecting to the proxy proxy.test:1080; ` +
+          "tried 10.0.0.9:1080 (no answer), 10.0.0.10:1080 (host or network unreachable)"
+      )
+      assert(error._tag === "TimeoutError")
+      assert.deepStrictEqual(error.proxy, { address: "proxy.test:1080", stage: "connect" })
+      assert.deepStrictEqual(
+        error.attempts?.map(({ address, reason }) => [address, reason?._tag]),
+        [
+          ["10.0.0.9:1080", undefined],
+          ["10.0.0.10:1080", "Unreachable"]
+        ]
+      )
+    }).pipe(
+      Effect.provide(
+        TestNetwork.layerWith({
+          hosts: { "proxy.test": ["10.0.0.9", "10.0.0.10"] },
+          routes: { "10.0.0.9": { latency: "Infinity" }, "10.0.0.10": { unreachable: true } }
+        })
+      )
+    ))
+
+  test("connectTimeout is for all of it: what connecting took is no longer there for the tunnel", () =>
+    Effect.gen(function* () {
+      yield* serve(scripted([]))
+      const connecting = yield* Effect.forkChild(
+        Effect.flip(Connection.connect(target, { proxy: socks, connectTimeout: "3 seconds" }))
+      )
+      yield* TestClock.adjust("2999 millis")
+      assert.isUndefined(connecting.pollUnsafe())
+      yield* TestClock.adjust("1 millis")
+      const error = yield* Fiber.join(connecting)
+      assert(error._tag === "TimeoutError")
+      assert.deepStrictEqual(
+        [error.operation, error.address, error.duration, error.attempts, error.proxy],
+        ["connect", target, Duration.seconds(3), undefined, { address: "proxy.test:1080", stage: "tunnel" }]
+      )
     }).pipe(
       Effect.provide(
         TestNetwork.layerWith({
           hosts: { "proxy.test": ["10.0.0.9"] },
-          routes: { "10.0.0.9": { latency: "Infinity" } }
+          routes: { "10.0.0.9": { latency: "2 seconds" } }
         })
       )
     ))
+
+  test("connectTimeout says which of several proxies was silent, and at what", () =>
+    Effect.gen(function* () {
+      yield* serve(scripted([["\r\n\r\n", bytes("HTTP/1.1 200 OK\r\n\r\n")]]))
+      const timedOut = Effect.fnUntraced(function* (...proxy: ReadonlyArray<Proxy.Proxy>) {
+        const connecting = yield* Effect.forkChild(
+          Effect.flip(Connection.connect(target, { proxy, connectTimeout: "3 seconds" }))
+        )
+        yield* turns
+        yield* TestClock.adjust("3 seconds")
+        return (yield* Fiber.join(connecting)).message
+      })
+      assert.strictEqual(
+        yield* timedOut(http, Proxy.httpConnect("second.test:1080")),
+        `connect to ${target}: timed out after 3s, waiting for the proxy second.test:1080 to open the tunnel`
+      )
+      assert.strictEqual(
+        yield* timedOut(http, Proxy.httpConnect("second.test:1080", { tls: { verify: false } })),
+        `connect to ${target}: timed out after 3s, in the TLS handshake with the proxy second.test:1080`
+      )
+    }))
 
   test("an endless connectTimeout has no limit", () =>
     Effect.gen(function* () {

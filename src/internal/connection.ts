@@ -12,7 +12,7 @@ import type * as NetAddress from "effect/net/NetAddress"
 import { type ConnectOptions, Network, type Target } from "../Network.ts"
 import * as Proxy from "../Proxy.ts"
 import * as ProxyProtocol from "../ProxyProtocol.ts"
-import type { ConnectionError, ReadError, TimeoutError } from "../StreamError.ts"
+import { type ConnectionError, type ReadError, TimeoutError } from "../StreamError.ts"
 import * as StreamReader from "../StreamReader.ts"
 import * as StreamWriter from "../StreamWriter.ts"
 import * as Tls from "../Tls.ts"
@@ -20,7 +20,6 @@ import type { Kind, Transport } from "../Transport.ts"
 import { ConnectionCore, type Settings } from "./ConnectionCore.ts"
 import * as Limits from "./limits.ts"
 import { formatTarget, hostOf } from "./target.ts"
-import { within } from "./within.ts"
 
 // What connections are, and how they are made: below the links and pools that are made of them, which `Connection` in turn
 // provides as layers.
@@ -443,27 +442,50 @@ const connectWith = (
   )
 
   const connected = Effect.gen(function* () {
-    const direct = { ...options, connectTimeout: Duration.infinity }
-    const connection = yield* connectTo(first, direct, settings)
+    const began = yield* Clock.monotonicTimeNanos
+    let proxy: TimeoutError["proxy"] =
+      proxies.length === 0 ? undefined : { address: formatTarget(first), stage: "connect" }
+    const timedOut = (attempts?: TimeoutError["attempts"]) =>
+      Effect.fail(new TimeoutError({ operation: "connect", duration, address, attempts, proxy }))
+
+    const connection = yield* Effect.catchTag(
+      connectTo(first, options, settings),
+      "TimeoutError",
+      ({ attempts }) => timedOut(attempts)
+    )
+    const passed = Duration.nanos((yield* Clock.monotonicTimeNanos) - began)
     const handshaking = connection.withTimeouts(unlimited)
     const { core } = connection
-    for (const [[proxy, hop], handshake] of Arr.zip(Arr.zip(proxies, hops), handshakes)) {
-      if (handshake !== undefined) yield* core.upgradeTls(handshake, "feed")
-      yield* Proxy.tunnel(handshaking, proxy, hop)
-      core.tunnelled()
-    }
-    if (proxies.length > 0) core.target = address
-    core.connectedTo = target
-    if (header !== undefined) {
-      const { localAddress, remoteAddress } = core
-      const own = proxies.length === 0
-      yield* handshaking.writer.write(
-        own ? header(localAddress, remoteAddress) : header(undefined, undefined)
-      )
-    }
+
+    const introduced = Effect.gen(function* () {
+      for (const [[next, hop], handshake] of Arr.zip(Arr.zip(proxies, hops), handshakes)) {
+        const via = formatTarget(next.target)
+        proxy = { address: via, stage: "tls" }
+        if (handshake !== undefined) yield* core.upgradeTls(handshake, "feed")
+        proxy = { address: via, stage: "tunnel" }
+        yield* Proxy.tunnel(handshaking, next, hop)
+        core.tunnelled()
+      }
+      if (proxies.length > 0) core.target = address
+      core.connectedTo = target
+      if (header !== undefined) {
+        const { localAddress, remoteAddress } = core
+        const own = proxies.length === 0
+        yield* handshaking.writer.write(
+          own ? header(localAddress, remoteAddress) : header(undefined, undefined)
+        )
+      }
+    })
+    // What is left of the time that connecting had all of.
+    yield* Duration.isFinite(duration)
+      ? Effect.timeoutOrElse(introduced, {
+          duration: Duration.max(Duration.subtract(duration, passed), Duration.zero),
+          orElse: () => timedOut()
+        })
+      : introduced
     return connection
   })
-  return owned(within(connected, "connect", duration, () => address))
+  return owned(connected)
 }
 
 /**
