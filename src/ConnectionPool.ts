@@ -37,7 +37,6 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
-import * as Metric from "effect/Metric"
 import * as Pool from "effect/Pool"
 import * as Predicate from "effect/Predicate"
 import * as RcMap from "effect/RcMap"
@@ -45,10 +44,12 @@ import * as Scope from "effect/Scope"
 import * as Connection from "./internal/connection.ts"
 import * as Handshake from "./internal/handshake.ts"
 import * as Limits from "./internal/limits.ts"
+import * as Numbers from "./internal/numbers.ts"
 import { formatTarget } from "./internal/target.ts"
 import { within } from "./internal/within.ts"
 import type { Network, Target } from "./Network.ts"
 import { ConnectionClosed, ConnectionError, type StreamError, type TimeoutError } from "./StreamError.ts"
+import * as Telemetry from "./Telemetry.ts"
 
 /**
  * Runtime type identifier of pools.
@@ -169,34 +170,8 @@ export interface Options<E = never, R = never> {
     ((connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>) | undefined
   /** How long the health check may take; after that it has failed. Default 5 seconds. */
   readonly healthCheckTimeout?: Duration.Input | undefined
-  /** What the pool is called in its metrics (attribute `pool`). Default: the target. */
+  /** What the pool is called in its metrics (attribute `pool`; see `Telemetry`). Default: the target. */
   readonly name?: string | undefined
-}
-
-/**
- * The metrics of all pools, each with the pool's name as the attribute `pool`. They are read from the pools when metrics
- * are collected, and cost nothing in between.
- *
- * @category metrics
- * @since 0.1.0
- */
-export const metrics = {
-  /** `effect_wire_pool_in_use` */
-  inUse: Metric.gauge("effect_wire_pool_in_use", { description: "Connections that are lent" }),
-  /** `effect_wire_pool_idle` */
-  idle: Metric.gauge("effect_wire_pool_idle", { description: "Connections that are not lent" }),
-  /** `effect_wire_pool_waiting` */
-  waiting: Metric.gauge("effect_wire_pool_waiting", { description: "Borrowers that wait for a connection" }),
-  /** `effect_wire_pool_created` */
-  created: Metric.counter("effect_wire_pool_created", {
-    description: "Connections made",
-    incremental: true
-  }),
-  /** `effect_wire_pool_evicted` */
-  evicted: Metric.counter("effect_wire_pool_evicted", {
-    description: "Connections given up before the pool's end",
-    incremental: true
-  })
 }
 
 /**
@@ -314,7 +289,7 @@ const makeLending = <E, R>(
         : Pool.makeWithTTL({ acquire, min, max, timeToLive: Duration.millis(maxIdle) })
       ledger.evict = (item) => Pool.invalidate(pool, item)
       const lending = new Lending(settings, pool, ledger, check)
-      yield* lending.register(options?.name ?? settings.address)
+      yield* lending.show(options?.name ?? settings.address)
       yield* Effect.addFinalizer((exit) => lending.end(exit))
       return lending
     })
@@ -488,37 +463,15 @@ class Lending<E> implements ConnectionPool<E> {
   }
 
   /** Shows the pool's numbers to whoever collects metrics, until the scope ends. */
-  register(name: string): Effect.Effect<void, never, Scope.Scope> {
-    return Effect.asVoid(
-      Effect.acquireRelease(
-        Effect.contextWith((context: Context.Context<never>) =>
-          Effect.sync(() => {
-            const now = (): Stats => Effect.runSync(this.stats)
-            const gauge = (metric: Metric.Gauge<number>, value: (stats: Stats) => number) =>
-              Metric.registerUnsafe(Metric.withAttributes(metric, { pool: name }), context, {
-                ...inert,
-                get: () => ({ value: value(now()) })
-              })
-            const counter = (metric: Metric.Counter<number>, value: (stats: Stats) => number) =>
-              Metric.registerUnsafe(Metric.withAttributes(metric, { pool: name }), context, {
-                ...inert,
-                get: () => ({ count: value(now()), incremental: true })
-              })
-            return [
-              gauge(metrics.inUse, (_) => _.inUse),
-              gauge(metrics.idle, (_) => _.idle),
-              gauge(metrics.waiting, (_) => _.waiting),
-              counter(metrics.created, (_) => _.created),
-              counter(metrics.evicted, (_) => _.evicted)
-            ]
-          })
-        ),
-        (registrations) =>
-          Effect.sync(() => {
-            for (const registration of registrations) registration.remove()
-          })
-      )
-    )
+  show(name: string): Effect.Effect<void, never, Scope.Scope> {
+    const now = (): Stats => Effect.runSync(this.stats)
+    return Numbers.show({ pool: name }, [
+      Numbers.gauge(Telemetry.poolInUse, () => now().inUse),
+      Numbers.gauge(Telemetry.poolIdle, () => now().idle),
+      Numbers.gauge(Telemetry.poolWaiting, () => now().waiting),
+      Numbers.counter(Telemetry.poolCreated, () => this.ledger.created),
+      Numbers.counter(Telemetry.poolEvicted, () => this.ledger.evicted)
+    ])
   }
 
   end(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
@@ -543,8 +496,6 @@ class Lending<E> implements ConnectionPool<E> {
 
 /** A connection that was never lent counts as new for so long, in milliseconds. */
 const NEW = 1000
-
-const inert = { update: () => undefined, modify: () => undefined }
 
 /**
  * Pools by target. Each target has a pool of its own, made when it is first asked for, and closed when it was not asked

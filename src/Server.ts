@@ -44,13 +44,16 @@ import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import type * as Take from "effect/Take"
+import * as Tracer from "effect/Tracer"
 import * as NetAddress from "effect/net/NetAddress"
 import type { Codec } from "./Codec.ts"
 import * as Framed from "./Framed.ts"
 import type { Framing } from "./Framing.ts"
 import * as Connection from "./internal/connection.ts"
 import type { Settings } from "./internal/ConnectionCore.ts"
+import * as Numbers from "./internal/numbers.ts"
 import { publish } from "./internal/publish.ts"
+import * as Spans from "./internal/spans.ts"
 import { formatAddress, formatListen } from "./internal/target.ts"
 import { type ListenAddress, type Listener, type ListenOptions, Network, type UnixTarget } from "./Network.ts"
 import * as ProxyProtocol from "./ProxyProtocol.ts"
@@ -62,6 +65,7 @@ import {
   type TimeoutError,
   Unsupported
 } from "./StreamError.ts"
+import * as Telemetry from "./Telemetry.ts"
 import * as Tls from "./Tls.ts"
 import type { Transport } from "./Transport.ts"
 
@@ -212,6 +216,8 @@ export interface Options<E = unknown, R = never> extends Connection.Options, Lis
    * header is missing, malformed, late or not trusted is cut off; `events` and the log tell. Default: no header is read.
    */
   readonly proxyProtocol?: ProxyProtocol.ServerOptions | undefined
+  /** What the server is called in its metrics (attribute `server`; see `Telemetry`). Default: its addresses. */
+  readonly name?: string | undefined
 }
 
 const EVENTS_KEPT = 256
@@ -230,6 +236,8 @@ interface Client {
   fate: keyof ShutdownReport
   /** What runs for it: its handler, or what reports its failure. */
   fiber: Fiber.Fiber<unknown, unknown> | undefined
+  /** What it is traced in, if it is. */
+  span: Tracer.Span | undefined
 }
 
 /**
@@ -278,8 +286,10 @@ export const serve = <E, R, R2 = never>(
         listeners,
         listening,
         yield* PubSub.sliding<Take.Take<ServerEvent>>(EVENTS_KEPT),
-        settings.grace
+        settings.grace,
+        context
       )
+      yield* supervisor.show(options.name)
       const slots =
         options.maxConnections === undefined ? undefined : Semaphore.makeUnsafe(options.maxConnections)
       const { onError } = options
@@ -322,6 +332,7 @@ export const serve = <E, R, R2 = never>(
               })
 
       const runFork = Effect.runForkWith(context)
+      const isTraced = Spans.isTraced(context)
 
       const close = (client: Client, exit: Exit.Exit<unknown, unknown>): void => {
         client.handling = false
@@ -334,7 +345,11 @@ export const serve = <E, R, R2 = never>(
       // The handler and its scope are over. A failure is reported before the connection is closed.
       const handled = (client: Client, exit: Exit.Exit<unknown, E>): void => {
         if (Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)) return close(client, exit)
-        const reporting = runFork(Effect.scoped(report(exit.cause, client.connection.info)))
+        supervisor.failed++
+        const { connection, span } = client
+        const run =
+          span === undefined ? runFork : Effect.runForkWith(Context.add(context, Tracer.ParentSpan, span))
+        const reporting = run(Effect.scoped(report(exit.cause, connection.info)))
         client.fiber = reporting
         reporting.addObserver(() => close(client, exit))
       }
@@ -347,7 +362,14 @@ export const serve = <E, R, R2 = never>(
           client.fiber = fiber
           return serveClient(client)
         })
-        runFork(Effect.scoped(handling)).addObserver((exit) => handled(client, exit))
+        const scoped = Effect.scoped(handling)
+        const serving = isTraced
+          ? Spans.serving(transport, (span) => {
+              client.span = span
+              return scoped
+            })
+          : scoped
+        runFork(serving).addObserver((exit) => handled(client, exit))
       }
 
       const refuse = (transport: Transport): Effect.Effect<void> =>
@@ -547,8 +569,14 @@ class Supervisor implements Server {
   private readonly listening: Scope.Closeable
   private readonly bus: PubSub.PubSub<Take.Take<ServerEvent>>
   private readonly grace: Duration.Duration
+  private readonly context: Context.Context<never>
   // Events are made for somebody only.
   private subscribers = 0
+  private accepted = 0
+  private acceptFailures = 0
+  private refusals = 0
+  /** How many handlers have failed or died. */
+  failed = 0
   private readonly clients = new Set<Client>()
   private readonly empty = Latch.makeUnsafe(true)
   private readonly down = Latch.makeUnsafe(false)
@@ -559,12 +587,14 @@ class Supervisor implements Server {
     listeners: Arr.NonEmptyReadonlyArray<Listener>,
     listening: Scope.Closeable,
     bus: PubSub.PubSub<Take.Take<ServerEvent>>,
-    grace: Duration.Duration
+    grace: Duration.Duration,
+    context: Context.Context<never>
   ) {
     this.addresses = Arr.map(listeners, (_) => _.address)
     this.listening = listening
     this.bus = bus
     this.grace = grace
+    this.context = context
   }
 
   readonly activeConnections = Effect.sync(() => this.clients.size)
@@ -581,9 +611,22 @@ class Supervisor implements Server {
     return Stream.unwrap(Effect.as(listen, Stream.fromPubSubTake(this.bus)))
   }
 
+  /** Shows the server's numbers to whoever collects metrics, until the scope ends. */
+  show(name: string | undefined): Effect.Effect<void, never, Scope.Scope> {
+    const server = name ?? this.addresses.map(NetAddress.formatSocketAddress).join(", ")
+    return Numbers.show({ server }, [
+      Numbers.gauge(Telemetry.serverConnectionsActive, () => this.clients.size),
+      Numbers.counter(Telemetry.serverConnectionsAccepted, () => this.accepted),
+      Numbers.counter(Telemetry.serverConnectionsRejected, () => this.refusals),
+      Numbers.counter(Telemetry.serverHandlerFailures, () => this.failed),
+      Numbers.counter(Telemetry.serverAcceptFailures, () => this.acceptFailures)
+    ])
+  }
+
   /** The next connection of a listener. What it cannot accept now it tries again, after a pause. */
   next(listener: Listener): Effect.Effect<Transport> {
     const report = (error: ListenError): Effect.Effect<void> => {
+      this.acceptFailures++
       this.publish(() => ServerEvent.AcceptFailed({ error }))
       return Effect.logWarning(error.message)
     }
@@ -605,9 +648,11 @@ class Supervisor implements Server {
       handling: true,
       isOpen: false,
       fate: "finished",
-      fiber: undefined
+      fiber: undefined,
+      span: undefined
     }
     this.clients.add(client)
+    this.accepted++
     this.empty.closeUnsafe()
     return client
   }
@@ -615,18 +660,27 @@ class Supervisor implements Server {
   opened(client: Client): void {
     const { connection } = client
     client.isOpen = true
+    if (client.span !== undefined) Spans.opened(client.span, connection.info)
     this.publish(() => ServerEvent.Opened({ id: connection.id, info: connection.info }))
   }
 
   rejected(client: Client, error: ProxyProtocol.ProxyProtocolError | ReadError): Effect.Effect<void> {
     const { connection } = client
     client.fate = "aborted"
+    this.turnedAway(client, error)
     this.publish(() => ServerEvent.ProxyHeaderRejected({ id: connection.id, info: connection.info, error }))
     return (isProbe(error) ? Effect.logDebug : Effect.logWarning)(`connection rejected: ${error.message}`)
   }
 
-  refused({ connection }: Client, error: ConnectionError | TimeoutError): void {
+  refused(client: Client, error: ConnectionError | TimeoutError): void {
+    const { connection } = client
+    this.turnedAway(client, error)
     this.publish(() => ServerEvent.HandshakeFailed({ id: connection.id, info: connection.info, error }))
+  }
+
+  private turnedAway({ span }: Client, error: unknown): void {
+    this.refusals++
+    if (span !== undefined) Spans.refused(span, this.context, error)
   }
 
   ended(client: Client, exit: Exit.Exit<unknown, unknown>): void {

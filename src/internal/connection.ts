@@ -19,6 +19,7 @@ import * as Tls from "../Tls.ts"
 import type { Kind, Transport } from "../Transport.ts"
 import { ConnectionCore, type Settings } from "./ConnectionCore.ts"
 import * as Limits from "./limits.ts"
+import * as Spans from "./spans.ts"
 import { formatTarget, hostOf } from "./target.ts"
 
 // What connections are, and how they are made: below the links and pools that are made of them, which `Connection` in turn
@@ -388,8 +389,18 @@ export const connecting = (
     proxies.length === 0 && header === undefined
       ? connectTo(target, options, settings)
       : connectWith(proxies, header, target, options, settings)
-  if (options?.tls === undefined) return plain
-  const handshake = Tls.clientHandshake(Tls.checkClient(options.tls), hostOf(target))
+  const connected = options?.tls === undefined ? plain : secured(plain, options.tls, target)
+  return Effect.withFiber(({ context }) =>
+    Spans.isTraced(context) ? Spans.connecting(target, connected, (_) => _.core) : connected
+  )
+}
+
+const secured = (
+  plain: Effect.Effect<ConnectionImpl, ConnectionError | TimeoutError, Network | Scope.Scope>,
+  options: true | Tls.ClientOptions,
+  target: Target
+): typeof plain => {
+  const handshake = Tls.clientHandshake(Tls.checkClient(options), hostOf(target))
   return owned(Effect.tap(plain, ({ core }) => core.upgradeTls(handshake, "feed")))
 }
 
