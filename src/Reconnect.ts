@@ -51,11 +51,13 @@ import * as Connection from "./internal/connection.ts"
 import { addressOf } from "./internal/handshake.ts"
 import * as Handshake from "./internal/handshake.ts"
 import * as Limits from "./internal/limits.ts"
+import * as Numbers from "./internal/numbers.ts"
 import { publish } from "./internal/publish.ts"
 import { formatTarget } from "./internal/target.ts"
 import { within } from "./internal/within.ts"
 import type { Network, Target } from "./Network.ts"
 import { ConnectionClosed, ConnectionError, type StreamError, type TimeoutError } from "./StreamError.ts"
+import * as Telemetry from "./Telemetry.ts"
 
 /**
  * Runtime type identifier of links.
@@ -195,6 +197,11 @@ export interface Options<E = never, R = never> {
    * address (`InvalidAddress`).
    */
   readonly isPermanent?: ((error: LinkError<E>) => boolean) | undefined
+  /**
+   * What the link is called in its metrics (attribute `link`; see `Telemetry`). Default: the target; "unnamed" for
+   * `fromEffect`.
+   */
+  readonly name?: string | undefined
 }
 
 /**
@@ -267,6 +274,7 @@ const supervise = <E, R>(
       const states = yield* PubSub.sliding<State<E>>({ capacity: STATES_KEPT, replay: 1 })
       const closing = yield* FiberSet.make<void, never>()
       const link = new Link(settings, states, closing)
+      yield* link.show(options.name ?? address ?? "unnamed")
       link.fiber = yield* Effect.forkDetach(link.run, { startImmediately: true })
       yield* Effect.addFinalizer((exit) => (Exit.isSuccess(exit) ? link.close : link.abort))
       return link
@@ -300,6 +308,8 @@ class Link<E, R> implements Reconnect<E> {
   /** What closes the lost connections: as long as the peer likes, within `closeTimeout`. */
   private readonly closing: FiberSet.FiberSet<void>
   private readonly lost = new Set<Connection.Connection>()
+  private attempts = 0
+  private losses = 0
   private current: State<E> = { _tag: "Connecting", attempt: 1 }
   private changed = Deferred.makeUnsafe<void>()
   private readonly over = Deferred.makeUnsafe<void, LinkError<E>>()
@@ -319,6 +329,15 @@ class Link<E, R> implements Reconnect<E> {
   }
 
   readonly closed = Effect.suspend(() => Effect.andThen(this.stopped, Deferred.await(this.over)))
+
+  /** Shows the link's numbers to whoever collects metrics, until the scope ends. */
+  show(name: string): Effect.Effect<void, never, Scope.Scope> {
+    return Numbers.show({ link: name }, [
+      Numbers.gauge(Telemetry.linkConnected, () => (this.current._tag === "Connected" ? 1 : 0)),
+      Numbers.counter(Telemetry.linkAttempts, () => this.attempts),
+      Numbers.counter(Telemetry.linkLosses, () => this.losses)
+    ])
+  }
 
   /** What is there now, or `undefined` if it has to be waited for. */
   private poll(): Exit.Exit<Connection.Connection, LinkError<E>> | undefined {
@@ -380,6 +399,7 @@ class Link<E, R> implements Reconnect<E> {
     let step = yield* Schedule.toStep(schedule)
     for (let attempt = 1; ; attempt++) {
       this.set({ _tag: "Connecting", attempt })
+      this.attempts++
       const { error, upFor } = yield* this.attempt
       if (this.verdict !== undefined) return
       if (isPermanent(error)) return yield* Effect.fail(error)
@@ -420,6 +440,7 @@ class Link<E, R> implements Reconnect<E> {
     const since = yield* Clock.currentTimeMillis
     this.set({ _tag: "Connected", connection })
     const failure = yield* Connection.broken(connection)
+    if (this.verdict === undefined) this.losses++
     const upFor = (yield* Clock.currentTimeMillis) - since
     return { error: failure ?? closedError("link", addressOf(connection) ?? this.settings.address), upFor }
   })

@@ -158,3 +158,35 @@ export const poolEvicted: Metric.Counter<number> = counter(
   "effect_wire_pool_evicted",
   "Connections given up before the pool's end"
 )
+
+/**
+ * `effect_wire_link_connected`: links that have a connection now, whose handshake is done. The attribute `link` is the link's
+ * `name`.
+ *
+ * @category link
+ * @since 0.1.0
+ */
+export const linkConnected: Metric.Gauge<number> = Metric.gauge("effect_wire_link_connected", {
+  description: "Links that are connected"
+})
+
+/**
+ * `effect_wire_link_attempts`: attempts of a link to connect, those that succeeded included. The attribute `link` is the link's
+ * `name`.
+ *
+ * @category link
+ * @since 0.1.0
+ */
+export const linkAttempts: Metric.Counter<number> = counter(
+  "effect_wire_link_attempts",
+  "Attempts to connect"
+)
+
+/**
+ * `effect_wire_link_losses`: connections that a link has lost, whose handshake was done. The attribute `link` is the link's
+ * `name`.
+ *
+ * @category link
+ * @since 0.1.0
+ */
+export const linkLosses: Metric.Counter<number> = counter("effect_wire_link_losses", "Connections lost")

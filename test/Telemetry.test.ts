@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Cause, Effect, Exit, Layer, Metric, Option, References, Scope, Tracer } from "effect"
+import { Cause, Effect, Exit, Layer, Metric, Option, References, Schedule, Scope, Tracer } from "effect"
 import { Connection, ConnectionPool, Network, Reconnect, Server, StreamError, Telemetry } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { NetAddress } from "effect/net"
@@ -236,6 +236,57 @@ describe("a pool's metrics", () => {
         `in_use {"pool":"${address}"} 2`,
         `waiting {"pool":"${address}"} 0`
       ])
+    }))
+})
+
+describe("a link's metrics", () => {
+  test("follow its attempts, and its connections", () =>
+    Effect.gen(function* () {
+      const expect = (attempts: number, connected: number, losses: number) =>
+        Effect.map(collected("effect_wire_link_"), (all) =>
+          deepStrictEqual(all, [
+            `attempts {"link":"${address}"} ${attempts}`,
+            `connected {"link":"${address}"} ${connected}`,
+            `losses {"link":"${address}"} ${losses}`
+          ])
+        )
+      const scope = yield* Scope.make()
+      const serve = Server.serve(({ reader }) => reader.readAll(), { listen, grace: 0 })
+      const link = yield* Scope.provide(
+        Reconnect.make(address, { schedule: Schedule.spaced("1 second") }),
+        scope
+      )
+      yield* turns
+      yield* expect(1, 0, 0)
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* serve
+          yield* TestClock.adjust("1 second")
+          yield* expect(2, 1, 0)
+        })
+      )
+      yield* turns
+      yield* expect(2, 0, 1)
+      yield* serve
+      yield* TestClock.adjust("1 second")
+      yield* expect(3, 1, 1)
+      // Not lost, but given up.
+      yield* link.close
+      yield* expect(3, 0, 1)
+      yield* Scope.close(scope, Exit.void)
+      deepStrictEqual(yield* collected("effect_wire_link_"), [])
+    }))
+
+  test("of links that are made in other ways go by their names", () =>
+    Effect.gen(function* () {
+      yield* Server.serve(({ reader }) => reader.readAll(), { listen })
+      for (const name of ["one", "two", "two", undefined]) {
+        yield* (yield* Reconnect.fromEffect(Connection.connect(address), { name })).get
+      }
+      deepStrictEqual(
+        (yield* collected("effect_wire_link_connected")).map((_) => _.trim()),
+        ['{"link":"one"} 1', '{"link":"two"} 2', '{"link":"unnamed"} 1']
+      )
     }))
 })
 
