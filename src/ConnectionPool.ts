@@ -156,7 +156,9 @@ export interface Options<E = never, R = never> {
   readonly maxUses?: number | undefined
   /**
    * The handshake: runs for each connection before it is lent for the first time. Its scope is the connection's. It has to
-   * read all that it makes the peer send, and to leave nobody behind who reads: such a connection is not lent.
+   * read all that it makes the peer send, and what the peer sends without being asked (a greeting), and to leave nobody
+   * behind who reads. Otherwise the connection is not lent, and its borrower fails with `ConnectionError` (operation
+   * `handshake`), whose reason is `UnreadInput` or `Unsupported`.
    */
   readonly onConnect?:
     ((connection: Connection.Connection) => Effect.Effect<unknown, E, R | Scope.Scope>) | undefined
@@ -248,7 +250,10 @@ const makeLending = <E, R>(
   Effect.uninterruptible(
     Effect.gen(function* () {
       const settings = checkOptions(target, options)
-      const open = Effect.tap(Connection.connecting(target, options), Handshake.make<E, R>(options ?? {}))
+      const open = Connection.connecting(target, options).pipe(
+        Effect.tap(Handshake.make<E, R>(options ?? {})),
+        Effect.tap((connection) => failWith(Connection.unfitAfterHandshake(connection)))
+      )
       const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
       const { healthCheck } = options ?? {}
       const check: Check | undefined =
@@ -294,6 +299,9 @@ const makeLending = <E, R>(
       return lending
     })
   )
+
+const failWith = <E>(error: E | undefined): Effect.Effect<void, E> =>
+  error === undefined ? Effect.void : Effect.fail(error)
 
 type Check = (connection: Connection.Connection) => Effect.Effect<unknown, unknown>
 
@@ -392,6 +400,7 @@ class Lending<E> implements ConnectionPool<E> {
   /** A connection that can be lent; those that cannot are given up on the way. */
   private borrow(lease: Scope.Scope): Effect.Effect<Lendable, PoolError<E>> {
     return Effect.gen({ self: this }, function* () {
+      const began = yield* Clock.currentTimeMillis
       for (;;) {
         const own = yield* Scope.fork(lease)
         let item: Lendable | undefined = undefined
@@ -408,6 +417,10 @@ class Lending<E> implements ConnectionPool<E> {
         item.lent = true
         if (yield* this.isFit(item)) return item
         item.unfit = true
+        // Of one that was made just now, another try would come to the same, again and again.
+        if (item.uses === 0 && item.createdAt >= began) {
+          yield* failWith(Connection.unfitAfterHandshake(item.connection))
+        }
         yield* Scope.close(own, Exit.void)
       }
     })

@@ -355,6 +355,22 @@ export class PlaintextBuffered extends Schema.TaggedError<PlaintextBuffered>("ef
 }
 
 /**
+ * A pool has made a connection that it cannot lend: `bytes` bytes were received that its handshake, `onConnect`, has not
+ * read. Whoever borrowed it would take them for the answer to a question of its own.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class UnreadInput extends Schema.TaggedError<UnreadInput>("effect-wire/UnreadInput")("UnreadInput", {
+  ...reasonFields,
+  bytes: Schema.Number
+}) {
+  override get message(): string {
+    return `${bytes(this.bytes)} received that nobody has read; have \`onConnect\` read all that the peer sends before it is asked, such as a greeting or the rest of an answer`
+  }
+}
+
+/**
  * The address is in use (`EADDRINUSE`).
  *
  * @category reasons
@@ -487,6 +503,7 @@ export const ConnectionErrorReason = Schema.Union([
   TlsError,
   TlsTruncated,
   PlaintextBuffered,
+  UnreadInput,
   AddressInUse,
   AddressNotAvailable,
   InvalidAddress,

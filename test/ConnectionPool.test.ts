@@ -295,6 +295,74 @@ describe("the handshake and the health check", () => {
       deepStrictEqual([logins, ...(yield* numbers(pool))], [2, 0, 1, 0, 1, 0])
     }))
 
+  test("a handshake that leaves bytes unread is its borrower's failure, at once, and says how many", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve(({ reader, writer }) =>
+        Effect.andThen(writer.write("220 hello\r\n250 more\r\n"), Effect.ignore(reader.readAll()))
+      )
+      for (const min of [0, 1]) {
+        const pool = yield* ConnectionPool.make(target, {
+          min,
+          onConnect: ({ reader }) => reader.readLine
+        })
+        const error = yield* Effect.flip(Effect.scoped(pool.get))
+        strictEqual(
+          error.message,
+          "handshake on 127.0.0.1:7000: 10 bytes received that nobody has read; have `onConnect` read all that the " +
+            "peer sends before it is asked, such as a greeting or the rest of an answer"
+        )
+        yield* turns
+        deepStrictEqual(yield* numbers(pool), [0, 0, 0, 0, 0])
+        strictEqual(yield* server.activeConnections, 0)
+      }
+    }))
+
+  test("bytes that come between the handshake and the loan are no reason to try for ever", () =>
+    Effect.gen(function* () {
+      let accepted = 0
+      yield* serve(({ reader, writer }) =>
+        Effect.suspend(() => {
+          accepted++
+          return Effect.andThen(writer.write("hello\n"), Effect.ignore(reader.readAll()))
+        })
+      )
+      // One that has waited with its greeting is given up in silence; that the next one greets as well is the failure.
+      const pool = yield* ConnectionPool.make(target, { min: 1 })
+      yield* turns
+      for (let n = 0; n < 20; n++) {
+        const before = accepted
+        strictEqual(yield* outcomeOf(Effect.scoped(pool.get)), "UnreadInput")
+        yield* turns
+        // The one that was made instead, and those for `min`.
+        assertTrue(accepted - before <= 3, String(accepted - before))
+      }
+    }))
+
+  test("a handshake that leaves a reader behind, or a connection that has ended, is its borrower's failure", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve()
+      const reading = yield* ConnectionPool.make(target, {
+        onConnect: ({ reader }) => Effect.andThen(Effect.forkScoped(reader.readLine), turns)
+      })
+      strictEqual(
+        (yield* Effect.flip(Effect.scoped(reading.get))).message,
+        "handshake on 127.0.0.1:7000: not supported: `onConnect` has left a fiber behind that reads or writes, so the " +
+          "connection cannot be lent"
+      )
+      const closing = yield* ConnectionPool.make(target, { onConnect: ({ close }) => close })
+      strictEqual(
+        (yield* Effect.flip(Effect.scoped(closing.get))).message,
+        "handshake on 127.0.0.1:7000: the connection is closed"
+      )
+      const broken = yield* ConnectionPool.make(target, {
+        onConnect: () => Effect.andThen(server.shutdown({ grace: 0 }), turns)
+      })
+      strictEqual(
+        (yield* Effect.flip(Effect.scoped(broken.get))).message,
+        "read on 127.0.0.1:7000: connection reset by peer (ECONNRESET)"
+      )
+    }))
+
   test("a check that fails, dies, takes too long, or leaves bytes costs the connection, not the borrower", () =>
     Effect.gen(function* () {
       const { server } = yield* serve()

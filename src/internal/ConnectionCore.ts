@@ -61,6 +61,8 @@ export class ConnectionCore implements Handler, Surroundings {
   connectedTo: Target | undefined = undefined
   /** What the PROXY header says that the connection began with. */
   proxyProtocol: Received | undefined = undefined
+  /** What it died of, if it did. */
+  failure: ConnectionError | undefined = undefined
   readonly settings: Settings
   deadlines: Deadlines | undefined = undefined
   private readonly kind: string
@@ -70,7 +72,6 @@ export class ConnectionCore implements Handler, Surroundings {
   // Who waits until the transport has let go, and for the end of the peer's direction: made for somebody.
   private observers: Set<() => void> | undefined = undefined
   private severed: Latch.Latch | undefined = undefined
-  private failure: ConnectionError | undefined = undefined
   private state: "open" | "closing" | "aborting" | "finished" = "open"
   private peerEnded = false
   private discarded = 0
@@ -393,7 +394,7 @@ export class ConnectionCore implements Handler, Surroundings {
     return () => this.error(operation, new ConnectionClosed({}))
   }
 
-  private error(operation: string, reason: ConnectionErrorReason): ConnectionError {
+  error(operation: string, reason: ConnectionErrorReason): ConnectionError {
     return new ConnectionError({ operation, reason, address: this.address })
   }
 }

@@ -12,7 +12,15 @@ import type * as NetAddress from "effect/net/NetAddress"
 import { type ConnectOptions, Network, type Target } from "../Network.ts"
 import * as Proxy from "../Proxy.ts"
 import * as ProxyProtocol from "../ProxyProtocol.ts"
-import { type ConnectionError, type ReadError, TimeoutError } from "../StreamError.ts"
+import {
+  ConnectionClosed,
+  type ConnectionError,
+  type ConnectionErrorReason,
+  type ReadError,
+  TimeoutError,
+  UnreadInput,
+  Unsupported
+} from "../StreamError.ts"
 import * as StreamReader from "../StreamReader.ts"
 import * as StreamWriter from "../StreamWriter.ts"
 import * as Tls from "../Tls.ts"
@@ -133,6 +141,23 @@ export const isWhole = (self: Connection): boolean => coreOf(self).isWhole
  * Whether both directions are open, nothing waits to be read, and nobody waits to read or to write.
  */
 export const isClean = (self: Connection): boolean => coreOf(self).isClean
+
+/**
+ * Why a connection whose handshake is over cannot be lent, if so: it is not clean.
+ */
+export const unfitAfterHandshake = (self: Connection): ConnectionError | undefined => {
+  const core = coreOf(self)
+  if (core.isClean) return undefined
+  const { size } = core.input.buffer
+  const failed = (reason: ConnectionErrorReason) => core.error("handshake", reason)
+  if (!core.isWhole) return core.failure ?? failed(new ConnectionClosed({}))
+  if (size > 0) return failed(new UnreadInput({ bytes: size }))
+  return failed(
+    new Unsupported({
+      detail: "`onConnect` has left a fiber behind that reads or writes, so the connection cannot be lent"
+    })
+  )
+}
 
 /**
  * Waits until the peer has ended its direction, or the connection is closed, aborted or lost; noticed without reading.
