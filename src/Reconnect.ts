@@ -217,6 +217,9 @@ export const defaultSchedule: Schedule.Schedule<unknown> = Schedule.jittered(
 
 const STATES_KEPT = 64
 
+/** A server that ends one connection after another, and takes nothing of what is still to be sent, costs no more than this. */
+const MAX_CLOSING = 4
+
 const isInvalidAddress = (error: unknown): boolean =>
   error instanceof ConnectionError && error.reason._tag === "InvalidAddress"
 
@@ -225,7 +228,7 @@ const isInvalidAddress = (error: unknown): boolean =>
  * interrupted. Returns at once, before there is a connection; `get` waits for it.
  *
  * A connection that the peer has ended is closed gracefully, within `closeTimeout`, while the next attempt is made
- * already; the scope's end waits for it.
+ * already; the scope's end waits for it. At most 4 are closing at a time: one more, and the oldest is aborted.
  *
  * @category constructors
  * @since 0.1.0
@@ -429,6 +432,8 @@ class Link<E, R> implements Reconnect<E> {
           Scope.close(own, Exit.failCause(cause))
         )
         this.lost.add(connection)
+        const [oldest] = this.lost
+        if (oldest !== undefined && this.lost.size > MAX_CLOSING) Connection.abortNow(oldest)
         const forget = Effect.sync(() => this.lost.delete(connection))
         yield* FiberSet.run(this.closing, Effect.ensuring(Scope.close(own, Exit.void), forget))
         return ended

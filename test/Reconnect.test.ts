@@ -5,7 +5,7 @@ import { Connection, type Network, Reconnect, Server } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
-import { outcome, outcomeOf, start, turns, withSleepers } from "./support/effects.ts"
+import { outcome, outcomeOf, start, type Started, turns, withSleepers } from "./support/effects.ts"
 
 const target = "localhost:7000"
 const everySecond = Schedule.spaced("1 second")
@@ -165,6 +165,34 @@ describe("the life of a link", () => {
       strictEqual(outcome(closed), "success")
       yield* advance("1 second")
       strictEqual(outcome(ending), "success")
+    }))
+
+  test("closes a few lost connections at a time, and aborts the oldest for one more", () =>
+    Effect.gen(function* () {
+      yield* serve(({ writer }) => Effect.andThen(writer.end, Effect.never))
+      const connections: Array<Connection.Connection> = []
+      const { link } = yield* up({
+        closeTimeout: "1 hour",
+        watermarks: { high: 1_000_000 },
+        // More than there is room for on the way, so that the close has something to wait for.
+        onConnect: (connection) => {
+          connections.push(connection)
+          return Effect.orDie(connection.writer.write(new Uint8Array(500_000)))
+        }
+      })
+      const closing: Array<Started<void, unknown>> = []
+      for (let n = 1; n <= 20; n++) {
+        closing.push(...(yield* Effect.forEach(connections.splice(0), ({ closed }) => start(closed))))
+        yield* turns
+        deepStrictEqual(
+          closing.map((_) => outcome(_)),
+          Array.from({ length: n }, (_, index) => (index < n - 4 ? "success" : "waiting"))
+        )
+        yield* advance("1 second")
+      }
+      yield* start(link.close)
+      yield* advance("1 hour")
+      deepStrictEqual(new Set(closing.map((_) => outcome(_))), new Set(["success"]))
     }))
 
   test("aborts also what is still being closed when its scope fails", () =>

@@ -333,6 +333,9 @@ export const openIn = (
   return new ConnectionImpl(core, settings)
 }
 
+/** Aborts a connection here and now, and does not wait until the transport has let go. */
+export const abortNow = (self: Connection): void => coreOf(self).abortNow()
+
 export const release = (connection: Connection, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
   Exit.isSuccess(exit) ? connection.close : connection.abort
 
