@@ -28,7 +28,7 @@ const relayTo = (backend: Network.Target) =>
       connectTimeout: "5 seconds",
       proxyProtocol: headerOf(client.info)
     })
-    yield* Relay.bidirectional(client, plain, { halfCloseIdle: "30 seconds" })
+    yield* Relay.bidirectional(client, plain, { halfCloseIdle: "30 seconds", idle: "5 minutes" })
   })
 
 const proxy = Effect.fnUntraced(function* (port: number, backend: Network.Target, files: Files) {
