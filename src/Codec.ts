@@ -25,6 +25,7 @@ import * as SchemaBinary from "effect/encoding/SchemaBinary"
 import { dual } from "effect/Function"
 import { InvalidMessage } from "./FrameError.ts"
 import { encode } from "./internal/bytes.ts"
+import { onOneLine, printableError } from "./internal/printable.ts"
 import * as Text from "./internal/text.ts"
 
 /**
@@ -127,6 +128,7 @@ export const json: Codec<unknown> = make<unknown>({
       const message: unknown = JSON.parse(text)
       return Result.succeed(message)
     } catch (cause) {
+      printableError(cause)
       return invalid(messageOf(cause), cause)
     }
   },
@@ -159,7 +161,7 @@ export const fromSchema = <T, E>(schema: Schema.ConstraintCodec<T, E>): Codec<T,
 }
 
 const refuse = (error: Schema.SchemaError): InvalidMessage =>
-  new InvalidMessage({ detail: error.message, cause: error })
+  new InvalidMessage({ detail: onOneLine(error.message), cause: error })
 
 /**
  * JSON in UTF-8 that a schema checks and transforms, by its canonical JSON form (`Schema.toCodecJson`): dates, maps, bytes

@@ -26,6 +26,7 @@
  * @since 0.1.0
  */
 import * as Schema from "effect/Schema"
+import { printable } from "./internal/printable.ts"
 import type { IncompleteReadError, ReadError, WriteError } from "./StreamError.ts"
 
 const bytes = (n: number): string => (n === 1 ? "1 byte" : `${n} bytes`)
@@ -58,7 +59,7 @@ export class MalformedFrame extends Schema.TaggedError<MalformedFrame>("effect-w
   { detail: Schema.String, at: Schema.optional(Schema.Number) }
 ) {
   override get message(): string {
-    return `malformed frame: ${this.detail}`
+    return printable(`malformed frame: ${this.detail}`)
   }
 }
 
@@ -74,7 +75,7 @@ export class InvalidMessage extends Schema.TaggedError<InvalidMessage>("effect-w
   { detail: Schema.String, cause: Schema.optional(Schema.Defect()) }
 ) {
   override get message(): string {
-    return `invalid message: ${this.detail}`
+    return printable(`invalid message: ${this.detail}`)
   }
 }
 
@@ -121,7 +122,7 @@ export class FrameError extends Schema.TaggedError<FrameError>("effect-wire/Fram
     const where = this.offset === undefined ? "" : ` at byte ${this.offset}`
     const near =
       this.excerpt === undefined || this.excerpt.length === 0 ? "" : ` (near "${show(this.excerpt)}")`
-    return `${this.operation}${address}${where}: ${this.reason.message}${near}`
+    return printable(`${this.operation}${address}${where}: ${this.reason.message}${near}`)
   }
 }
 
@@ -135,7 +136,7 @@ export class EndOfStream extends Schema.TaggedError<EndOfStream>("effect-wire/En
   address: Schema.optional(Schema.String)
 }) {
   override get message(): string {
-    return `receive${this.address === undefined ? "" : ` from ${this.address}`}: end of stream`
+    return printable(`receive${this.address === undefined ? "" : ` from ${this.address}`}: end of stream`)
   }
 }
 

@@ -31,6 +31,7 @@ import * as NetAddress from "effect/net/NetAddress"
 import { decode as decodeUtf8, encode as encodeUtf8 } from "./internal/bytes.ts"
 import { crc32c } from "./internal/crc32c.ts"
 import * as Limits from "./internal/limits.ts"
+import { printable, quoted } from "./internal/printable.ts"
 import { formatAddress } from "./internal/target.ts"
 import { within } from "./internal/within.ts"
 import { type IncompleteReadError, type LimitOverrunError, type ReadError } from "./StreamError.ts"
@@ -72,7 +73,7 @@ export class ProxyProtocolError extends Schema.TaggedError<ProxyProtocolError>(
 }) {
   override get message(): string {
     const from = this.address ? ` from ${this.address}` : ""
-    return `PROXY header${from}: ${this.detail} (at byte ${this.offset})`
+    return printable(`PROXY header${from}: ${this.detail} (at byte ${this.offset})`)
   }
 }
 
@@ -260,7 +261,7 @@ const notAHeader = (start: Uint8Array, offset: number): ProxyProtocolError =>
   problem(
     "NotAHeader",
     offset,
-    `the connection begins with ${JSON.stringify(latin1(start.subarray(0, FIXED)))} instead`
+    `the connection begins with ${quoted(latin1(start.subarray(0, FIXED)))} instead`
   )
 
 const truncated = (size: number, wanted: string): ProxyProtocolError =>
@@ -379,7 +380,7 @@ const decodeLine = (line: Uint8Array): Decoded<Header> => {
   // Whatever follows is to be ignored.
   if (family?.text === "UNKNOWN") return Result.succeed(header(undefined))
   if (family?.text !== "TCP4" && family?.text !== "TCP6") {
-    return malformed(NAME.length, `TCP4, TCP6 or UNKNOWN is expected, not ${JSON.stringify(family?.text)}`)
+    return malformed(NAME.length, `TCP4, TCP6 or UNKNOWN is expected, not ${quoted(family?.text ?? "")}`)
   }
   const [source, destination, sourcePort, destinationPort, more] = fields
   if (!source || !destination || !sourcePort || !destinationPort || more) {
@@ -400,10 +401,10 @@ const decodeEnd = (version: 4 | 6, address: Field, port: Field): Decoded<NetAddr
   const parsed: Result.Result<NetAddress.IpAddress, unknown> =
     version === 4 ? NetAddress.ipv4FromString(address.text) : NetAddress.ipv6FromString(address.text)
   if (Result.isFailure(parsed)) {
-    return malformed(address.offset, `${JSON.stringify(address.text)} is no IPv${version} address`)
+    return malformed(address.offset, `${quoted(address.text)} is no IPv${version} address`)
   }
   if (!portPattern.test(port.text) || Number(port.text) > 65_535) {
-    return malformed(port.offset, `${JSON.stringify(port.text)} is no port`)
+    return malformed(port.offset, `${quoted(port.text)} is no port`)
   }
   return Result.succeed(NetAddress.inetAddressUnsafe(parsed.success, Number(port.text)))
 }

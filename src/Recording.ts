@@ -35,6 +35,7 @@ import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type * as NetAddress from "effect/net/NetAddress"
 import { encode as encodeUtf8 } from "./internal/bytes.ts"
+import { onOneLine, printable } from "./internal/printable.ts"
 import { formatAddress } from "./internal/target.ts"
 import type { Direction, Event, Observer } from "./Tap.ts"
 
@@ -84,7 +85,7 @@ export class RecordingError extends Schema.TaggedError<RecordingError>("effect-w
   { line: Schema.Number, detail: Schema.String }
 ) {
   override get message(): string {
-    return `recording, line ${this.line}: ${this.detail}`
+    return printable(`recording, line ${this.line}: ${this.detail}`)
   }
 }
 
@@ -196,7 +197,9 @@ export const decode = Effect.fnUntraced(function* (
   const [first, ...rest] = lines
   if (first === undefined) return yield* new RecordingError({ line: 1, detail: "it is empty" })
   const at = (line: number) =>
-    Effect.mapError((error: Schema.SchemaError) => new RecordingError({ line, detail: error.message }))
+    Effect.mapError(
+      (error: Schema.SchemaError) => new RecordingError({ line, detail: onOneLine(error.message) })
+    )
   const { local, remote, startedAt, transport } = yield* at(first.line)(decodeHeaderLine(first.content))
   const events: Array<Timed> = []
   for (const { content, line } of rest) {

@@ -52,6 +52,7 @@ import type { Framing } from "./Framing.ts"
 import * as Connection from "./internal/connection.ts"
 import type { Settings } from "./internal/ConnectionCore.ts"
 import * as Numbers from "./internal/numbers.ts"
+import { printable } from "./internal/printable.ts"
 import { publish } from "./internal/publish.ts"
 import * as Spans from "./internal/spans.ts"
 import { formatAddress, formatListen } from "./internal/target.ts"
@@ -508,7 +509,7 @@ const logFailure = (
 ): Effect.Effect<void> =>
   Effect.logError(message, cause).pipe(
     Effect.annotateLogs({
-      peer: formatAddress(info.remoteAddress) ?? "unknown"
+      peer: printable(formatAddress(info.remoteAddress) ?? "unknown")
     })
   )
 

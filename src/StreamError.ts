@@ -30,6 +30,7 @@
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import { codeOf } from "./internal/code.ts"
+import { printable } from "./internal/printable.ts"
 
 const bytes = (n: number): string => (n === 1 ? "1 byte" : `${n} bytes`)
 
@@ -58,7 +59,9 @@ export class IncompleteReadError extends Schema.TaggedError<IncompleteReadError>
 }) {
   override get message(): string {
     const wanted = this.expected === undefined ? "undefined" : String(this.expected)
-    return `${this.operation ?? "read"}: end of input${from(this.address)}, ${bytes(this.partial.length)} read on a total of ${wanted} expected bytes`
+    return printable(
+      `${this.operation ?? "read"}: end of input${from(this.address)}, ${bytes(this.partial.length)} read on a total of ${wanted} expected bytes`
+    )
   }
 }
 
@@ -87,7 +90,9 @@ export class LimitOverrunError extends Schema.TaggedError<LimitOverrunError>("ef
       operation === "readAll"
         ? "raise it with readAll({ maxBytes })"
         : "raise it with the option `limit` of the connection or server, or of this call; skipUntil goes past the separator"
-    return `${operation}: ${what} the limit of ${bytes(this.limit)}${from(this.address)} (${bytes(this.consumed)} can be skipped; nothing was consumed); ${raise}`
+    return printable(
+      `${operation}: ${what} the limit of ${bytes(this.limit)}${from(this.address)} (${bytes(this.consumed)} can be skipped; nothing was consumed); ${raise}`
+    )
   }
 }
 
@@ -285,7 +290,7 @@ export class TlsError extends Schema.TaggedError<TlsError>("effect-wire/TlsError
 }) {
   override get message(): string {
     const text = describeTls(this.kind, this.peer ?? "the peer")
-    return this.detail === undefined ? text : `${text}: ${this.detail}`
+    return printable(this.detail === undefined ? text : `${text}: ${this.detail}`)
   }
 }
 
@@ -413,7 +418,7 @@ export class InvalidAddress extends Schema.TaggedError<InvalidAddress>("effect-w
   }
 ) {
   override get message(): string {
-    return this.detail === undefined ? "invalid address" : `invalid address: ${this.detail}`
+    return this.detail === undefined ? "invalid address" : printable(`invalid address: ${this.detail}`)
   }
 }
 
@@ -443,7 +448,9 @@ export class Unsupported extends Schema.TaggedError<Unsupported>("effect-wire/Un
   detail: Schema.optional(Schema.String)
 }) {
   override get message(): string {
-    return this.detail === undefined ? "not supported by this transport" : `not supported: ${this.detail}`
+    return this.detail === undefined
+      ? "not supported by this transport"
+      : printable(`not supported: ${this.detail}`)
   }
 }
 
@@ -465,7 +472,7 @@ export class ProxyError extends Schema.TaggedError<ProxyError>("effect-wire/Prox
   detail: Schema.String
 }) {
   override get message(): string {
-    return `the proxy ${this.proxy} ${this.detail}`
+    return printable(`the proxy ${this.proxy} ${this.detail}`)
   }
 }
 
@@ -480,7 +487,7 @@ export class UnknownReason extends Schema.TaggedError<UnknownReason>("effect-wir
   reasonFields
 ) {
   override get message(): string {
-    return this.cause instanceof Error ? this.cause.message : (this.code ?? "unknown failure")
+    return printable(this.cause instanceof Error ? this.cause.message : (this.code ?? "unknown failure"))
   }
 }
 
@@ -570,7 +577,9 @@ export class TimeoutError extends Schema.TaggedError<TimeoutError>("effect-wire/
     const where = this.operation === "connect" ? to(this.address) : on(this.address)
     const unresolved = this.attempts?.length === 0 ? "; its name was not resolved by then" : ""
     const far = this.proxy === undefined ? "" : `, ${stages[this.proxy.stage](this.proxy.address)}`
-    return `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${far}${unresolved}${tried(this.attempts)}`
+    return printable(
+      `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${far}${unresolved}${tried(this.attempts)}`
+    )
   }
 }
 
@@ -604,7 +613,7 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>("effect
 ) {
   override get message(): string {
     const where = this.operation === "connect" ? to(this.address) : on(this.address)
-    return `${this.operation}${where}: ${describeReason(this.reason)}${tried(this.attempts)}`
+    return printable(`${this.operation}${where}: ${describeReason(this.reason)}${tried(this.attempts)}`)
   }
 }
 
@@ -646,7 +655,7 @@ export class ListenError extends Schema.TaggedError<ListenError>("effect-wire/Li
   address: Schema.String
 }) {
   override get message(): string {
-    return `listen on ${this.address}: ${describeReason(this.reason)}`
+    return printable(`listen on ${this.address}: ${describeReason(this.reason)}`)
   }
 }
 

@@ -23,6 +23,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
+import { quoted } from "./internal/printable.ts"
 import type { ReadError } from "./StreamError.ts"
 
 /**
@@ -111,7 +112,7 @@ export const text = <E = never, R = never>(
   return (event) =>
     print(
       event._tag === "Data"
-        ? `${ARROWS[event.direction]} ${JSON.stringify(decoders[event.direction].decode(event.bytes, { stream: true }))}`
+        ? `${ARROWS[event.direction]} ${quoted(decoders[event.direction].decode(event.bytes, { stream: true }))}`
         : describe(event)
     )
 }

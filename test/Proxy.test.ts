@@ -314,7 +314,7 @@ describe("HTTP CONNECT", () => {
       "words with control characters",
       "HTTP/1.1 500 a\x1b[31mb",
       "Refused",
-      "answered 500 a?[31mb",
+      "answered 500 a\\u001b[31mb",
       "HTTP_500"
     ],
     [

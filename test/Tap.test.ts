@@ -57,6 +57,16 @@ describe("Tap.text", () => {
     })
   )
 
+  it.effect("prints nothing that steers a terminal", () =>
+    Effect.gen(function* () {
+      const { connection, far, lines } = yield* tapped(Tap.text)
+      const bytes = new TextEncoder().encode("\u001b[2J\u009b\u007f\u202eé")
+      yield* far.writer.write(bytes)
+      yield* connection.reader.readExactly(bytes.length)
+      deepStrictEqual(lines, ['< "\\u001b[2J\\u009b\\u007f\\u202eé"'])
+    })
+  )
+
   it.effect("prints the failure of the connection", () =>
     Effect.gen(function* () {
       const { connection, far, lines } = yield* tapped(Tap.text)

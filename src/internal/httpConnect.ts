@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as NetAddress from "effect/net/NetAddress"
 import type { ConnectionErrorReason, TimeoutError } from "../StreamError.ts"
+import { printable } from "./printable.ts"
 import type { Handshake, TunnelTarget } from "./tunnel.ts"
 
 /** A response's head may be so long, in bytes. */
@@ -14,12 +15,8 @@ const emptyLine = ["\n\r\n", "\n\n"]
 
 const decoder = new TextDecoder("latin1")
 
-/** A reason phrase is the peer's own words: only what is harmless in a log is kept. */
-const printable = (text: string): string =>
-  text
-    .replace(/[^\x20-\x7e]/g, "?")
-    .slice(0, 100)
-    .trim()
+/** Of a proxy's own words, so many characters are shown. */
+const SHOWN = 100
 
 const authorityOf = (target: TunnelTarget): string =>
   target._tag === "Host" ? `${target.host}:${target.port}` : NetAddress.formatInet(target.address)
@@ -40,14 +37,17 @@ export const connect = Effect.fnUntraced(function* (
     const [statusLine = ""] = head.split(/\r?\n/, 1)
     const [, code, phrase = ""] = /^HTTP\/1\.\d ([1-9]\d\d)(?: (.*))?$/.exec(statusLine) ?? []
     if (code === undefined) {
-      return yield* failure("MalformedReply", `answered "${printable(statusLine)}", which is not HTTP/1.1`)
+      return yield* failure(
+        "MalformedReply",
+        `answered "${printable(statusLine, SHOWN)}", which is not HTTP/1.1`
+      )
     }
     // Any 2xx opens the tunnel, and nothing but the tunnel follows its head.
     if (code.startsWith("2")) return
     if (code.startsWith("1")) continue
     return yield* failure(
       code === "407" ? "AuthenticationFailed" : "Refused",
-      `answered ${code} ${printable(phrase)}`.trim(),
+      `answered ${code} ${printable(phrase, SHOWN)}`.trim(),
       `HTTP_${code}`
     )
   }

@@ -8,6 +8,7 @@ import * as NetAddress from "effect/net/NetAddress"
 import type { ConnectOptions, ListenAddress, Target } from "../Network.ts"
 import { InvalidAddress } from "../StreamError.ts"
 import { encode } from "./bytes.ts"
+import { quoted } from "./printable.ts"
 
 /** A numeric address with its port: nothing is left to resolve. */
 export interface InetDestination {
@@ -58,7 +59,7 @@ const parsePort = (port: unknown, min: 0 | 1): Result.Result<number, InvalidAddr
       : invalid(`the port must be an integer from ${min} to 65535, not ${port}`)
   }
   if (port === undefined) return invalid(`the port is missing, expected an integer from ${min} to 65535`)
-  const given = typeof port === "string" ? `"${port}"` : `a value of type ${typeof port}`
+  const given = typeof port === "string" ? quoted(port) : `a value of type ${typeof port}`
   return invalid(`the port must be an integer from ${min} to 65535, not ${given}`)
 }
 
@@ -70,7 +71,7 @@ const parseHost = (
   const parsed = Host.hostFromString(host)
   if (Result.isFailure(parsed)) {
     return invalid(
-      `"${host}" is neither an IP address nor a host name: ${parsed.failure.message}`,
+      `${quoted(host)} is neither an IP address nor a host name: ${parsed.failure.message}`,
       parsed.failure
     )
   }

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Option, Result, type Scope, Stream } from "effect"
 import { Connection, type Network, Server, type StreamError, type Tls } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
+import { inspect } from "node:util"
 import { Authority } from "../support/certificates.ts"
 import { leavingNothing, portOf, rawConnect, rawServer, readToEnd } from "../support/sockets.ts"
 
@@ -251,6 +252,59 @@ describe("client certificates", () => {
       })
     )
   }
+})
+
+describe("a name that would steer a terminal", () => {
+  const hostile = "evil\u001b[2J\n\u202eERROR all is well"
+  const harmless = "evil\\u001b[2J\\u000a\\u202eERROR all is well"
+
+  const isHarmless = (error: HandshakeError, reason: StreamError.TlsError): void => {
+    const printed = [error.message, reason.message, reason.peer, reason.detail, reason.cause]
+    for (const text of printed.map(String)) assert.notMatch(text, /[\p{Cc}\p{Bidi_Control}]/u)
+    assert.include(error.message, harmless)
+    assert.notMatch(inspect(error, { depth: 9 }), /[^\P{Cc}\n]|\p{Bidi_Control}|^ERROR/mu)
+  }
+
+  live(
+    "in a client's certificate that nobody vouches for",
+    Effect.gen(function* () {
+      const { failure, port } = yield* serving({ ca, clientCertificate: "require" })
+      const client = { ca, identity: authority.selfSigned(hostile, "DNS:client") }
+      yield* Effect.exit(
+        Effect.scoped(
+          Effect.flatMap(Connection.connect({ host: "localhost", port }, { tls: client }), ({ reader }) =>
+            reader.readAll()
+          )
+        )
+      )
+      const error = yield* failure
+      const reason = tlsReason(error)
+      assert.strictEqual(reason.kind, "SelfSigned")
+      isHarmless(error, reason)
+    })
+  )
+
+  live(
+    "in a server's certificate that is for somebody else",
+    Effect.gen(function* () {
+      const server = authority.selfSigned(hostile, "")
+      const { port } = yield* serving({ identity: server })
+      const error = yield* connecting(port, { ca: server.certificate })
+      const reason = tlsReason(error)
+      assert.strictEqual(reason.kind, "WrongHost")
+      isHarmless(error, reason)
+    })
+  )
+
+  live(
+    "and is as long as can be",
+    Effect.gen(function* () {
+      const names = Array.from({ length: 1000 }, (_, i) => `DNS:${i}.example`).join()
+      const error = yield* clientSays(authority.issue({ altName: names }))
+      assert.strictEqual(error.kind, "WrongHost")
+      assert.isBelow(error.message.length, 400)
+    })
+  )
 })
 
 describe("the own identity", () => {

@@ -76,11 +76,13 @@ export class Authority {
     return issued(certificateFile, keyFile)
   }
 
-  selfSigned(name = "localhost"): Issued {
+  /** An empty `altName` leaves it out. */
+  selfSigned(name = "localhost", altName = `DNS:${name}`): Issued {
     const [keyFile, , certificateFile] = this.files("key", "csr", "pem")
     this.openssl(
-      ...["req", "-x509", ...newKey, "-keyout", keyFile, "-out", certificateFile, "-subj", `/CN=${name}`],
-      ...["-addext", `subjectAltName=DNS:${name}`]
+      ...["req", "-x509", ...newKey, "-keyout", keyFile, "-out", certificateFile, "-utf8"],
+      ...["-subj", `/CN=${name}`],
+      ...(altName === "" ? [] : ["-addext", `subjectAltName=${altName}`])
     )
     return issued(certificateFile, keyFile)
   }

@@ -5,6 +5,7 @@ import { constants, createHash, X509Certificate } from "node:crypto"
 import { Duplex } from "node:stream"
 import * as tls from "node:tls"
 import { codeOf } from "../../internal/code.ts"
+import { printable } from "../../internal/printable.ts"
 import {
   ConnectionAborted,
   ConnectionReset,
@@ -423,6 +424,9 @@ export class TlsLayer implements Handler {
   }
 }
 
+// A certificate that nobody vouches for can hold any text, of any length.
+const SHOWN = 256
+
 /** Why a client is not served, with the name in its certificate. */
 const notAccepted = (
   cause: unknown,
@@ -433,7 +437,8 @@ const notAccepted = (
   if (reason._tag !== "TlsError") return reason
   const x509 = socket.getPeerX509Certificate()
   const name = x509 && certificateOf(x509).subject["CN"]
-  const peer = name === undefined ? address : `${String(name)} at ${address ?? "an unknown address"}`
+  const peer =
+    name === undefined ? address : `${printable(String(name), SHOWN)} at ${address ?? "an unknown address"}`
   return new TlsError({ kind: reason.kind, code: reason.code, cause, peer })
 }
 
@@ -450,6 +455,10 @@ const infoOf = (socket: tls.TLSSocket, request: Handshake, known: X509Certificat
 const describe = (reason: ConnectionErrorReason, peer: string | undefined): ConnectionErrorReason => {
   if (reason._tag !== "TlsError") return reason
   const { cause, code, kind } = reason
-  const text = kind === "WrongHost" && cause instanceof Error ? cause.message : undefined
-  return new TlsError({ kind, code, cause, peer: reason.peer ?? peer, detail: text ?? reason.detail })
+  if (kind === "WrongHost" && cause instanceof Error) {
+    // Node quotes the names in the certificate, and hangs all of it on its error.
+    const detail = printable(cause.message, SHOWN)
+    return new TlsError({ kind, code, cause: new Error(detail), peer: reason.peer ?? peer, detail })
+  }
+  return new TlsError({ kind, code, cause, peer: reason.peer ?? peer, detail: reason.detail })
 }

@@ -2,6 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Schema from "effect/Schema"
 import { empty } from "../../internal/bytes.ts"
+import { quoted } from "../../internal/printable.ts"
 import type { Connection } from "../../Connection.ts"
 import type { Recording } from "../../Recording.ts"
 import type { ReadError, WriteError } from "../../StreamError.ts"
@@ -11,10 +12,10 @@ import type * as Tap from "../../Tap.ts"
 /** So much of what was received is put into an error. */
 const SHOWN = 64
 
-const quoted = (bytes: Uint8Array): string =>
+const shown = (bytes: Uint8Array): string =>
   bytes.length === 0
     ? "the end of input"
-    : JSON.stringify(new TextDecoder().decode(bytes.subarray(0, SHOWN))) + (bytes.length > SHOWN ? "…" : "")
+    : quoted(new TextDecoder().decode(bytes.subarray(0, SHOWN))) + (bytes.length > SHOWN ? "…" : "")
 
 /**
  * Something else was received than in the recording. `event` is the event's place in `Recording.events`, from 0; `expected`
@@ -29,7 +30,7 @@ export class ReplayError extends Schema.TaggedError<ReplayError>("effect-wire/Re
   received: Schema.Uint8Array
 }) {
   override get message(): string {
-    return `replay: event ${this.event} of the recording expects ${quoted(this.expected)}, and ${quoted(this.received)} came`
+    return `replay: event ${this.event} of the recording expects ${shown(this.expected)}, and ${shown(this.received)} came`
   }
 }
 
