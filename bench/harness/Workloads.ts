@@ -308,9 +308,14 @@ export const all: ReadonlyArray<Workload> = [
   {
     id: "W10-echo",
     kind: "loaded",
-    title: "the echo of W1 by a server with events that nobody listens to, and by a bare loop of accepts",
+    title:
+      "the echo of W1 by a server with events, metrics and spans that nobody looks at, and by a bare loop of accepts",
     unit: "message",
-    contestants: [entry(wire, "echo"), entry(wire, "echo-bare", "(bare)")],
+    contestants: [
+      entry(wire, "echo"),
+      entry(wire, "echo-bare", "(bare)"),
+      entry(wire, "echo-watched", "(watched)")
+    ],
     serverArgs: () => ["0", "64"],
     load: (size) => ["pingpong", "--connections", "50", "--size", "64", "--seconds", seconds(size)],
     inBytes: false,
@@ -320,9 +325,13 @@ export const all: ReadonlyArray<Workload> = [
     id: "W10-connect",
     kind: "loaded",
     title:
-      "the connections of W5 to a server with events that nobody listens to, and to a bare loop of accepts",
+      "the connections of W5 to a server with events, metrics and spans that nobody looks at, and to a bare loop",
     unit: "connection",
-    contestants: [entry(wire, "requests"), entry(wire, "requests-bare", "(bare)")],
+    contestants: [
+      entry(wire, "requests"),
+      entry(wire, "requests-bare", "(bare)"),
+      entry(wire, "requests-watched", "(watched)")
+    ],
     serverArgs: () => ["0", "64"],
     load: (size) => ["requests", "--connections", "200", "--size", "64", "--seconds", seconds(size)],
     inBytes: false,

@@ -1,6 +1,9 @@
 // The library, used as its documentation says.
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
+import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Connection from "effect-wire/Connection"
 import * as Network from "effect-wire/Network"
@@ -60,7 +63,19 @@ const serve = (handler: Handler, options?: Connection.Options) =>
     return yield* Effect.never
   })
 
-/** The same server without its events and what else it reports: one fiber and one scope per client, and no more. */
+const tracer = Tracer.make({ span: (options) => new Tracer.NativeSpan(options) })
+
+/** The same server with somebody for its events, its metrics and its spans. */
+const serveWatched = (handler: Handler) =>
+  Effect.gen(function* () {
+    const server = yield* Server.serve(handler, { listen, backlog, onError: ignoreError })
+    yield* Effect.forkScoped(Stream.runDrain(server.events), { startImmediately: true })
+    yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep("1 second"), Metric.snapshot)))
+    announce(portOf(server.addresses[0]))
+    return yield* Effect.never
+  }).pipe(Effect.withTracer(tracer))
+
+/** The same server without its events, metrics and spans, and what else it reports: one fiber and one scope per client. */
 const serveBare = (handler: Handler) =>
   Effect.gen(function* () {
     const network = yield* Network.Network
@@ -86,12 +101,14 @@ const modes = {
   echo: () => serve(echo),
   "echo-timeouts": () => serve(echo, timeouts),
   "echo-bare": () => serveBare(echo),
+  "echo-watched": () => serveWatched(echo),
   lines: () => serve(lines),
   send: () => serve(send),
   receive: () => serve(receive),
   writes: () => serve(send),
   requests: () => serve(request),
-  "requests-bare": () => serveBare(request)
+  "requests-bare": () => serveBare(request),
+  "requests-watched": () => serveWatched(request)
 }
 
 const isMode = (name: string): name is keyof typeof modes => Object.hasOwn(modes, name)
