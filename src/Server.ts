@@ -363,14 +363,10 @@ export const serve = <E, R, R2 = never>(
           client.fiber = fiber
           return serveClient(client)
         })
-        const scoped = Effect.scoped(handling)
-        const serving = isTraced
-          ? Spans.serving(transport, (span) => {
-              client.span = span
-              return scoped
-            })
-          : scoped
-        runFork(serving).addObserver((exit) => handled(client, exit))
+        const serving = Effect.scoped(handling)
+        runFork(isTraced ? traced(client, transport, serving) : serving).addObserver((exit) =>
+          handled(client, exit)
+        )
       }
 
       const refuse = (transport: Transport): Effect.Effect<void> =>
@@ -501,6 +497,16 @@ const checkGrace = (input: Duration.Input): Duration.Duration => {
   }
   return grace
 }
+
+const traced = <A, E, R>(
+  client: Client,
+  transport: Transport,
+  serving: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>> =>
+  Spans.serving(transport, (span) => {
+    client.span = span
+    return serving
+  })
 
 const logFailure = (
   message: string,

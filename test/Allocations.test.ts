@@ -1,7 +1,8 @@
 import * as v8 from "node:v8"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Stream } from "effect"
-import { Connection, StreamReader, type Transport } from "effect-wire"
+import { Effect, Exit, Stream } from "effect"
+import { Connection, Network, Server, StreamReader, type Transport } from "effect-wire"
+import { NetAddress } from "effect/net"
 import { bytes } from "./support/reader.ts"
 
 // What V8 itself counts, since the process began. Absent before Node 26.
@@ -46,6 +47,40 @@ const repeat = <A, E>(effect: Effect.Effect<A, E>): void =>
       for (let i = 0; i < OPERATIONS; i++) yield* effect
     })
   )
+
+/** A server whose clients come when they are called for, are sent a byte, and go. */
+const makeServer = () => {
+  let accepted: (exit: Exit.Exit<Transport.Transport>) => void = () => {}
+  let left = 0
+  let served: () => void = () => {}
+  const next = (): void => {
+    if (left-- > 0) accepted(Exit.succeed(makeSink().transport))
+    else served()
+  }
+  const network = Network.Network.of({
+    connect: () => Effect.never,
+    listen: () =>
+      Effect.succeed({
+        address: NetAddress.inetAddressUnsafe(NetAddress.ipv4Loopback, 7000),
+        accept: Effect.callback((resume) => {
+          accepted = resume
+          next()
+        }),
+        close: Effect.void
+      })
+  })
+  return {
+    server: Server.serve(({ writer }) => writer.write("x"), { listen: { port: 7000 } }).pipe(
+      Effect.provideService(Network.Network, network)
+    ),
+    serve: (count: number): Effect.Effect<void> =>
+      Effect.callback((resume) => {
+        served = () => resume(Effect.void)
+        left = count
+        next()
+      })
+  }
+}
 
 /** A transport that takes everything at once, and its handler. */
 const makeSink = () => {
@@ -110,6 +145,21 @@ describe.skipIf(allocatedBytes() === undefined)("allocations", () => {
       expectAtMost(1000, () => {
         for (let i = 0; i < OPERATIONS; i++) deliver(chunk)
       })
+    })
+  )
+
+  // What is made for an event, a metric or a span would show here: a span takes 3,000 bytes.
+  it.effect("a connection of a server that nobody watches", () =>
+    Effect.gen(function* () {
+      const { serve, server } = makeServer()
+      yield* server
+      let least = Infinity
+      for (let i = 0; i < 3; i++) {
+        const before = allocatedBytes() ?? 0
+        yield* serve(OPERATIONS)
+        least = Math.min(least, ((allocatedBytes() ?? 0) - before) / OPERATIONS)
+      }
+      assert.isAtMost(least, 5500, "bytes on the heap for each connection")
     })
   )
 })
