@@ -112,6 +112,14 @@ export interface ClientOptions extends CommonOptions {
 }
 
 /**
+ * The options of TLS as most mean them, the client's: what `Connection.connect` takes as `tls`, and `connection.upgradeTls`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type TlsOptions = ClientOptions
+
+/**
  * Options of the server's side.
  *
  * @category models
@@ -132,7 +140,7 @@ export interface ServerOptions extends CommonOptions {
 }
 
 /**
- * Options of `connection.upgradeTls`: those of the side that one is, and what becomes of plain bytes that were received and
+ * Options of `connection.upgradeTls`: those of the side that one is, `role`, by default the client's; and what becomes of plain bytes that were received and
  * not read when the upgrade begins:
  *
  * - `"fail"` (the default): the upgrade fails with the reason `PlaintextBuffered`, and the connection is as it was. Right
@@ -145,7 +153,7 @@ export interface ServerOptions extends CommonOptions {
  * @since 0.1.0
  */
 export type UpgradeOptions = (
-  ({ readonly role: "client" } & ClientOptions) | ({ readonly role: "server" } & ServerOptions)
+  ({ readonly role?: "client" | undefined } & TlsOptions) | ({ readonly role: "server" } & ServerOptions)
 ) & {
   readonly leftover?: "fail" | "discard" | "feed" | undefined
 }

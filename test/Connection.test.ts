@@ -1,6 +1,19 @@
 import { it } from "@effect/vitest"
 import { assertInstanceOf, assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Cause, Context, DateTime, Duration, Effect, Exit, Fiber, Layer, pipe, Scope } from "effect"
+import {
+  Cause,
+  Context,
+  DateTime,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  pipe,
+  Scope,
+  Stream
+} from "effect"
 import {
   Connection,
   type ConnectionPool,
@@ -707,6 +720,57 @@ describe("X: concurrency", () => {
       yield* right.abort
       yield* turns
       strictEqual(outcome(closed), "ConnectionReset")
+    })
+  )
+})
+
+describe("what a connection, its reader and its writer can do", () => {
+  it.effect("can be taken off them", () =>
+    Effect.gen(function* () {
+      const [left, right] = yield* pair(small)
+      const { abort, close, closed, id, info, reader, upgradeTls, writer } = left
+      const { atEof, limit, lines, peek, read, readAll, readExactly, readLine } = reader
+      const { readLineString, readUntil, skip, skipUntil, stream } = reader
+      const { bufferedBytes, canEnd, drain, end, flush, isClosing, setWatermarks, sink } = writer
+      const { watermarks, write, writeAll } = writer
+      deepStrictEqual(
+        [id, info.transport, limit, canEnd, watermarks],
+        [left.id, "memory", 65_536, true, small.watermarks]
+      )
+
+      yield* right.writer.write("a|bc|def\nghi\njk\n|l\nmno\n")
+      strictEqual(text(yield* peek(2)), "a|")
+      strictEqual(text(yield* readExactly(1)), "a")
+      yield* skip(1)
+      strictEqual(text(yield* readUntil("|")), "bc|")
+      strictEqual(text(yield* readLine), "def\n")
+      deepStrictEqual(yield* readLineString, Option.some("ghi"))
+      strictEqual(yield* skipUntil("|"), 4)
+      deepStrictEqual(yield* Stream.runCollect(Stream.take(lines, 1)), ["l"])
+      strictEqual(yield* reader.bufferedBytes, 0)
+      yield* right.writer.write("now")
+      strictEqual(text(yield* read()), "now")
+      yield* right.writer.write("here")
+      yield* right.writer.end
+      deepStrictEqual((yield* Stream.runCollect(stream)).map(text), ["here"])
+      strictEqual((yield* readAll()).length, 0)
+      strictEqual(yield* atEof, true)
+
+      yield* setWatermarks({ high: 100 })
+      yield* write("1")
+      yield* writeAll(["2", "3"])
+      yield* Stream.run(Stream.make("4"), sink)
+      yield* drain
+      yield* flush
+      strictEqual(yield* bufferedBytes, 0)
+      strictEqual(yield* outcomeOf(upgradeTls({ servername: "example.org" })), "Unsupported")
+      strictEqual(yield* isClosing, false)
+      yield* end
+      strictEqual(text(yield* right.reader.readAll()), "1234")
+      yield* close
+      yield* closed
+      yield* abort
+      strictEqual(yield* isClosing, true)
     })
   )
 })

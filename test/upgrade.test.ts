@@ -2,6 +2,7 @@ import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
 import { Deferred, Effect, Fiber } from "effect"
 import { Connection, type Tls } from "effect-wire"
+import { expectTypeOf } from "vitest"
 import { outcome, outcomeOf, start, turns } from "./support/effects.ts"
 import { makeFake } from "./support/FakeTransport.ts"
 
@@ -23,6 +24,38 @@ const upgradable = Effect.fnUntraced(function* (
   const upgrade = (leftover?: Tls.UpgradeOptions["leftover"]) =>
     connection.upgradeTls({ role: "client", servername: "example.org", leftover })
   return { above, connection, upgrade, reader: connection.reader }
+})
+
+describe("the side that one is", () => {
+  for (const [role, expected] of [
+    [undefined, "client"],
+    ["client", "client"]
+  ] as const) {
+    it.effect(`${role}: a ${expected}`, () =>
+      Effect.gen(function* () {
+        const below = makeFake({ prompt: true })
+        const above = makeFake({ prompt: true })
+        const asked: Array<string> = []
+        const connection = yield* Connection.make(
+          Object.assign(below, {
+            upgradeTls: (handshake: { readonly role: string }) => {
+              asked.push(handshake.role)
+              return Effect.succeed(above)
+            }
+          })
+        )
+        yield* Effect.addFinalizer(() => Effect.sync(above.finish))
+        yield* connection.upgradeTls({ role, servername: "example.org" })
+        deepStrictEqual(asked, [expected])
+      })
+    )
+  }
+
+  it("the options of a client are those of connect", () => {
+    expectTypeOf<NonNullable<Connection.ConnectionOptions["tls"]>>().toEqualTypeOf<true | Tls.TlsOptions>()
+    expectTypeOf<Tls.TlsOptions>().toExtend<Parameters<Connection.Connection["upgradeTls"]>[0]>()
+    expectTypeOf<{ readonly role: "server" }>().not.toExtend<Tls.UpgradeOptions>()
+  })
 })
 
 describe("plain bytes that come while the handshake begins", () => {

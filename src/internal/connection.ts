@@ -103,7 +103,7 @@ export interface Connection {
    * ended then, as it has when this is interrupted. It is left as it was by `PlaintextBuffered` (see `leftover`), unless
    * the bytes came while the handshake began, and by `Unsupported`: over a transport that knows no TLS, or for the second
    * time. A client verifies the certificate for the host that was connected to unless `servername` says otherwise; with
-   * neither, it is a `RangeError` defect.
+   * neither, it is a `RangeError` defect. Without a `role`, this is the client's side.
    */
   readonly upgradeTls: (options: Tls.UpgradeOptions) => Effect.Effect<void, ConnectionError | TimeoutError>
 }
@@ -280,16 +280,17 @@ class ConnectionImpl implements Connection {
     return connectedTo === undefined ? undefined : hostOf(connectedTo)
   }
 
-  upgradeTls(options: Tls.UpgradeOptions): Effect.Effect<void, ConnectionError | TimeoutError> {
-    return Effect.suspend(() => {
-      Limits.oneOf("role", options.role, ["client", "server"])
-      const handshake =
-        options.role === "client"
-          ? Tls.clientHandshake(Tls.checkClient(options), this.host)
-          : Tls.serverHandshake(Tls.checkServer(options))
-      const leftover = Limits.oneOf("leftover", options.leftover ?? "fail", ["fail", "discard", "feed"])
-      return this.core.upgradeTls(handshake, leftover)
-    })
+  get upgradeTls(): Connection["upgradeTls"] {
+    return (options) =>
+      Effect.suspend(() => {
+        Limits.oneOf("role", options.role ?? "client", ["client", "server"])
+        const handshake =
+          options.role === "server"
+            ? Tls.serverHandshake(Tls.checkServer(options))
+            : Tls.clientHandshake(Tls.checkClient(options), this.host)
+        const leftover = Limits.oneOf("leftover", options.leftover ?? "fail", ["fail", "discard", "feed"])
+        return this.core.upgradeTls(handshake, leftover)
+      })
   }
 
   withTimeouts(options: Timeouts): ConnectionImpl {
