@@ -3,7 +3,9 @@ import { deepStrictEqual, strictEqual } from "@effect/vitest/utils"
 import { Cause, Effect, Exit, Layer, Metric, Option, References, Schedule, Scope, Tracer } from "effect"
 import { Connection, ConnectionPool, Network, Reconnect, Server, StreamError, Telemetry } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
+import { HttpClient, HttpClientResponse } from "effect/http"
 import { NetAddress } from "effect/net"
+import { Otlp, OtlpSerialization, PrometheusMetrics } from "effect/observability"
 import { TestClock } from "effect/testing"
 import { vi } from "vitest"
 import { aborting, outcome, outcomeOf, start, turns } from "./support/effects.ts"
@@ -634,4 +636,50 @@ test("a tracer that throws costs its connection, and nothing else", () => {
     strictEqual(yield* outcomeOf(request("hello")), "success")
     deepStrictEqual(causes, ["Error: no span"])
   }).pipe(Effect.withTracer(tracer))
+})
+
+describe("Effect's exporters", () => {
+  test("show a server's numbers to Prometheus", () =>
+    Effect.gen(function* () {
+      yield* Server.serve(echoLine, { listen, name: 'of "all"' })
+      yield* dial()
+      yield* turns
+      const text = yield* PrometheusMetrics.format()
+      assert.include(text, "# TYPE effect_wire_server_connections_active gauge")
+      assert.include(text, '\neffect_wire_server_connections_active{server="of \\"all\\""} 1\n')
+      assert.include(text, "# TYPE effect_wire_server_connections_accepted counter")
+      assert.include(text, '\neffect_wire_server_connections_accepted{server="of \\"all\\""} 1\n')
+    }))
+
+  test("send metrics and spans to a collector", () => {
+    const sent = { traces: "", metrics: "" }
+    const collector = HttpClient.make((request, { pathname }) =>
+      Effect.sync(() => {
+        const text = request.body._tag === "Uint8Array" ? new TextDecoder().decode(request.body.body) : ""
+        if (pathname === "/v1/traces") sent.traces += text
+        if (pathname === "/v1/metrics") sent.metrics += text
+        return HttpClientResponse.fromWeb(request, new Response("{}"))
+      })
+    )
+    const exporters = Otlp.layer({
+      baseUrl: "http://127.0.0.1:4318",
+      metricsExportInterval: "10 seconds",
+      tracerExportInterval: "5 seconds",
+      resource: { serviceName: "test" }
+    }).pipe(
+      Layer.provide(OtlpSerialization.layerJson),
+      Layer.provide(Layer.succeed(HttpClient.HttpClient, collector))
+    )
+    return Effect.gen(function* () {
+      yield* Server.serve(obedient, { listen, ...silent })
+      yield* Effect.exit(request("fail"))
+      yield* TestClock.adjust("10 seconds")
+      assert.match(sent.traces, /"name":"Connection.connect","kind":3,.*"status":\{"code":1\}/)
+      assert.match(sent.traces, /"name":"Server.connection","kind":2,.*"status":\{"code":2,"message":"no"\}/)
+      assert.match(
+        sent.metrics,
+        /"name":"effect_wire_server_handler_failures",.*"stringValue":"10.0.0.1:7000"/
+      )
+    }).pipe(Effect.provide(exporters))
+  })
 })
