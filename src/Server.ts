@@ -155,7 +155,7 @@ export interface Server {
   /** Events from now on. A slow consumer misses the oldest of more than 256 unread ones. Ends after the server's last. */
   readonly events: Stream.Stream<ServerEvent>
   /**
-   * Stops accepting, lets the handlers finish for `grace` (the server's own unless given; 0 is allowed), then interrupts
+   * Stops accepting, tells the handlers (`draining`), lets them finish for `grace` (the server's own unless given; 0 is allowed), then interrupts
    * them and aborts what is left. May be called again, with a shorter grace, to hurry. Interrupting it only stops the
    * waiting: the server does not accept again, and nobody is cut off until the next call or the scope's end.
    *
@@ -282,12 +282,15 @@ export const serve = <E, R, R2 = never>(
       if (settings.tls !== undefined) yield* restore(checkTls(settings.tls, options.listen))
       const listening = yield* Scope.fork(yield* Effect.scope)
       const listeners = yield* restore(Scope.provide(listenAll(options.listen, options), listening))
-      const context = yield* Effect.context<Exclude<R | R2, Scope.Scope>>()
+      const drain = new Drain()
+      const own = yield* Effect.context<Exclude<R | R2, Scope.Scope>>()
+      const context = Context.add(own, CurrentDrain, drain)
       const supervisor = new Supervisor(
         listeners,
         listening,
         yield* PubSub.sliding<Take.Take<ServerEvent>>(EVENTS_KEPT),
         settings.grace,
+        drain,
         context
       )
       yield* supervisor.show(options.name)
@@ -457,6 +460,83 @@ export const run = <E, R, R2 = never>(
 ): Effect.Effect<never, ListenError, Network | Exclude<R | R2, Scope.Scope>> =>
   Effect.scoped(Effect.andThen(serve(handler, options), Effect.never))
 
+/** Whether a server shuts down, as its handlers know it. A latch looks through all who wait whenever one of them gives up. */
+class Drain {
+  hasBegun = false
+  private readonly waiters = new Set<() => void>()
+
+  readonly wait: Effect.Effect<void> = Effect.callback((resume) => {
+    const waiter = (): void => resume(Effect.void)
+    if (this.hasBegun) return waiter()
+    this.waiters.add(waiter)
+    return Effect.sync(() => {
+      this.waiters.delete(waiter)
+    })
+  })
+
+  begin(): void {
+    this.hasBegun = true
+    for (const waiter of this.waiters) waiter()
+    this.waiters.clear()
+  }
+}
+
+/** Of the server that a fiber runs in. It is in the context that all handlers of a server share. */
+const CurrentDrain: Context.Reference<Drain | undefined> = Context.Reference<Drain | undefined>(
+  "effect-wire/Server/CurrentDrain",
+  { defaultValue: () => undefined }
+)
+
+/**
+ * Waits until the server that this handler, or a fiber of it, runs in begins to shut down (`shutdown`, or the end of its
+ * scope); completes at once if it has, and never where there is no server. `grace` runs from then on.
+ *
+ * For a handler that serves one request after another: it finishes the one that it is at, and takes no other. Raced with the
+ * read of the next one, it ends the waiting for it; a read that is interrupted loses no byte.
+ *
+ * **Example** (Keep-alive, until the server goes)
+ *
+ * ```ts
+ * import { Effect, Option } from "effect"
+ * import { Connection, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const handler = Effect.fnUntraced(function* ({ reader, writer }: Connection.Connection) {
+ *   const next = Effect.raceFirst(reader.readLineString, Effect.as(Server.draining, Option.none<string>()))
+ *   for (let line = yield* next; Option.isSome(line); line = yield* next) yield* writer.write(`${line.value}\n`)
+ *   yield* writer.write("goodbye\n")
+ * })
+ *
+ * const program = Effect.gen(function* () {
+ *   const server = yield* Server.serve(handler, { listen: { port: 7000 } })
+ *   const client = yield* Connection.connect("localhost:7000")
+ *   yield* client.writer.write("hello\n")
+ *   console.log(yield* client.reader.readLineString) // some("hello")
+ *   yield* Effect.forkChild(server.shutdown({ grace: "10 seconds" }))
+ *   console.log(yield* client.reader.readLineString) // some("goodbye")
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))
+ * ```
+ *
+ * @category shutdown
+ * @since 0.1.0
+ */
+export const draining: Effect.Effect<void> = Effect.withFiber(
+  ({ context }) => Context.get(context, CurrentDrain)?.wait ?? Effect.never
+)
+
+/**
+ * Whether the server that this handler, or a fiber of it, runs in has begun to shut down; `false` where there is no server. For
+ * an answer that says whether the connection may be used again, such as HTTP's `Connection: close`.
+ *
+ * @category shutdown
+ * @since 0.1.0
+ */
+export const isDraining: Effect.Effect<boolean> = Effect.withFiberSucceed(
+  ({ context }) => Context.get(context, CurrentDrain)?.hasBegun ?? false
+)
+
 interface ServerSettings extends Settings {
   readonly grace: Duration.Duration
   readonly tls: Tls.ServerSettings | undefined
@@ -576,6 +656,7 @@ class Supervisor implements Server {
   private readonly listening: Scope.Closeable
   private readonly bus: PubSub.PubSub<Take.Take<ServerEvent>>
   private readonly grace: Duration.Duration
+  private readonly drain: Drain
   private readonly context: Context.Context<never>
   // Events are made for somebody only.
   private subscribers = 0
@@ -595,12 +676,14 @@ class Supervisor implements Server {
     listening: Scope.Closeable,
     bus: PubSub.PubSub<Take.Take<ServerEvent>>,
     grace: Duration.Duration,
+    drain: Drain,
     context: Context.Context<never>
   ) {
     this.addresses = Arr.map(listeners, (_) => _.address)
     this.listening = listening
     this.bus = bus
     this.grace = grace
+    this.drain = drain
     this.context = context
   }
 
@@ -717,6 +800,7 @@ class Supervisor implements Server {
     const report = (this.report = { finished: 0, interrupted: 0, aborted: 0 })
     this.publish(() => ServerEvent.ShuttingDown({ activeConnections: this.clients.size }))
     return Scope.close(this.listening, Exit.void).pipe(
+      Effect.andThen(Effect.sync(() => this.drain.begin())),
       Effect.andThen(this.empty.await),
       Effect.andThen(
         Effect.sync(() => {

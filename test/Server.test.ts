@@ -592,6 +592,94 @@ describe("S: shutting down", () => {
       deepStrictEqual(yield* Fiber.join(shutdown.fiber), { finished: 1, interrupted: 0, aborted: 0 })
     }))
 
+  test("draining: handlers finish what they are at and say goodbye; idle ones at once", () =>
+    Effect.gen(function* () {
+      const handler = Effect.fnUntraced(function* ({ reader, writer }: Connection.Connection) {
+        const next = Effect.raceFirst(
+          reader.readLineString,
+          Effect.as(Server.draining, Option.none<string>())
+        )
+        for (let line = yield* next; Option.isSome(line); line = yield* next) {
+          yield* Effect.sleep("2 seconds")
+          yield* writer.write(`${line.value} ${yield* Server.isDraining}\n`)
+        }
+        yield* writer.write("goodbye\n")
+      })
+      const { server } = yield* detached(handler)
+      const [idle, busy] = [yield* dial(server), yield* dial(server)]
+      const answers = yield* start(Stream.runCollect(busy.reader.lines))
+      yield* busy.writer.write("one\ntwo\n")
+      yield* TestClock.adjust("3 seconds")
+
+      const shutdown = yield* start(server.shutdown({ grace: "1 hour" }))
+      deepStrictEqual(yield* Stream.runCollect(idle.reader.lines), ["goodbye"])
+      yield* idle.close
+      strictEqual(outcome(answers), "waiting")
+      yield* TestClock.adjust("1 second")
+      deepStrictEqual(yield* Fiber.join(answers.fiber), ["one false", "two true", "goodbye"])
+      yield* busy.close
+      deepStrictEqual(yield* Fiber.join(shutdown.fiber), { finished: 2, interrupted: 0, aborted: 0 })
+    }))
+
+  test("draining: whoever asks again, asks late, asks from a fiber of the handler, or has asked before", () =>
+    Effect.gen(function* () {
+      const seen: Array<string> = []
+      const note = (what: string) => Effect.sync(() => seen.push(what))
+      const { scope, server } = yield* detached(() =>
+        Effect.gen(function* () {
+          // Whoever gives up waiting is not told.
+          yield* Effect.raceFirst(Effect.yieldNow, Effect.andThen(Server.draining, note("given up")))
+          yield* Effect.forkScoped(Effect.andThen(Server.draining, note("fiber")), { startImmediately: true })
+          yield* Effect.all([Server.draining, Server.draining], { concurrency: 2 })
+          yield* note("both")
+          yield* Server.draining
+          yield* note(`late ${yield* Server.isDraining}`)
+        })
+      )
+      const client = yield* dial(server)
+      yield* turns
+      deepStrictEqual(seen, [])
+      // The end of the scope is a shutdown as well.
+      const ending = yield* start(Scope.close(scope, Exit.void))
+      yield* turns
+      yield* client.close
+      yield* Fiber.join(ending.fiber)
+      deepStrictEqual(seen.sort(), ["both", "fiber", "late true"])
+    }))
+
+  test("draining: is the server's that the handler runs in, and of no server it never comes", () =>
+    Effect.gen(function* () {
+      const seen: Array<string> = []
+      const inner = yield* Deferred.make<Server.Server>()
+      const watching = (name: string) =>
+        Effect.andThen(
+          Server.draining,
+          Effect.sync(() => seen.push(name))
+        )
+      const outer = yield* detached(() =>
+        Effect.gen(function* () {
+          const server = yield* Server.serve(() => watching("inner"), local)
+          yield* Deferred.succeed(inner, server)
+          yield* watching("outer")
+        })
+      )
+      const outside = yield* start(watching("outside"))
+      const first = yield* dial(outer.server)
+      const innerServer = yield* Deferred.await(inner)
+      const second = yield* dial(innerServer)
+      yield* turns
+      yield* start(innerServer.shutdown())
+      yield* turns
+      deepStrictEqual(seen, ["inner"])
+      yield* start(outer.server.shutdown())
+      yield* turns
+      deepStrictEqual(seen, ["inner", "outer"])
+      deepStrictEqual([outcome(outside), yield* Server.isDraining], ["waiting", false])
+      yield* second.close
+      yield* first.close
+      yield* outer.server.closed
+    }))
+
   test("S-018: closed waits for a shutdown, also without a client", () =>
     Effect.gen(function* () {
       const server = yield* Server.serve(() => Effect.void, local)

@@ -153,25 +153,8 @@ const refuse = (connection: Connection.Connection, { message, status }: HttpErro
 
 // --- The connection.
 
-/** The end of a server, as its connections know it. */
-class Draining {
-  begun = false
-  /** Those that wait for a request: nobody would miss them. */
-  readonly idle = new Set<Connection.Connection>()
-
-  readonly begin: Effect.Effect<void> = Effect.suspend(() => {
-    this.begun = true
-    return Effect.forEach(this.idle, ({ close }) => close, { concurrency: "unbounded", discard: true })
-  })
-}
-
 /** Answers a request; whether there may be another one. */
-const exchange = <R>(
-  connection: Connection.Connection,
-  draining: Draining,
-  head: Head,
-  handler: Handler<R>
-) =>
+const exchange = <R>(connection: Connection.Connection, head: Head, handler: Handler<R>) =>
   Effect.gen(function* () {
     const body = yield* openBody(connection, head)
     const { headers, method, minor, target } = head
@@ -194,7 +177,7 @@ const exchange = <R>(
     if (Stream.isStream(response.body)) yield* body.admit
     const wishes = (headers.get("connection") ?? "").toLowerCase().split(",").map(trim)
     const keepAlive =
-      !draining.begun &&
+      !(yield* Server.isDraining) &&
       !body.isHeldBack() &&
       (minor > 0
         ? !wishes.includes("close")
@@ -203,35 +186,31 @@ const exchange = <R>(
     return keepAlive && (yield* body.skipRest)
   }).pipe(Effect.scoped)
 
-const serveClient = <R>(handler: Handler<R>, draining: Draining) =>
+const serveClient = <R>(handler: Handler<R>) =>
   Effect.fnUntraced(function* (connection: Connection.Connection) {
     const { receive } = Framed.receiver(connection.reader, heads, Codec.string("latin1"))
     // Who goes away before a head is complete, or says nothing, has not asked for anything.
     const ended = () => Effect.fail(new FrameError.EndOfStream({}))
-    const next = Effect.suspend(() => {
-      if (draining.begun) return ended()
-      draining.idle.add(connection)
-      return receive.pipe(
-        Effect.catchTags({ ConnectionError: ended, IncompleteReadError: ended, TimeoutError: ended }),
-        Effect.ensuring(Effect.sync(() => draining.idle.delete(connection)))
-      )
-    })
+    // Nobody would miss a connection that waits for a request when the server shuts down.
+    const next = receive.pipe(
+      Effect.catchTags({ ConnectionError: ended, IncompleteReadError: ended, TimeoutError: ended }),
+      Effect.raceFirst(Effect.flatMap(Server.draining, ended))
+    )
     for (let goesOn = true; goesOn;) {
       // Empty lines before a request are no request.
       const text = (yield* next).replace(/^(\r\n)+/, "")
       if (text === "") continue
       const head = parseHead(text)
       if (head instanceof HttpError) return yield* refuse(connection, head)
-      goesOn = yield* exchange(connection, draining, head, handler)
+      goesOn = yield* exchange(connection, head, handler)
     }
   })
 
 /** Serves HTTP. A client that says nothing for half a minute has to connect again. */
-export const serve = Effect.fnUntraced(function* <R>(handler: Handler<R>, options: Server.Options) {
-  const draining = new Draining()
-  const server = yield* Server.serve(
+export const serve = <R>(handler: Handler<R>, options: Server.Options) =>
+  Server.serve(
     (connection) =>
-      Effect.catchTags(serveClient(handler, draining)(connection), {
+      Effect.catchTags(serveClient(handler)(connection), {
         EndOfStream: () => Effect.void,
         FrameError: () =>
           refuse(connection, new HttpError({ status: 431, message: `a head has at most ${MAX_HEAD} bytes` }))
@@ -244,10 +223,3 @@ export const serve = Effect.fnUntraced(function* <R>(handler: Handler<R>, option
       ...options
     }
   )
-  // Until the server is down: it shuts down when the scope ends, and a fiber of the scope would not live to see it.
-  yield* server.events.pipe(
-    Stream.runForEach((event) => (event._tag === "ShuttingDown" ? draining.begin : Effect.void)),
-    Effect.forkDetach({ startImmediately: true })
-  )
-  return server
-})
