@@ -428,7 +428,7 @@ class Lending<E> implements ConnectionPool<E> {
 
   private timed<A, E2>(effect: Effect.Effect<A, E2>): Effect.Effect<A, E2 | TimeoutError> {
     const { acquireTimeout, address } = this.settings
-    return within(effect, "acquire", Duration.millis(acquireTimeout), () => address)
+    return within(effect, "acquire", "acquireTimeout", Duration.millis(acquireTimeout), () => address)
   }
 
   private isFit(item: Lendable): Effect.Effect<boolean> {

@@ -207,6 +207,7 @@ export const make =
         return within(
           dial,
           operation,
+          "connectTimeout",
           duration,
           () => address,
           () => attempts.map(describe)

@@ -481,7 +481,7 @@ const dispatch = Effect.fnUntraced(function* <In, Out>(
     request: (message, own) =>
       Effect.suspend(() => {
         const millis = own?.timeout === undefined ? defaultTimeout : Limits.timeout("timeout", own.timeout)
-        return within(request(message), "request", Duration.millis(millis), () => undefined)
+        return within(request(message), "request", "timeout", Duration.millis(millis), () => undefined)
       }),
     send,
     unsolicited: Stream.fromQueue(unsolicited),

@@ -887,7 +887,13 @@ export const receiver = (options: ServerOptions): Receiver => {
           : "its sender is not trusted"
       return Effect.fail(new ProxyProtocolError({ kind: "Untrusted", detail, offset: 0, address }))
     }
-    return within(readWith(reader, settings), "proxyProtocol", duration, () => address).pipe(
+    return within(
+      readWith(reader, settings),
+      "proxyProtocol",
+      "proxyProtocol.timeout",
+      duration,
+      () => address
+    ).pipe(
       Effect.mapBoth({
         onSuccess: (header): Received => ({ ...header, proxy: remoteAddress }),
         onFailure: (error) =>

@@ -359,7 +359,7 @@ class Link<E, R> implements Reconnect<E> {
     const { acquireTimeout, address } = this.settings
     const now = this.poll()
     if (now !== undefined) return now
-    return within(this.next, "acquire", Duration.millis(acquireTimeout), () => address)
+    return within(this.next, "acquire", "acquireTimeout", Duration.millis(acquireTimeout), () => address)
   })
 
   readonly use = <A, E2, R2>(

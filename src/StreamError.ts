@@ -31,6 +31,7 @@ import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import { codeOf } from "./internal/code.ts"
 import { printable } from "./internal/printable.ts"
+import { remedyFor } from "./internal/remedy.ts"
 
 const bytes = (n: number): string => (n === 1 ? "1 byte" : `${n} bytes`)
 
@@ -44,7 +45,7 @@ const on = (address: string | undefined): string => (address === undefined ? "" 
  * The input ended before the operation had what it asked for.
  *
  * `partial` holds the bytes that came; they are consumed (except by `peek`). `expected` is how many bytes were
- * asked for, absent when a separator was.
+ * asked for, absent when a separator was, or a frame whose length was not known yet.
  *
  * @category errors
  * @since 0.1.0
@@ -58,9 +59,14 @@ export class IncompleteReadError extends Schema.TaggedError<IncompleteReadError>
   address: Schema.optional(Schema.String)
 }) {
   override get message(): string {
-    const wanted = this.expected === undefined ? "undefined" : String(this.expected)
+    const wanted =
+      this.expected !== undefined
+        ? ` on a total of ${this.expected} expected bytes`
+        : this.operation === "receive"
+          ? " of a frame that is not complete"
+          : ", and no separator among them"
     return printable(
-      `${this.operation ?? "read"}: end of input${from(this.address)}, ${bytes(this.partial.length)} read on a total of ${wanted} expected bytes`
+      `${this.operation ?? "read"}: end of input${from(this.address)}, ${bytes(this.partial.length)} read${wanted}`
     )
   }
 }
@@ -547,7 +553,8 @@ export type ConnectAttempt = typeof ConnectAttempt.Type
 /**
  * A deadline passed. `operation` is `connect`, `handshake`, `read`, `write`, `idle`, `acquire` (a pool's or a link's
  * connection), `request` (`Framed`) or `proxyProtocol` (a client's PROXY header); `duration` is the time that was allowed.
- * A graceful close that runs out of time is no error: the connection is aborted.
+ * `option` is the option that raises it, if one set it. A graceful close that runs out of time is no error: the connection
+ * is aborted.
  *
  * A `connect` has the addresses that were tried so far in `attempts`, in the order of trying; one without a `reason` had
  * not answered. There are none if the name was not resolved in time. Through proxies, `proxy` is the one it had come to,
@@ -570,15 +577,17 @@ export class TimeoutError extends Schema.TaggedError<TimeoutError>("effect-wire/
     ),
     proxy: Schema.optional(
       Schema.Struct({ address: Schema.String, stage: Schema.Literals(["connect", "tls", "tunnel"]) })
-    )
+    ),
+    option: Schema.optional(Schema.String)
   }
 ) {
   override get message(): string {
     const where = this.operation === "connect" ? to(this.address) : on(this.address)
     const unresolved = this.attempts?.length === 0 ? "; its name was not resolved by then" : ""
+    const raise = this.option === undefined ? "" : `; raise it with \`${this.option}\``
     const far = this.proxy === undefined ? "" : `, ${stages[this.proxy.stage](this.proxy.address)}`
     return printable(
-      `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${far}${unresolved}${tried(this.attempts)}`
+      `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${far}${unresolved}${tried(this.attempts)}${raise}`
     )
   }
 }
@@ -613,7 +622,9 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>("effect
 ) {
   override get message(): string {
     const where = this.operation === "connect" ? to(this.address) : on(this.address)
-    return printable(`${this.operation}${where}: ${describeReason(this.reason)}${tried(this.attempts)}`)
+    return printable(
+      `${this.operation}${where}: ${describeReason(this.reason)}${tried(this.attempts)}${remedyFor(this.operation, this.reason, this.address)}`
+    )
   }
 }
 
@@ -645,17 +656,21 @@ export const ListenErrorReason = Schema.Union([
 export type ListenErrorReason = typeof ListenErrorReason.Type
 
 /**
- * A server cannot listen on `address`, or cannot accept from it.
+ * A server cannot listen on `address`, or cannot accept from it: `operation` tells which, `listen` unless given.
  *
  * @category errors
  * @since 0.1.0
  */
 export class ListenError extends Schema.TaggedError<ListenError>("effect-wire/ListenError")("ListenError", {
   reason: ListenErrorReason,
-  address: Schema.String
+  address: Schema.String,
+  operation: Schema.optional(Schema.Literals(["listen", "accept"]))
 }) {
   override get message(): string {
-    return printable(`listen on ${this.address}: ${describeReason(this.reason)}`)
+    const operation = this.operation ?? "listen"
+    return printable(
+      `${operation} on ${this.address}: ${describeReason(this.reason)}${remedyFor(operation, this.reason, this.address)}`
+    )
   }
 }
 
@@ -831,9 +846,11 @@ const isListenErrorReason = Schema.is(ListenErrorReason)
 export const listenErrorFromCause = (options: {
   readonly cause: unknown
   readonly address: string
+  readonly operation?: "listen" | "accept" | undefined
 }): ListenError => {
   const reason = reasonFromCause(options.cause)
   return new ListenError({
+    operation: options.operation,
     address: options.address,
     reason: isListenErrorReason(reason)
       ? reason

@@ -1080,6 +1080,41 @@ describe("withTimeouts", () => {
     })
   )
 
+  it.effect("an error names what raises its limit", () =>
+    Effect.gen(function* () {
+      const { connection } = yield* connect({ ...small, readTimeout: "1 second", idleTimeout: "1 second" })
+      const reading = Connection.withTimeouts(connection, { idle: Duration.infinity })
+      const patient = { read: Duration.infinity, write: Duration.infinity } as const
+      const optionOf = Effect.fnUntraced(function* (
+        operation: Effect.Effect<unknown, StreamError.StreamError>
+      ) {
+        const fiber = yield* Effect.forkChild(Effect.flip(operation))
+        yield* TestClock.adjust("2 seconds")
+        const error = yield* Fiber.join(fiber)
+        return error._tag === "TimeoutError" ? error.option : error.message
+      })
+      const options = yield* Effect.forEach(
+        [
+          reading.reader.read(),
+          Connection.withTimeouts(reading, { write: "1 second" }).reader.read(),
+          Connection.withTimeouts(reading, { read: "1 second" }).reader.read(),
+          Connection.withTimeouts(connection, patient).reader.read(),
+          Connection.withTimeouts(connection, { ...patient, idle: "1 second" }).reader.read(),
+          Connection.withTimeouts(reading, { write: "1 second" }).writer.write("0123456789ab")
+        ],
+        optionOf
+      )
+      deepStrictEqual(options, [
+        "readTimeout",
+        "readTimeout",
+        "withTimeouts({ read })",
+        "idleTimeout",
+        "withTimeouts({ idle })",
+        "withTimeouts({ write })"
+      ])
+    })
+  )
+
   it.effect("throws a RangeError for what is not positive, and a TypeError for what is no connection", () =>
     Effect.gen(function* () {
       const { connection } = yield* connect()

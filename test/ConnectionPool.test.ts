@@ -6,6 +6,7 @@ import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
 import { outcome, outcomeOf, start, turns, withSleepers } from "./support/effects.ts"
+import { remedies } from "./support/remedies.ts"
 
 const target = "localhost:7000"
 
@@ -95,7 +96,10 @@ describe("ConnectionPool", () => {
       strictEqual(outcome(waiting), "waiting")
       yield* advance("1 millis")
       const error = yield* Effect.flip(Fiber.join(waiting.fiber))
-      strictEqual(String(error), "effect-wire/TimeoutError: acquire on localhost:7000: timed out after 2s")
+      strictEqual(
+        String(error),
+        `effect-wire/TimeoutError: acquire on localhost:7000: timed out after 2s${remedies.raise("acquireTimeout")}`
+      )
       yield* lent.giveBack
       deepStrictEqual(yield* numbers(pool), [0, 1, 0, 1, 0])
     }))

@@ -14,6 +14,7 @@ import {
 import { TestNetwork } from "effect-wire/testing"
 import * as fc from "fast-check"
 import { outcome, withFibers, withSleepers } from "./support/effects.ts"
+import { remedies } from "./support/remedies.ts"
 
 const ips: Record<string, string> = {
   "6a": "2001:db8::a",
@@ -489,7 +490,7 @@ describe("the race", () => {
       assert.deepStrictEqual(error.attempts, [])
       assert.strictEqual(
         error.message,
-        "connect to name.test:80: timed out after 1s; its name was not resolved by then"
+        `connect to name.test:80: timed out after 1s; its name was not resolved by then${remedies.raise("connectTimeout")}`
       )
     })
   )
@@ -502,7 +503,7 @@ describe("the race", () => {
       })
       assert.strictEqual(
         failureOf(exit).message,
-        `connect to name.test:80: timed out after 1s; tried [${ipOf("6a")}]:80 (no answer), ${ipOf("4a")}:80 (no answer)`
+        `connect to name.test:80: timed out after 1s; tried [${ipOf("6a")}]:80 (no answer), ${ipOf("4a")}:80 (no answer)${remedies.raise("connectTimeout")}`
       )
       assert.deepStrictEqual(log.slice(2).sort(), ["1000 4a given up", "1000 6a given up"])
       assert.deepStrictEqual(open, [])
@@ -756,7 +757,7 @@ describe("over the simulated network", () => {
       assert.strictEqual(
         (yield* Fiber.join(connecting)).message,
         "connect to db.internal:5432: timed out after 3s; " +
-          "tried [fd00::1]:5432 (no answer), 10.0.0.1:5432 (host or network unreachable), 10.0.0.2:5432 (connection refused)"
+          `tried [fd00::1]:5432 (no answer), 10.0.0.1:5432 (host or network unreachable), 10.0.0.2:5432 (connection refused)${remedies.raise("connectTimeout")}`
       )
       const inOrder = yield* Effect.forkChild(
         Effect.flip(Connection.connect("db.internal:5432", { happyEyeballs: false }))

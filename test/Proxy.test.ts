@@ -6,6 +6,7 @@ import { TestNetwork } from "effect-wire/testing"
 import * as fc from "fast-check"
 import { inspect } from "node:util"
 import { outcomeOf, turns } from "./support/effects.ts"
+import { remedies } from "./support/remedies.ts"
 
 const network = TestNetwork.layerWith({
   hosts: { "proxy.test": ["10.0.0.9"], "second.test": ["10.0.0.8"], "service.test": ["10.0.0.1"] }
@@ -482,7 +483,7 @@ for (const [name, proxy, script] of dialogues) {
           yield* TestClock.adjust("1 millis")
           assert.strictEqual(
             (yield* Fiber.join(connecting)).message,
-            `connect to ${target}: timed out after 5s, waiting for the proxy proxy.test:1080 to open the tunnel`
+            `connect to ${target}: timed out after 5s, waiting for the proxy proxy.test:1080 to open the tunnel${remedies.raise("connectTimeout")}`
           )
           // The scope of the client is still open.
           yield* turns
@@ -659,7 +660,7 @@ describe("Connection.connect through proxies", () => {
       assert.strictEqual(
         error.message,
         `connect to ${target}: timed out after 3s, connecting to the proxy proxy.test:1080; ` +
-          "tried 10.0.0.9:1080 (no answer), 10.0.0.10:1080 (host or network unreachable)"
+          `tried 10.0.0.9:1080 (no answer), 10.0.0.10:1080 (host or network unreachable)${remedies.raise("connectTimeout")}`
       )
       assert(error._tag === "TimeoutError")
       assert.deepStrictEqual(error.proxy, { address: "proxy.test:1080", stage: "connect" })
@@ -716,11 +717,11 @@ describe("Connection.connect through proxies", () => {
       })
       assert.strictEqual(
         yield* timedOut(http, Proxy.httpConnect("second.test:1080")),
-        `connect to ${target}: timed out after 3s, waiting for the proxy second.test:1080 to open the tunnel`
+        `connect to ${target}: timed out after 3s, waiting for the proxy second.test:1080 to open the tunnel${remedies.raise("connectTimeout")}`
       )
       assert.strictEqual(
         yield* timedOut(http, Proxy.httpConnect("second.test:1080", { tls: { verify: false } })),
-        `connect to ${target}: timed out after 3s, in the TLS handshake with the proxy second.test:1080`
+        `connect to ${target}: timed out after 3s, in the TLS handshake with the proxy second.test:1080${remedies.raise("connectTimeout")}`
       )
     }))
 

@@ -6,6 +6,7 @@ import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
 import { outcome, outcomeOf, start, type Started, turns, withSleepers } from "./support/effects.ts"
+import { remedies } from "./support/remedies.ts"
 
 const target = "localhost:7000"
 const everySecond = Schedule.spaced("1 second")
@@ -482,7 +483,10 @@ describe("whoever waits for a connection", () => {
       strictEqual(outcome(waiting), "waiting")
       yield* advance("1 millis")
       const error = yield* Effect.flip(Fiber.join(waiting.fiber))
-      strictEqual(error.message, "acquire on localhost:7000: timed out after 3s 500ms")
+      strictEqual(
+        error.message,
+        `acquire on localhost:7000: timed out after 3s 500ms${remedies.raise("acquireTimeout")}`
+      )
     }))
 
   test("learns of what was not sent", () =>

@@ -21,6 +21,7 @@ import { NetAddress } from "effect/net"
 import { TestClock } from "effect/testing"
 import { describe } from "vitest"
 import { outcome, outcomeOf, start, turns, withSleepers } from "./support/effects.ts"
+import { remedies } from "./support/remedies.ts"
 
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
 
@@ -1232,7 +1233,10 @@ describe("S: listening", () => {
           ]
         })
       )
-      strictEqual(error.message, "listen on 127.0.0.1:7001: address already in use (EADDRINUSE)")
+      strictEqual(
+        error.message,
+        `listen on 127.0.0.1:7001: address already in use (EADDRINUSE)${remedies.portInUse}`
+      )
       yield* network.listen({ host: "127.0.0.1", port: 7000 })
     }))
 

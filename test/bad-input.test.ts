@@ -10,6 +10,7 @@ import * as path from "node:path"
 import { describe } from "vitest"
 import { outcome, outcomeOf, start, turns } from "./support/effects.ts"
 import { freePort, leavingNothing, loops, portOf, tempDirectory } from "./support/sockets.ts"
+import { remedies } from "./support/remedies.ts"
 
 // Targets and options come from configurations: what the types forbid is tested as well.
 const untyped = (input: unknown) => input as Network.Target & Network.ListenAddress
@@ -121,15 +122,24 @@ for (const [network, layer] of [
     test("a Unix path that is missing, empty, too long or contains a zero", () =>
       Effect.gen(function* () {
         const missing = path.join(yield* tempDirectory, "missing")
-        strictEqual(yield* connectMessage({ path: missing }), `connect to ${missing}: no such file (ENOENT)`)
+        strictEqual(
+          yield* connectMessage({ path: missing }),
+          `connect to ${missing}: no such file (ENOENT)${remedies.noSocket}`
+        )
         for (const [file, detail] of [
           ["", "the Unix socket's path is empty"],
           ["/tmp/" + "x".repeat(200), "the Unix socket's path has 205 bytes, 107 are allowed"],
           ["/tmp/" + "é".repeat(60), "the Unix socket's path has 125 bytes, 107 are allowed"],
           ["/tmp/a\0b", "the Unix socket's path contains a zero byte"]
         ] as const) {
-          strictEqual(yield* connectMessage({ path: file }), `connect to ${file}: invalid address: ${detail}`)
-          strictEqual(yield* serveMessage({ path: file }), `listen on ${file}: invalid address: ${detail}`)
+          strictEqual(
+            yield* connectMessage({ path: file }),
+            `connect to ${file.replace("\0", "\\u0000")}: invalid address: ${detail}`
+          )
+          strictEqual(
+            yield* serveMessage({ path: file }),
+            `listen on ${file.replace("\0", "\\u0000")}: invalid address: ${detail}`
+          )
         }
       }))
 
@@ -139,17 +149,17 @@ for (const [network, layer] of [
         const port = portOf(server.addresses[0])
         strictEqual(
           yield* serveMessage({ host: "127.0.0.1", port }),
-          `listen on 127.0.0.1:${port}: address already in use (EADDRINUSE)`
+          `listen on 127.0.0.1:${port}: address already in use (EADDRINUSE)${remedies.portInUse}`
         )
         const file = path.join(yield* tempDirectory, "s")
         yield* Server.serve(() => Effect.void, { listen: { path: file } })
         strictEqual(
           yield* serveMessage({ path: file }),
-          `listen on ${file}: address already in use (EADDRINUSE)`
+          `listen on ${file}: address already in use (EADDRINUSE)${remedies.pathInUse}`
         )
         strictEqual(
           yield* connectMessage(server.addresses[0], { localAddress: { host: "127.0.0.1", port } }),
-          `connect to 127.0.0.1:${port}: address already in use (EADDRINUSE)`
+          `connect to 127.0.0.1:${port}: address already in use (EADDRINUSE)${remedies.localPortInUse}`
         )
       }))
 
@@ -168,11 +178,17 @@ for (const [network, layer] of [
             )
             strictEqual(
               yield* serveMessage({ path: taken }),
-              `listen on ${taken}: address already in use (EADDRINUSE)`
+              `listen on ${taken}: address already in use (EADDRINUSE)${remedies.pathInUse}`
             )
           }
-          strictEqual(yield* connectMessage({ path: below }), `connect to ${below}: no such file (ENOENT)`)
-          strictEqual(yield* serveMessage({ path: below }), `listen on ${below}: no such file (ENOENT)`)
+          strictEqual(
+            yield* connectMessage({ path: below }),
+            `connect to ${below}: no such file (ENOENT)${remedies.noSocket}`
+          )
+          strictEqual(
+            yield* serveMessage({ path: below }),
+            `listen on ${below}: no such file (ENOENT)${remedies.noDirectory}`
+          )
         }))
     }
   })

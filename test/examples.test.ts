@@ -4,6 +4,7 @@ import * as net from "node:net"
 import { type Readable } from "node:stream"
 import { root } from "./support/codeBlocks.ts"
 import { describeWith } from "./support/programs.ts"
+import { remedies } from "./support/remedies.ts"
 
 interface Program {
   readonly ended: Promise<{ readonly code: number | null; readonly output: string }>
@@ -184,7 +185,7 @@ describe("npm start", { timeout: 60_000 }, () => {
       /^client: > hello$/m,
       /^client: < hello$/m,
       /^client: GET colour +-> VALUE deep blue$/m,
-      /^client: caught TimeoutError: read on 127\.0\.0\.1:\d+: timed out after 300ms$/m,
+      /^client: caught TimeoutError: read on 127\.0\.0\.1:\d+: timed out after 300ms; raise it with `readTimeout`$/m,
       /^server: shut down: 1 finished, 0 interrupted, 0 aborted$/m
     ])
   })
@@ -247,6 +248,9 @@ describe("npm start", { timeout: 60_000 }, () => {
     const { code, output } = await start(["examples/main.ts", "--serve", "--port", String(port)]).ended
     holder.close()
     assert.strictEqual(code, 1)
-    assert.strictEqual(output, `listen on 127.0.0.1:${port}: address already in use (EADDRINUSE)\n`)
+    assert.strictEqual(
+      output,
+      `listen on 127.0.0.1:${port}: address already in use (EADDRINUSE)${remedies.portInUse}\n`
+    )
   })
 })

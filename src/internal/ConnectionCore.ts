@@ -227,7 +227,13 @@ export class ConnectionCore implements Handler, Surroundings {
         (reason) => this.error("handshake", reason)
       )
     })
-    const timed = within(upgraded, "handshake", request.settings.handshakeTimeout, () => this.address)
+    const timed = within(
+      upgraded,
+      "handshake",
+      "handshakeTimeout",
+      request.settings.handshakeTimeout,
+      () => this.address
+    )
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Effect.exit(restore(timed)), (exit) => {
         if (Exit.isSuccess(exit)) return this.upgraded(exit.value, leftover)
@@ -368,7 +374,12 @@ export class ConnectionCore implements Handler, Surroundings {
   }
 
   private armClose(): void {
-    const limits: TimeLimits = { operation: "close", timeout: this.settings.closeTimeout, idle: Infinity }
+    const limits: TimeLimits = {
+      ...noTimeouts,
+      operation: "close",
+      timeout: this.settings.closeTimeout,
+      timeoutOption: "closeTimeout"
+    }
     this.closeDeadline = Deadlines.ofClosing(this.clock).arm(limits, () => this.abortNow())
   }
 

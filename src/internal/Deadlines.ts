@@ -10,6 +10,9 @@ export interface TimeLimits {
   readonly operation: string
   readonly timeout: number
   readonly idle: number
+  /** What raises them, as error messages say it. */
+  readonly timeoutOption: string
+  readonly idleOption: string
 }
 
 export const isLimited = ({ idle, timeout }: TimeLimits): boolean => timeout !== Infinity || idle !== Infinity
@@ -147,15 +150,24 @@ export class Deadlines {
   }
 
   private expired(deadline: Deadline, now: number): TimeoutError | undefined {
-    const { idle, operation, timeout } = deadline.limits
+    const { idle, idleOption, operation, timeout, timeoutOption } = deadline.limits
     if (now >= deadline.since + timeout) {
-      return new TimeoutError({ operation, duration: Duration.millis(timeout), address: this.address() })
+      return this.timeout(operation, timeout, timeoutOption)
     }
     const idleAt = Math.max(this.activeAt, deadline.since) + idle
     if (now >= idleAt) {
-      return new TimeoutError({ operation: "idle", duration: Duration.millis(idle), address: this.address() })
+      return this.timeout("idle", idle, idleOption)
     }
     deadline.at = Math.min(deadline.since + timeout, idleAt)
     return undefined
+  }
+
+  private timeout(operation: string, millis: number, option: string): TimeoutError {
+    return new TimeoutError({
+      operation,
+      duration: Duration.millis(millis),
+      address: this.address(),
+      option
+    })
   }
 }

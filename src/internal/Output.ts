@@ -6,7 +6,7 @@ import { BrokenPipe, ConnectionError, Unsupported, type WriteError } from "../St
 import type { Transport } from "../Transport.ts"
 import { type Deadline, type Deadlines, isLimited, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { failOnce } from "./failOnce.ts"
-import type { Watermarks } from "./limits.ts"
+import { noTimeouts, type Watermarks } from "./limits.ts"
 
 type Chunks = ReadonlyArray<Uint8Array | string>
 
@@ -223,7 +223,7 @@ export class Output {
         })
       ),
       Effect.flatMap((taken) =>
-        taken ? this.drain(noLimits) : (this.failure?.() ?? this.refusal?.() ?? Exit.void)
+        taken ? this.drain(noTimeouts) : (this.failure?.() ?? this.refusal?.() ?? Exit.void)
       )
     )
     return isLimited(limits) ? Effect.raceFirst(offer, this.surroundings.timed.expiry(limits)) : offer
@@ -318,5 +318,3 @@ export class Output {
     return new ConnectionError({ operation, reason, address: this.surroundings.address })
   }
 }
-
-const noLimits: TimeLimits = { operation: "write", timeout: Infinity, idle: Infinity }

@@ -226,9 +226,31 @@ const DEFAULT_CLOSE_TIMEOUT = "5 seconds"
 
 type OperationTimeouts = Pick<Settings, "reading" | "writing">
 
-const timeLimits = (read: number, write: number, idle: number): OperationTimeouts => ({
-  reading: { operation: "read", timeout: read, idle },
-  writing: { operation: "write", timeout: write, idle }
+/** What an error says of a time limit: which option raises it. */
+type OptionNames = Readonly<Record<"read" | "write" | "idle", string>>
+
+const optionNames: OptionNames = { read: "readTimeout", write: "writeTimeout", idle: "idleTimeout" }
+
+const timeLimits = (
+  read: number,
+  write: number,
+  idle: number,
+  options: OptionNames = optionNames
+): OperationTimeouts => ({
+  reading: {
+    operation: "read",
+    timeout: read,
+    timeoutOption: options.read,
+    idle,
+    idleOption: options.idle
+  },
+  writing: {
+    operation: "write",
+    timeout: write,
+    timeoutOption: options.write,
+    idle,
+    idleOption: options.idle
+  }
 })
 
 class ConnectionImpl implements Connection {
@@ -297,12 +319,19 @@ class ConnectionImpl implements Connection {
     const { reading, writing } = this.timeouts
     const choose = (name: "read" | "write" | "idle", present: number): number =>
       options[name] === undefined ? present : Limits.timeout(name, options[name])
+    const name = (name: "read" | "write" | "idle", present: string): string =>
+      options[name] === undefined ? present : `withTimeouts({ ${name} })`
     return new ConnectionImpl(
       this.core,
       timeLimits(
         choose("read", reading.timeout),
         choose("write", writing.timeout),
-        choose("idle", reading.idle)
+        choose("idle", reading.idle),
+        {
+          read: name("read", reading.timeoutOption),
+          write: name("write", writing.timeoutOption),
+          idle: name("idle", reading.idleOption)
+        }
       )
     )
   }
@@ -486,7 +515,16 @@ const connectWith = (
     let proxy: TimeoutError["proxy"] =
       proxies.length === 0 ? undefined : { address: formatTarget(first), stage: "connect" }
     const timedOut = (attempts?: TimeoutError["attempts"]) =>
-      Effect.fail(new TimeoutError({ operation: "connect", duration, address, attempts, proxy }))
+      Effect.fail(
+        new TimeoutError({
+          operation: "connect",
+          option: "connectTimeout",
+          duration,
+          address,
+          attempts,
+          proxy
+        })
+      )
 
     const connection = yield* Effect.catchTag(
       connectTo(first, options, settings),

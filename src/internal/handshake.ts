@@ -22,6 +22,7 @@ export const make = <E, R>(options: {
     within(
       Effect.suspend(() => onConnect(connection)),
       "handshake",
+      "handshakeTimeout",
       duration,
       () => addressOf(connection)
     )

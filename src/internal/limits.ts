@@ -133,4 +133,10 @@ export const familyCount = (count: number): number => {
 /** Where a reader is that belongs to no connection. */
 export const nowhere: Surroundings = { address: undefined, deadlines: undefined, timed: undefined }
 
-export const noTimeouts: TimeLimits = { operation: "read", timeout: Infinity, idle: Infinity }
+export const noTimeouts: TimeLimits = {
+  operation: "read",
+  timeout: Infinity,
+  idle: Infinity,
+  timeoutOption: "readTimeout",
+  idleOption: "idleTimeout"
+}

@@ -2,10 +2,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { TimeoutError } from "../StreamError.ts"
 
-/** Fails with a `TimeoutError` once the time is over, and sets no timer if it never is. */
+/** Fails with a `TimeoutError` once the time that an option sets is over, and sets no timer if it never is. */
 export const within = <A, E, R>(
   self: Effect.Effect<A, E, R>,
   operation: string,
+  option: string,
   duration: Duration.Duration,
   address: () => string | undefined,
   attempts?: () => TimeoutError["attempts"]
@@ -14,6 +15,8 @@ export const within = <A, E, R>(
     ? Effect.timeoutOrElse(self, {
         duration,
         orElse: () =>
-          Effect.fail(new TimeoutError({ operation, duration, address: address(), attempts: attempts?.() }))
+          Effect.fail(
+            new TimeoutError({ operation, duration, address: address(), attempts: attempts?.(), option })
+          )
       })
     : self

@@ -167,7 +167,7 @@ class AcceptQueue {
 
   fail(cause: unknown): void {
     if (this.closed || this.failures.length >= MAX_ACCEPT_FAILURES) return
-    this.failures.push(listenErrorFromCause({ cause, address: this.address }))
+    this.failures.push(listenErrorFromCause({ cause, address: this.address, operation: "accept" }))
     this.serve()
   }
 

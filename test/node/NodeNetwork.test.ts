@@ -35,6 +35,7 @@ import {
   until
 } from "../support/sockets.ts"
 import { record } from "../support/transports.ts"
+import { remedies } from "../support/remedies.ts"
 
 const connect = (target: Target, options?: ConnectOptions) =>
   Effect.flatMap(Network, (network) => network.connect(target, options))
@@ -378,7 +379,10 @@ describe("connect", () => {
         strictEqual(fiber.pollUnsafe(), undefined)
         yield* TestClock.adjust(1)
         const error = yield* Fiber.join(fiber)
-        strictEqual(error.message, `connect to 127.0.0.1:${port}: timed out after ${millis / 1000}s`)
+        strictEqual(
+          error.message,
+          `connect to 127.0.0.1:${port}: timed out after ${millis / 1000}s${remedies.raise("connectTimeout")}`
+        )
       }
       // Interrupted while it hangs.
       const fiber = yield* Effect.forkChild(connect({ host: "127.0.0.1", port }), { startImmediately: true })
@@ -478,7 +482,10 @@ describe("listen", () => {
       const listener = yield* listen({ host: "here.test" })
       strictEqual(String(listener.address), `127.0.0.5:${portOf(listener.address)}`)
       const nowhere = yield* Effect.flip(listen({ host: "away.test", port: 80 }))
-      strictEqual(nowhere.message, "listen on away.test:80: address not available (EADDRNOTAVAIL)")
+      strictEqual(
+        nowhere.message,
+        `listen on away.test:80: address not available (EADDRNOTAVAIL)${remedies.notOurs}`
+      )
       const { port } = yield* rawServer({ host: "127.0.0.5", port: 0 })
       const inUse = yield* Effect.flip(listen({ host: "here.test", port }))
       strictEqual(inUse.reason._tag, "AddressInUse")
@@ -500,9 +507,15 @@ describe("listen", () => {
     Effect.gen(function* () {
       const { port } = yield* rawServer()
       const inUse = yield* Effect.flip(listen({ host: "127.0.0.1", port }))
-      strictEqual(inUse.message, `listen on 127.0.0.1:${port}: address already in use (EADDRINUSE)`)
+      strictEqual(
+        inUse.message,
+        `listen on 127.0.0.1:${port}: address already in use (EADDRINUSE)${remedies.portInUse}`
+      )
       const notMine = yield* Effect.flip(listen({ host: "203.0.113.1" }))
-      strictEqual(notMine.message, "listen on 203.0.113.1:0: address not available (EADDRNOTAVAIL)")
+      strictEqual(
+        notMine.message,
+        `listen on 203.0.113.1:0: address not available (EADDRNOTAVAIL)${remedies.notOurs}`
+      )
       for (const address of [
         { port: 65_536 },
         { port: -1 },
@@ -773,7 +786,10 @@ describe("listen on a Unix path", () => {
       fs.symlinkSync(plain, link)
       for (const taken of [file, plain, directory, link]) {
         const error = yield* Effect.flip(listen({ path: taken }))
-        strictEqual(error.message, `listen on ${taken}: address already in use (EADDRINUSE)`)
+        strictEqual(
+          error.message,
+          `listen on ${taken}: address already in use (EADDRINUSE)${remedies.pathInUse}`
+        )
       }
       strictEqual(fs.readFileSync(plain, "utf8"), "mine")
       yield* owned(connect({ path: file }))
@@ -859,7 +875,7 @@ describe("listen on a Unix path", () => {
       const file = path.join(yield* tempDirectory, "missing", "s")
       strictEqual(
         (yield* Effect.flip(listen({ path: file }))).message,
-        `listen on ${file}: no such file (ENOENT)`
+        `listen on ${file}: no such file (ENOENT)${remedies.noDirectory}`
       )
     })
   )

@@ -20,6 +20,7 @@ import {
   readToEnd,
   tempDirectory
 } from "../support/sockets.ts"
+import { remedies } from "../support/remedies.ts"
 
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
 
@@ -317,7 +318,7 @@ describe("H: connecting", () => {
     Effect.gen(function* () {
       const file = path.join(yield* tempDirectory, "missing")
       const error = yield* Effect.flip(Connection.connect({ path: file }))
-      strictEqual(error.message, `connect to ${file}: no such file (ENOENT)`)
+      strictEqual(error.message, `connect to ${file}: no such file (ENOENT)${remedies.noSocket}`)
     })
   )
 })
@@ -395,7 +396,10 @@ describe("S: servers on sockets", () => {
           { host: "127.0.0.1", port }
         ])
       )
-      strictEqual(error.message, `listen on 127.0.0.1:${port}: address already in use (EADDRINUSE)`)
+      strictEqual(
+        error.message,
+        `listen on 127.0.0.1:${port}: address already in use (EADDRINUSE)${remedies.portInUse}`
+      )
       yield* serve({ host: "127.0.0.1", port: free })
     })
   )
@@ -407,7 +411,10 @@ describe("S: servers on sockets", () => {
         const server = yield* serve({ host: "some.test" })
         strictEqual(yield* ask(server.addresses[0]), "hello\n")
         const error = yield* Effect.flip(serve({ host: "none.test", port: 80 }))
-        strictEqual(error.message, "listen on none.test:80: address not available (EADDRNOTAVAIL)")
+        strictEqual(
+          error.message,
+          `listen on none.test:80: address not available (EADDRNOTAVAIL)${remedies.notOurs}`
+        )
       }),
     withNames({ "some.test": ["203.0.113.1", "127.0.0.1"], "none.test": ["203.0.113.1", "203.0.113.2"] })
   )
@@ -511,7 +518,10 @@ describe("S: servers on sockets", () => {
       const file = path.join(yield* tempDirectory, "s")
       fs.writeFileSync(file, "mine")
       const error = yield* Effect.flip(serve({ path: file }))
-      strictEqual(error.message, `listen on ${file}: address already in use (EADDRINUSE)`)
+      strictEqual(
+        error.message,
+        `listen on ${file}: address already in use (EADDRINUSE)${remedies.pathInUse}`
+      )
       strictEqual(fs.readFileSync(file, "utf8"), "mine")
     })
   )
@@ -545,7 +555,10 @@ describe("S: servers on sockets", () => {
       const file = path.join(yield* tempDirectory, "s")
       yield* serve({ path: file }, { onError: () => Effect.void })
       const error = yield* Effect.flip(serve({ path: file }))
-      strictEqual(error.message, `listen on ${file}: address already in use (EADDRINUSE)`)
+      strictEqual(
+        error.message,
+        `listen on ${file}: address already in use (EADDRINUSE)${remedies.pathInUse}`
+      )
       strictEqual(yield* ask({ path: file }), "hello\n")
     })
   )

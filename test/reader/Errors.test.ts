@@ -233,7 +233,7 @@ describe("the end of input", () => {
       new StreamError.IncompleteReadError({ partial: bytes("abc"), expected })
     strictEqual(make(10)._tag, "IncompleteReadError")
     assertInclude(make(10).message, "3 bytes read on a total of 10 expected bytes")
-    assertInclude(make().message, "3 bytes read on a total of undefined expected bytes")
+    assertInclude(make().message, "end of input, 3 bytes read, and no separator among them")
     assertTrue(make() instanceof Error)
   })
 
