@@ -583,7 +583,7 @@ const traced = <A, E, R>(
   transport: Transport,
   serving: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>> =>
-  Spans.serving(transport, (span) => {
+  Spans.serving(client.connection.id, transport, (span) => {
     client.span = span
     return serving
   })

@@ -19,7 +19,8 @@
  * (`ipv4`, `ipv6`), `network.local.address`, `network.local.port`, `network.peer.address` and `network.peer.port` are of the
  * transport; `client.address` and `client.port` are the client's, as a PROXY header told it; `server.address` and
  * `server.port` are what `connect` was given; `tls.protocol.name`, `tls.protocol.version`, `tls.cipher` and
- * `tls.next_protocol` are there with TLS.
+ * `tls.next_protocol` are there with TLS. `effect_wire.connection.id` is the `id` of the server's connection, which its events
+ * have too.
  *
  * **Example** (A server's numbers)
  *

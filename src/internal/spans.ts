@@ -77,11 +77,14 @@ const inSpan = <A, E, R>(
 
 /** Runs what serves a connection in a span, which the caller may keep. */
 export const serving = <A, E, R>(
+  id: string,
   transport: Link,
   serve: (span: Tracer.Span) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>> =>
-  Effect.useSpan("Server.connection", { kind: "server", attributes: network(transport) }, (span) =>
-    inSpan(serve(span), span)
+  Effect.useSpan(
+    "Server.connection",
+    { kind: "server", attributes: { "effect_wire.connection.id": id, ...network(transport) } },
+    (span) => inSpan(serve(span), span)
   )
 
 /** The connection has come to its handler, and what there is to know of the client is known. */
