@@ -213,6 +213,10 @@ describe("a server's metrics", () => {
       deepStrictEqual(yield* numbers("one"), { ...none, active: 1, accepted: 3 })
       yield* Scope.close(scopes[1], Exit.void)
       deepStrictEqual(yield* collected(), [])
+      yield* Server.serve(echoLine, { listen, name: "one" })
+      strictEqual((yield* collected()).length, 5)
+      yield* request("hello")
+      deepStrictEqual(yield* numbers("one"), { ...none, accepted: 1 })
     }))
 
   test("keep to their registry, and to the attributes that are there", () =>
@@ -324,6 +328,9 @@ const makeTracer = () => {
 
 const ending = ({ status }: Tracer.Span) => (status._tag === "Started" ? "running" : outcome(status.exit))
 
+const secondsOf = ({ status }: Tracer.Span) =>
+  status._tag === "Ended" ? Number(status.endTime - status.startTime) / 1e9 : undefined
+
 /** All but the connection's id, which depends on what other tests do. */
 const attributesOf = ({ attributes }: Tracer.Span) => {
   const { "effect_wire.connection.id": _, ...others } = Object.fromEntries(attributes)
@@ -368,10 +375,7 @@ describe("a server's spans", () => {
       }
       deepStrictEqual(spans().map(ending), ["success", "no", "defect broken", "interrupted"])
       deepStrictEqual(
-        spans().map(({ kind, status }) => [
-          kind,
-          status._tag === "Ended" ? Number(status.endTime - status.startTime) / 1e9 : undefined
-        ]),
+        spans().map((_) => [_.kind, secondsOf(_)]),
         [
           ["server", 1],
           ["server", 2],
@@ -547,10 +551,9 @@ describe("a server's spans", () => {
       yield* aborting(Connection.connect("10.0.0.1:7001"))
       yield* TestClock.adjust("3 seconds")
       yield* turns
-      deepStrictEqual(named("Server.connection").map(ending), [
-        "ProxyProtocolError",
-        "TimeoutError handshake"
-      ])
+      const spans = named("Server.connection")
+      deepStrictEqual(spans.map(ending), ["ProxyProtocolError", "TimeoutError handshake"])
+      deepStrictEqual(spans.map(secondsOf), [0, 3])
     }).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
   )
 })
@@ -599,15 +602,22 @@ describe("a client's spans", () => {
     })
   )
 
-  traced("end interrupted with who connects", ({ named }) =>
+  traced("end interrupted with who connects, and are parents of what it takes", ({ named }) =>
     Effect.gen(function* () {
-      const network = Network.Network.of({ connect: () => Effect.never, listen: () => Effect.never })
+      const network = Network.Network.of({
+        connect: () => Effect.withSpan(Effect.never, "looking up"),
+        listen: () => Effect.never
+      })
       const connecting = yield* start(
         Effect.scoped(Connection.connect(address)).pipe(Effect.provideService(Network.Network, network))
       )
       deepStrictEqual(named("Connection.connect").map(ending), ["running"])
       yield* connecting.interrupt
-      deepStrictEqual(named("Connection.connect").map(ending), ["interrupted"])
+      const [span] = named("Connection.connect")
+      deepStrictEqual(
+        [span && ending(span), span?.spanId],
+        ["interrupted", ...named("looking up").map(parentOf)]
+      )
     })
   )
 })
