@@ -235,6 +235,8 @@ const anywhere: Target = { host: "any", port: 1 }
 /** A connection of a pool, and what the pool knows of it. */
 interface Lendable {
   readonly connection: Connection.Connection
+  /** How many the pool had made with this one. */
+  readonly number: number
   readonly createdAt: number
   idleSince: number
   uses: number
@@ -272,6 +274,7 @@ const makeLending = <E, R>(
           const now = yield* Clock.currentTimeMillis
           const item: Lendable = {
             connection,
+            number: ++ledger.created,
             createdAt: now,
             idleSince: now,
             uses: 0,
@@ -325,15 +328,17 @@ class Ledger {
 
   /** A connection has broken, or become too old. */
   lapse(item: Lendable): Effect.Effect<void> {
-    return Effect.suspend(() => {
+    const evict = Effect.suspend(() => (item.lent ? Effect.void : this.evict(item)))
+    return Effect.flatMap(Clock.currentTimeMillis, (now) => {
       item.unfit = true
-      return item.lent ? Effect.void : this.evict(item)
+      // Made up for at once, a minimum that the peer drops as soon as it is there would be a storm of connects.
+      const pause = item.uses === 0 ? item.createdAt + NEW - now : 0
+      return pause > 0 && !item.lent ? Effect.delay(evict, pause) : evict
     })
   }
 
   opened(item: Lendable): void {
     this.items.add(item)
-    this.created++
   }
 
   closed(item: Lendable): void {
@@ -400,7 +405,7 @@ class Lending<E> implements ConnectionPool<E> {
   /** A connection that can be lent; those that cannot are given up on the way. */
   private borrow(lease: Scope.Scope): Effect.Effect<Lendable, PoolError<E>> {
     return Effect.gen({ self: this }, function* () {
-      const began = yield* Clock.currentTimeMillis
+      const { created } = this.ledger
       for (;;) {
         const own = yield* Scope.fork(lease)
         let item: Lendable | undefined = undefined
@@ -418,7 +423,7 @@ class Lending<E> implements ConnectionPool<E> {
         if (yield* this.isFit(item)) return item
         item.unfit = true
         // Of one that was made just now, another try would come to the same, again and again.
-        if (item.uses === 0 && item.createdAt >= began) {
+        if (item.number > created) {
           yield* failWith(Connection.unfitAfterHandshake(item.connection))
         }
         yield* Scope.close(own, Exit.void)

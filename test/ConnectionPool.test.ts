@@ -1,6 +1,6 @@
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Duration, Effect, Exit, Fiber, Metric, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Metric, Option, Scope, Stream } from "effect"
 import { Connection, ConnectionPool, type Network, Server } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
@@ -223,13 +223,29 @@ describe("a connection is not lent again", () => {
       })
       const pool = yield* ConnectionPool.make(target, { min: 2 })
       yield* turns
+      yield* advance("1 second")
       yield* connections[0]?.abort ?? Effect.void
       yield* turns
       deepStrictEqual(yield* numbers(pool), [0, 2, 0, 3, 1])
+      yield* advance("1 second")
       yield* connections[1]?.close ?? Effect.void
       yield* turns
       deepStrictEqual(yield* numbers(pool), [0, 2, 0, 4, 2])
       strictEqual(yield* server.activeConnections, 2)
+    }))
+
+  test("that the peer drops at once: the minimum is made up once a second, borrowers do not wait", () =>
+    Effect.gen(function* () {
+      let isUnwell = true
+      yield* serve((connection) => (isUnwell ? Effect.void : echo(connection)))
+      const pool = yield* ConnectionPool.make(target, { min: 2 })
+      for (let n = 1; n <= 10; n++) {
+        yield* turns
+        strictEqual((yield* pool.stats).created, 2 * n)
+        yield* advance("1 second")
+      }
+      isUnwell = false
+      deepStrictEqual(yield* ask(pool, "hello"), Option.some("hello"))
     }))
 
   test("not even in the turn in which it was lost", () =>
