@@ -118,7 +118,8 @@ export class FrameError extends Schema.TaggedError<FrameError>("effect-wire/Fram
   address: Schema.optional(Schema.String)
 }) {
   override get message(): string {
-    const address = this.address === undefined ? "" : ` from ${this.address}`
+    const address =
+      this.address === undefined ? "" : ` ${this.operation === "receive" ? "from" : "to"} ${this.address}`
     const where = this.offset === undefined ? "" : ` at byte ${this.offset}`
     const near =
       this.excerpt === undefined || this.excerpt.length === 0 ? "" : ` (near "${show(this.excerpt)}")`

@@ -47,6 +47,7 @@ import type { Connection } from "./Connection.ts"
 import {
   EndOfStream,
   FrameError,
+  type FrameErrorReason,
   FrameTooLong,
   MalformedFrame,
   type ReceiveError,
@@ -58,7 +59,7 @@ import * as Limits from "./internal/limits.ts"
 import { within } from "./internal/within.ts"
 import { ConnectionClosed, ConnectionError } from "./StreamError.ts"
 import * as StreamReader from "./StreamReader.ts"
-import type { StreamWriter } from "./StreamWriter.ts"
+import { addressOf, type StreamWriter } from "./StreamWriter.ts"
 
 /**
  * Runtime type identifier of framed connections.
@@ -276,7 +277,7 @@ export const sender: {
   framing: Framing.Framing<F>,
   codec: Codec.Codec<unknown, F, F> = Codec.identity()
 ): Sender<F> => {
-  const encode = encoderOf(framing, codec)
+  const encode = encoderOf(writer, framing, codec)
   const sendAll = (messages: Iterable<F>): Effect.Effect<void, SendError> =>
     Effect.suspend((): Effect.Effect<void, SendError> => {
       const chunks: Array<Chunk> = []
@@ -308,17 +309,18 @@ const write = (writer: StreamWriter, encoded: Framing.Encoded): Effect.Effect<vo
   isChunk(encoded) ? writer.write(encoded) : writer.writeAll(encoded)
 
 const encoderOf = <Out, F>(
+  writer: StreamWriter,
   framing: Framing.Framing<F>,
   codec: Codec.Codec<unknown, Out, F>
 ): ((message: Out) => Framing.Encoded | FrameError) => {
   const machine = framing[Framing.TypeId]
+  const refused = (reason: FrameErrorReason): FrameError =>
+    new FrameError({ operation: "send", reason, address: addressOf(writer) })
   return (message) => {
     const frame = codec.encode(message)
-    if (Result.isFailure(frame)) return new FrameError({ operation: "send", reason: frame.failure })
+    if (Result.isFailure(frame)) return refused(frame.failure)
     const encoded = machine.encode(frame.success)
-    return encoded instanceof MalformedFrame || encoded instanceof FrameTooLong
-      ? new FrameError({ operation: "send", reason: encoded })
-      : encoded
+    return encoded instanceof MalformedFrame || encoded instanceof FrameTooLong ? refused(encoded) : encoded
   }
 }
 
@@ -348,14 +350,14 @@ export const make: {
   const { writer } = connection
   const incoming = receiver(connection.reader, framing, codec, options)
   const outgoing = sender(writer, framing, codec)
-  const encode = encoderOf(framing, codec)
+  const encode = encoderOf(writer, framing, codec)
   return {
     [TypeId]: TypeId,
     connection,
     ...incoming,
     ...outgoing,
     request: requester(incoming.receive, writer, encode),
-    correlate: (options) => correlate(incoming, outgoing, options),
+    correlate: (options) => correlate(incoming, outgoing, writer, options),
     pipeline: (options) => pipeline(incoming, outgoing, writer, encode, options)
   }
 }
@@ -428,6 +430,7 @@ type Reply<In> = Deferred.Deferred<In, ReceiveError>
 const dispatch = Effect.fnUntraced(function* <In, Out>(
   { messages }: Receiver<In>,
   { send }: Sender<Out>,
+  writer: StreamWriter,
   options: RequestOptions | undefined,
   requests: {
     /** Which reply a message is: nobody's that waits (`undefined`), or none at all. */
@@ -459,9 +462,9 @@ const dispatch = Effect.fnUntraced(function* <In, Out>(
   }
 
   const end = (exit: Exit.Exit<unknown, StreamFailure>): void => {
-    const cause = endedBy(exit)
+    const cause = endedBy(exit, addressOf(writer))
     const failure: Exit.Exit<never, ReceiveError> =
-      cause === undefined ? Exit.fail(new EndOfStream({})) : Exit.failCause(cause)
+      cause === undefined ? Exit.fail(new EndOfStream({ address: addressOf(writer) })) : Exit.failCause(cause)
     ended = failure
     Queue.failCauseUnsafe(unsolicited, cause ?? Cause.fail(Cause.Done()))
     for (const reply of requests.takeAll()) Deferred.doneUnsafe(reply, failure)
@@ -481,7 +484,9 @@ const dispatch = Effect.fnUntraced(function* <In, Out>(
     request: (message, own) =>
       Effect.suspend(() => {
         const millis = own?.timeout === undefined ? defaultTimeout : Limits.timeout("timeout", own.timeout)
-        return within(request(message), "request", "timeout", Duration.millis(millis), () => undefined)
+        return within(request(message), "request", "timeout", Duration.millis(millis), () =>
+          addressOf(writer)
+        )
       }),
     send,
     unsolicited: Stream.fromQueue(unsolicited),
@@ -496,12 +501,13 @@ const DEFAULT_UNSOLICITED = 256
 const correlate = <In, Out, Id>(
   incoming: Receiver<In>,
   outgoing: Sender<Out>,
+  writer: StreamWriter,
   options: CorrelateOptions<In | Out, Id>
 ): Effect.Effect<Correlated<In, Out>, never, Scope.Scope> =>
   Effect.suspend(() => {
     const { idOf } = options
     const waiting = new Map<Id, Reply<In>>()
-    return dispatch(incoming, outgoing, options, {
+    return dispatch(incoming, outgoing, writer, options, {
       take: (message) => {
         const id = idOf(message)
         if (id === undefined) return "none"
@@ -551,7 +557,7 @@ const pipeline = <In, Out>(
     const places = new Set<Reply<In>>()
     const givenUp = new WeakSet<Reply<In>>()
     let inFlight = 0
-    return dispatch(incoming, outgoing, options, {
+    return dispatch(incoming, outgoing, writer, options, {
       take: (message) => {
         if (options?.isReply?.(message) === false) return "none"
         const [first] = places
@@ -592,9 +598,12 @@ const pipeline = <In, Out>(
 type StreamFailure = Exclude<ReceiveError, EndOfStream>
 
 /** Why no more messages come, if it is not the end of the stream. */
-const endedBy = (exit: Exit.Exit<unknown, StreamFailure>): Cause.Cause<StreamFailure> | undefined => {
+const endedBy = (
+  exit: Exit.Exit<unknown, StreamFailure>,
+  address: string | undefined
+): Cause.Cause<StreamFailure> | undefined => {
   if (Exit.isSuccess(exit)) return undefined
   return Cause.hasInterruptsOnly(exit.cause)
-    ? Cause.fail(new ConnectionError({ operation: "request", reason: new ConnectionClosed({}) }))
+    ? Cause.fail(new ConnectionError({ operation: "request", address, reason: new ConnectionClosed({}) }))
     : exit.cause
 }

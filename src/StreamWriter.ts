@@ -166,11 +166,19 @@ export const fromOutput = (
   connection: { readonly isClosing: boolean }
 ): StreamWriter => new Writer(output, timeouts, connection)
 
+/**
+ * The peer's address, for errors.
+ *
+ * @internal
+ */
+export const addressOf = (writer: StreamWriter): string | undefined =>
+  writer instanceof Writer ? writer.output.address : undefined
+
 // Each operation is made when it is used, the busy one once.
 class Writer implements StreamWriter {
   readonly [TypeId] = TypeId
   private readonly connection: { readonly isClosing: boolean }
-  private readonly output: Output
+  readonly output: Output
   private readonly timeouts: TimeLimits
   private one: StreamWriter["write"] | undefined = undefined
 

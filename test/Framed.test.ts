@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, type Duration, Effect, Exit, Fiber, Result, Schema, Scope, Stream } from "effect"
+import { Cause, type Duration, Effect, Exit, Fiber, Latch, Result, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import {
   Codec,
@@ -7,6 +7,7 @@ import {
   FrameError,
   Framed,
   Framing,
+  type Network,
   Server,
   StreamError,
   StreamReader
@@ -828,6 +829,72 @@ describe("guards", () => {
       assert.isFalse(Framed.isFramed(lines) || Framing.isFraming(Codec.bytes) || Codec.isCodec(left))
       const other = { ...left.reader }
       assert.throws(() => Framed.receiver(other, lines), TypeError)
+    })
+  )
+})
+
+describe("errors name the peer", () => {
+  const peer = "127.0.0.1:7000"
+
+  /** A client whose server answers nothing, and ends its direction when it is told to, or the test ends. */
+  const client = Effect.gen(function* () {
+    const hung = yield* Latch.make()
+    yield* Server.serve(({ writer }) => Effect.andThen(hung.await, writer.end), {
+      listen: { host: "127.0.0.1", port: 7000 }
+    })
+    const connection = yield* Connection.connect(peer)
+    yield* Effect.addFinalizer(() => hung.open)
+    return { connection, framed: Framed.make(connection, lines, Codec.string()), end: hung.open }
+  })
+  const within = (title: string, effect: Effect.Effect<void, unknown, Network.Network | Scope.Scope>) =>
+    it.effect(title, () => Effect.scoped(effect).pipe(Effect.provide(TestNetwork.layer)))
+
+  const messageOf = <A, E extends Error, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.map(Effect.flip(effect), ({ message }) => message)
+
+  within(
+    "of what cannot be sent, in every way of sending",
+    Effect.gen(function* () {
+      const { connection, framed } = yield* client
+      const pipeline = yield* framed.pipeline()
+      const correlated = yield* framed.correlate({ idOf: () => 1 })
+      const sender = Framed.sender(connection.writer, lines, Codec.string())
+      for (const send of [
+        framed.send("a\n"),
+        framed.sendAll(["a", "b\n"]),
+        framed.request("a\n"),
+        pipeline.request("a\n"),
+        correlated.request("a\n"),
+        sender.send("a\n")
+      ]) {
+        assert.strictEqual(
+          yield* messageOf(send),
+          `send to ${peer}: malformed frame: a line must not contain an end of line`
+        )
+      }
+      const json = Framed.make(connection, lines, Codec.json)
+      assert.strictEqual(
+        yield* messageOf(json.send(undefined)),
+        `send to ${peer}: invalid message: undefined has no form in JSON`
+      )
+    })
+  )
+
+  within(
+    "of a request that takes too long, and of one after the end",
+    Effect.gen(function* () {
+      const { end, framed } = yield* client
+      const { request } = yield* framed.pipeline({ timeout: "1 second" })
+      const late = yield* Effect.forkChild(messageOf(request("a")))
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(
+        yield* Fiber.join(late),
+        `request on ${peer}: timed out after 1s; raise it with \`timeout\``
+      )
+      const waiting = yield* Effect.forkChild(messageOf(request("b")))
+      yield* end
+      assert.strictEqual(yield* Fiber.join(waiting), `receive from ${peer}: end of stream`)
+      assert.strictEqual(yield* messageOf(request("c")), `receive from ${peer}: end of stream`)
     })
   )
 })

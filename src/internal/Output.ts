@@ -56,6 +56,10 @@ export class Output {
     this.surroundings = surroundings
   }
 
+  get address(): string | undefined {
+    return this.surroundings.address
+  }
+
   get watermarks(): Watermarks {
     return this.marks
   }
@@ -315,6 +319,6 @@ export class Output {
   }
 
   private error(operation: string, reason: ConnectionError["reason"]): ConnectionError {
-    return new ConnectionError({ operation, reason, address: this.surroundings.address })
+    return new ConnectionError({ operation, reason, address: this.address })
   }
 }
