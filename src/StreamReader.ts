@@ -478,6 +478,9 @@ export const backingOf = (reader: StreamReader): { readonly input: Input; readon
   return reader
 }
 
+const tryReadAvailable = (input: Input) => input.tryRead(Infinity)
+const tryReadLine = (input: Input) => input.tryReadLine()
+
 // Of these operations most connections use one or two: each is made when it is used, the busy ones once.
 class Reader implements StreamReader {
   readonly [TypeId] = TypeId
@@ -506,14 +509,14 @@ class Reader implements StreamReader {
     return (options) => {
       const maxBytes = options?.maxBytes ?? DEFAULT_MAX_BYTES
       return Limits.isCount(maxBytes)
-        ? this.run(() => this.input.tryReadAll(maxBytes))
+        ? this.run((input) => input.tryReadAll(maxBytes))
         : notACount("readAll: maxBytes", maxBytes)
     }
   }
 
   get readExactly(): StreamReader["readExactly"] {
     return (this.exactly ??= (n) =>
-      Limits.isCount(n) ? this.run(() => this.input.tryReadExactly(n)) : notACount("readExactly: n", n))
+      Limits.isCount(n) ? this.run((input) => input.tryReadExactly(n)) : notACount("readExactly: n", n))
   }
 
   get readUntil(): StreamReader["readUntil"] {
@@ -521,17 +524,17 @@ class Reader implements StreamReader {
       Effect.suspend(() => {
         const compiled = Separators.make(separator)
         const limit = options?.limit === undefined ? this.input.limit : Limits.readLimit(options.limit)
-        return this.run(() => this.input.tryReadUntil(compiled, limit))
+        return this.run((input) => input.tryReadUntil(compiled, limit))
       })
   }
 
   get readLine(): StreamReader["readLine"] {
-    return (this.line ??= this.run(() => this.input.tryReadLine()))
+    return (this.line ??= this.run(tryReadLine))
   }
 
   get readLineString(): StreamReader["readLineString"] {
-    return (this.lineString ??= this.run(() => {
-      const line = this.input.tryReadLine()
+    return (this.lineString ??= this.run((input) => {
+      const line = input.tryReadLine()
       return (
         line && Exit.map(line, (bytes) => (bytes.length === 0 ? Option.none() : Option.some(toLine(bytes))))
       )
@@ -539,11 +542,11 @@ class Reader implements StreamReader {
   }
 
   get peek(): StreamReader["peek"] {
-    return (n) => (Limits.isCount(n) ? this.run(() => this.input.tryPeek(n)) : notACount("peek: n", n))
+    return (n) => (Limits.isCount(n) ? this.run((input) => input.tryPeek(n)) : notACount("peek: n", n))
   }
 
   get skip(): StreamReader["skip"] {
-    return (n) => (Limits.isCount(n) ? this.run(() => this.input.trySkip(n)) : notACount("skip: n", n))
+    return (n) => (Limits.isCount(n) ? this.run((input) => input.trySkip(n)) : notACount("skip: n", n))
   }
 
   get skipUntil(): StreamReader["skipUntil"] {
@@ -551,7 +554,7 @@ class Reader implements StreamReader {
       Effect.suspend(() => {
         const compiled = Separators.make(separator)
         const skipped = { bytes: 0 }
-        return this.run(() => this.input.trySkipUntil(compiled, skipped))
+        return this.run((input) => input.trySkipUntil(compiled, skipped))
       })
   }
 
@@ -564,20 +567,20 @@ class Reader implements StreamReader {
   }
 
   get stream(): StreamReader["stream"] {
-    return Stream.fromPull(Effect.succeed(this.pull(() => this.input.tryChunks())))
+    return Stream.fromPull(Effect.succeed(this.pull((input) => input.tryChunks())))
   }
 
   get lines(): StreamReader["lines"] {
-    return Stream.fromPull(Effect.succeed(this.pull(() => this.input.tryLines(toLines))))
+    return Stream.fromPull(Effect.succeed(this.pull((input) => input.tryLines(toLines))))
   }
 
   private readAvailable(): Effect.Effect<Uint8Array, ReadError> {
-    return (this.available ??= this.run(() => this.input.tryRead(Infinity)))
+    return (this.available ??= this.run(tryReadAvailable))
   }
 
   private readAtMost(max: number): Effect.Effect<Uint8Array, ReadError> {
     if (!Limits.isCount(max)) return notACount("read: max", max)
-    return max === 0 ? Effect.succeed(empty) : this.run(() => this.input.tryRead(max))
+    return max === 0 ? Effect.succeed(empty) : this.run((input) => input.tryRead(max))
   }
 
   private run<A, E>(attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {

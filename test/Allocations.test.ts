@@ -159,7 +159,7 @@ describe.skipIf(allocatedBytes() === undefined)("allocations", () => {
         yield* serve(OPERATIONS)
         least = Math.min(least, ((allocatedBytes() ?? 0) - before) / OPERATIONS)
       }
-      assert.isAtMost(least, 5500, "bytes on the heap for each connection")
+      assert.isAtMost(least, 4600, "bytes on the heap for each connection")
     })
   )
 })

@@ -29,6 +29,9 @@ import { Output } from "./Output.ts"
 import { formatAddress } from "./target.ts"
 import { within } from "./within.ts"
 
+/** Makes the error that reads or writes fail with. */
+type OnFailure = (operation: "read" | "write") => ConnectionError
+
 /** The options of a connection, checked. Times are milliseconds, infinite where there is no limit. */
 export interface Settings {
   readonly limit: number
@@ -69,8 +72,10 @@ export class ConnectionCore implements Handler, Surroundings {
   private readonly number = ++connections
   private readonly clock: Clock.Clock
   private readonly context: Context.Context<never>
+  private whenReceived: Handler["onData"] | undefined = undefined
+  private whenDrained: Handler["onDrain"] | undefined = undefined
   // Who waits until the transport has let go, and for the end of the peer's direction: made for somebody.
-  private observers: Set<() => void> | undefined = undefined
+  private observers: Array<() => void> | undefined = undefined
   private severed: Latch.Latch | undefined = undefined
   private state: "open" | "closing" | "aborting" | "finished" = "open"
   private peerEnded = false
@@ -138,7 +143,7 @@ export class ConnectionCore implements Handler, Surroundings {
       const observer = (): void => resume(this.failure === undefined ? Exit.void : Exit.fail(this.failure))
       this.whenFinished(observer)
       return Effect.sync(() => {
-        this.observers?.delete(observer)
+        this.observers = this.observers?.filter((_) => _ !== observer)
       })
     })
   }
@@ -146,7 +151,7 @@ export class ConnectionCore implements Handler, Surroundings {
   /** Calls back once the transport has let go. */
   whenFinished(observer: () => void): void {
     if (this.state === "finished") observer()
-    else (this.observers ??= new Set()).add(observer)
+    else (this.observers ??= []).push(observer)
   }
 
   /** Whether both directions are still open, as far as is known. */
@@ -199,8 +204,9 @@ export class ConnectionCore implements Handler, Surroundings {
     this.state = "closing"
     this.severed?.openUnsafe()
     // Writing first: a waiting reader that fails may write something at once.
-    this.output.close(this.closedLocally("write"))
-    this.input.fail(this.closedLocally("read"))
+    const error = this.closedLocally()
+    this.output.close(error)
+    this.input.fail(error)
     if (this.isClosingStill()) this.awaitPeer()
   }
 
@@ -208,8 +214,9 @@ export class ConnectionCore implements Handler, Surroundings {
     if (this.state === "aborting" || this.state === "finished") return
     this.state = "aborting"
     this.severed?.openUnsafe()
-    this.output.fail(() => this.error("write", new ConnectionAborted({})))
-    this.input.fail(() => this.error("read", new ConnectionAborted({})))
+    const error: OnFailure = (operation) => this.error(operation, new ConnectionAborted({}))
+    this.output.fail(error)
+    this.input.fail(error)
     this.disarmClose()
     this.transport.abort()
   }
@@ -318,33 +325,47 @@ export class ConnectionCore implements Handler, Surroundings {
         this.state = "closing"
         this.severed?.openUnsafe()
         this.armClose()
-        if (isGone) this.onClosed()
+        if (isGone) this.gone()
         return
       }
     }
     this.abortNow()
-    if (isGone) this.onClosed()
+    if (isGone) this.gone()
   }
 
   private isUpgrading(): boolean {
     return this.upgrade === "started" || this.upgrade === "gone"
   }
 
-  readonly onData = (chunk: Uint8Array): void => {
+  // What a transport may take off its handler is made when it asks for it: an idle connection has none of these.
+
+  get onData(): Handler["onData"] {
+    return (this.whenReceived ??= (chunk) => this.received(chunk))
+  }
+
+  get onEnd(): Handler["onEnd"] {
+    return () => this.ended()
+  }
+
+  get onDrain(): Handler["onDrain"] {
+    return (this.whenDrained ??= () => this.output.drained())
+  }
+
+  get onClosed(): Handler["onClosed"] {
+    return (error) => this.gone(error)
+  }
+
+  private received(chunk: Uint8Array): void {
     if (this.state === "open") return this.input.feed(chunk)
     this.discarded += chunk.length
     if (this.state === "closing" && this.discarded > CLOSE_BUDGET) this.abortNow()
   }
 
-  readonly onEnd = (): void => {
+  private ended(): void {
     this.peerEnded = true
     this.input.feedEof()
     this.severed?.openUnsafe()
     if (this.state === "closing") this.transport.close()
-  }
-
-  readonly onDrain = (): void => {
-    this.output.drained()
   }
 
   onOutputFailed(error: ConnectionError): void {
@@ -352,7 +373,7 @@ export class ConnectionCore implements Handler, Surroundings {
     this.severed?.openUnsafe()
   }
 
-  readonly onClosed = (error?: ConnectionError): void => {
+  private gone(error?: ConnectionError): void {
     if (this.state === "finished") return
     if (this.state === "open" && this.isUpgrading()) {
       // Whoever waits for the handshake says why.
@@ -363,10 +384,10 @@ export class ConnectionCore implements Handler, Surroundings {
     this.state = "finished"
     if (!local) this.failure = error
     this.disarmClose()
-    const writeError = error === undefined ? this.closedLocally("write") : () => error
-    if (error === undefined && !local) this.output.finish(writeError)
-    else this.output.fail(writeError)
-    this.input.fail(error === undefined ? this.closedLocally("read") : () => error)
+    const failure = error === undefined ? this.closedLocally() : () => error
+    if (error === undefined && !local) this.output.finish(failure)
+    else this.output.fail(failure)
+    this.input.fail(failure)
     this.severed?.openUnsafe()
     const { observers } = this
     this.observers = undefined
@@ -401,8 +422,8 @@ export class ConnectionCore implements Handler, Surroundings {
     return this.state === "closing"
   }
 
-  private closedLocally(operation: "read" | "write"): () => ConnectionError {
-    return () => this.error(operation, new ConnectionClosed({}))
+  private closedLocally(): OnFailure {
+    return (operation) => this.error(operation, new ConnectionClosed({}))
   }
 
   error(operation: string, reason: ConnectionErrorReason): ConnectionError {

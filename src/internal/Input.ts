@@ -1,12 +1,13 @@
 import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { IncompleteReadError, LimitOverrunError, type ReadError } from "../StreamError.ts"
 import { empty } from "./bytes.ts"
 import { type Deadline, isLimited, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
-import { failOnce } from "./failOnce.ts"
+import { Failure } from "./Failure.ts"
 import { newline, type Separator } from "./Separator.ts"
 
 /** Where the bytes come from: something that can be told to stop and to go on. */
@@ -26,7 +27,7 @@ interface Waiter {
 }
 
 /** Looks whether the operation can end now; `undefined` if it has to wait for more bytes. */
-export type Attempt<A, E> = () => Exit.Exit<A, E> | undefined
+export type Attempt<A, E> = (input: Input) => Exit.Exit<A, E> | undefined
 
 const NEWLINE = 0x0a
 
@@ -35,6 +36,60 @@ const OPERATIONS_TO_DELIVER = 16
 
 const isAboutToYield = ({ cache, currentOpCount }: Fiber.Fiber<unknown, unknown>): boolean =>
   currentOpCount + OPERATIONS_TO_DELIVER > cache.maxOpsBeforeYield && !cache.preventYield
+
+/**
+ * An operation as an effect: it runs now if it can end now, in its turn otherwise. It is a class, as the next
+ * one is, because a connection holds it for as long as it waits: closures take three times the memory.
+ */
+class Operation<A, E> extends Effectable.Class<A, E | ReadError> {
+  private readonly input: Input
+  private readonly limits: TimeLimits
+  private readonly attempt: Attempt<A, E>
+  // Made once for an operation that is run often, and only if it ever waits.
+  private waiting: Effect.Effect<A, E | ReadError> | undefined = undefined
+
+  constructor(input: Input, limits: TimeLimits, attempt: Attempt<A, E>) {
+    super()
+    this.input = input
+    this.limits = limits
+    this.attempt = attempt
+  }
+
+  override asEffect(): Effect.Effect<A, E | ReadError> {
+    const fiber = Fiber.getCurrent()
+    // Between taking bytes and handing them on the fiber must not yield: interrupted there, it would lose them. So a
+    // fiber that is about to yield does so first.
+    if (fiber !== undefined && isAboutToYield(fiber)) return this.afterYield()
+    return this.begin()
+  }
+
+  private begin(): Effect.Effect<A, E | ReadError> {
+    return this.input.attemptFirst(this.attempt) ?? (this.waiting ??= this.wait())
+  }
+
+  private afterYield(): Effect.Effect<A, E | ReadError> {
+    return Effect.flatMap(Effect.yieldNow, () => this.begin())
+  }
+
+  private wait(): Effect.Effect<A, E | ReadError> {
+    return Effect.callback((resume) => this.input.wait(this.limits, this.attempt, resume))
+  }
+}
+
+/** An operation that is interrupted while it waits: evaluated by its fiber. */
+class Withdrawal extends Effectable.Class<void> {
+  private readonly input: Input
+
+  constructor(input: Input) {
+    super()
+    this.input = input
+  }
+
+  override asEffect(): Effect.Effect<void> {
+    this.input.withdraw(Fiber.getCurrent())
+    return Exit.void
+  }
+}
 
 const exitEmpty = Exit.succeed(empty)
 
@@ -48,10 +103,10 @@ export class Input {
   eof = false
   bytesRead = 0
   private readonly surroundings: Surroundings
-  // Made when somebody is to fail with it: most connections end without.
-  private failure: (() => Exit.Exit<never, ReadError>) | undefined = undefined
+  private failure: Failure<"read", ReadError> | undefined = undefined
   // Those that wait, in their order: a list by links, since there is one of them as a rule.
   private first: Waiter | undefined = undefined
+  private withdrawal: Withdrawal | undefined = undefined
   private serving = false
   private source: Source | undefined = undefined
   private paused = false
@@ -101,33 +156,24 @@ export class Input {
   }
 
   /** What is buffered stays readable; the first read that needs more fails. An end of input that was seen remains. */
-  fail(error: () => ReadError): void {
+  fail(error: (operation: "read") => ReadError): void {
     if (this.failure !== undefined || this.eof) return
-    this.failure = failOnce(error)
+    this.failure = new Failure("read", error)
     this.serve()
   }
 
   /** Runs an operation now if it can end now, in its turn otherwise. */
   run<A, E>(limits: TimeLimits, attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
-    // Made once for an operation that is run often, and only if it ever waits.
-    let wait: Effect.Effect<A, E | ReadError> | undefined
-    const begin = (fiber?: Fiber.Fiber<unknown, unknown>): Effect.Effect<A, E | ReadError> => {
-      // Between taking bytes and handing them on the fiber must not yield: interrupted there, it would lose them. So a
-      // fiber that is about to yield does so first.
-      if (fiber !== undefined && isAboutToYield(fiber)) return Effect.flatMap(Effect.yieldNow, () => begin())
-      return (
-        this.attemptFirst(attempt) ??
-        (wait ??= Effect.callback((resume) => this.wait(limits, attempt, resume)))
-      )
-    }
-    return Effect.withFiber(begin)
+    return new Operation(this, limits, attempt)
   }
 
-  private attemptFirst<A, E>(attempt: Attempt<A, E>): Exit.Exit<A, E> | undefined {
-    return this.first === undefined ? attempt() : undefined
+  /** Runs an operation now, if nobody waits before it. */
+  attemptFirst<A, E>(attempt: Attempt<A, E>): Exit.Exit<A, E> | undefined {
+    return this.first === undefined ? attempt(this) : undefined
   }
 
-  private wait<A, E>(
+  /** Has an operation wait for its turn and for bytes. */
+  wait<A, E>(
     limits: TimeLimits,
     attempt: Attempt<A, E>,
     resume: (exit: Exit.Exit<A, E | ReadError>) => void
@@ -154,20 +200,18 @@ export class Input {
       })
     }
     this.resumeSource()
-    return this.withdraw
+    return (this.withdrawal ??= new Withdrawal(this))
   }
 
-  // An operation that is interrupted while it waits: evaluated by its fiber.
-  private readonly withdraw: Effect.Effect<void> = Effect.withFiber((fiber) => {
+  /** Takes back what a fiber waits for. */
+  withdraw(fiber: Fiber.Fiber<unknown, unknown> | undefined): void {
     let waiter = this.first
     while (waiter !== undefined && waiter.fiber !== fiber) waiter = waiter.next
-    if (waiter !== undefined) {
-      this.surroundings.deadlines?.disarm(waiter.deadline)
-      this.remove(waiter)
-      this.surroundings.deadlines?.settle()
-    }
-    return Exit.void
-  })
+    if (waiter === undefined) return
+    this.surroundings.deadlines?.disarm(waiter.deadline)
+    this.remove(waiter)
+    this.surroundings.deadlines?.settle()
+  }
 
   private append(waiter: Waiter): void {
     if (this.first === undefined) {
@@ -197,7 +241,7 @@ export class Input {
     if (this.serving || this.first === undefined) return
     this.serving = true
     for (let waiter: Waiter | undefined = this.first; waiter !== undefined; waiter = this.first) {
-      const exit = waiter.attempt()
+      const exit = waiter.attempt(this)
       if (exit === undefined) break
       this.first = waiter.next
       this.surroundings.deadlines?.disarm(waiter.deadline)
@@ -242,7 +286,7 @@ export class Input {
   tryRead(max: number): Exit.Exit<Uint8Array, ReadError> | undefined {
     const { size } = this.buffer
     if (size > 0) return Exit.succeed(this.take(size > max ? max : size))
-    return this.failure?.() ?? (this.eof ? exitEmpty : undefined)
+    return this.failure?.exit ?? (this.eof ? exitEmpty : undefined)
   }
 
   tryReadExactly(n: number): Exit.Exit<Uint8Array, IncompleteReadError | ReadError> | undefined {
@@ -253,7 +297,7 @@ export class Input {
   tryPeek(n: number): Exit.Exit<Uint8Array, IncompleteReadError | ReadError> | undefined {
     if (this.buffer.size >= n) return Exit.succeed(this.buffer.peek(n))
     return (
-      this.failure?.() ??
+      this.failure?.exit ??
       (this.eof ? this.incomplete("peek", this.buffer.peek(this.buffer.size), n) : undefined)
     )
   }
@@ -268,7 +312,7 @@ export class Input {
   tryReadAll(maxBytes: number): Exit.Exit<Uint8Array, LimitOverrunError | ReadError> | undefined {
     const { size } = this.buffer
     if (size > maxBytes) return this.overrun("readAll", maxBytes, size)
-    return this.failure?.() ?? (this.eof ? Exit.succeed(this.take(size)) : undefined)
+    return this.failure?.exit ?? (this.eof ? Exit.succeed(this.take(size)) : undefined)
   }
 
   tryReadUntil(
@@ -288,7 +332,7 @@ export class Input {
     }
     const end = this.trySeek("readLine", newline, this.limit)
     if (typeof end === "number") return Exit.succeed(this.take(end))
-    return end ?? this.failure?.() ?? (this.eof ? Exit.succeed(this.take(this.buffer.size)) : undefined)
+    return end ?? this.failure?.exit ?? (this.eof ? Exit.succeed(this.take(this.buffer.size)) : undefined)
   }
 
   /** Discards up to and including a separator; `skipped` counts across attempts. */
@@ -324,7 +368,7 @@ export class Input {
     if (typeof first === "number")
       return Exit.succeed(this.use(this.buffer.lastEndOf(NEWLINE, this.limit + 1), use))
     if (first !== undefined) return first
-    if (this.failure !== undefined) return this.failure()
+    if (this.failure !== undefined) return this.failure.exit
     if (!this.eof) return undefined
     return Exit.succeed(this.buffer.size === 0 ? undefined : this.use(this.buffer.size, use))
   }
@@ -332,7 +376,7 @@ export class Input {
   tryChunks(): Exit.Exit<Arr.NonEmptyReadonlyArray<Uint8Array> | undefined, ReadError> | undefined {
     const chunks = this.buffer.takeChunks()
     if (!Arr.isReadonlyArrayNonEmpty(chunks))
-      return this.failure?.() ?? (this.eof ? Exit.succeed(undefined) : undefined)
+      return this.failure?.exit ?? (this.eof ? Exit.succeed(undefined) : undefined)
     this.consumed()
     return Exit.succeed(chunks)
   }
@@ -347,7 +391,7 @@ export class Input {
   ): Exit.Exit<A, E | ReadError> | undefined {
     const exit = decode()
     this.consumed()
-    return exit ?? this.failure?.() ?? (this.eof ? atEnd() : undefined)
+    return exit ?? this.failure?.exit ?? (this.eof ? atEnd() : undefined)
   }
 
   // Where the first piece ends, or the overrun. The limit counts the bytes before the separator.
@@ -369,7 +413,7 @@ export class Input {
     operation: string,
     expected: number | undefined
   ): Exit.Exit<never, IncompleteReadError | ReadError> | undefined {
-    if (this.failure !== undefined) return this.failure()
+    if (this.failure !== undefined) return this.failure.exit
     return this.eof ? this.incomplete(operation, this.take(this.buffer.size), expected) : undefined
   }
 

@@ -5,12 +5,16 @@ import * as Scheduler from "effect/Scheduler"
 import { BrokenPipe, ConnectionError, Unsupported, type WriteError } from "../StreamError.ts"
 import type { Transport } from "../Transport.ts"
 import { type Deadline, type Deadlines, isLimited, type Surroundings, type TimeLimits } from "./Deadlines.ts"
-import { failOnce } from "./failOnce.ts"
+import { Failure } from "./Failure.ts"
 import { noTimeouts, type Watermarks } from "./limits.ts"
 
 type Chunks = ReadonlyArray<Uint8Array | string>
 
-type Refusal = () => Exit.Exit<never, WriteError>
+type OnFailure = (operation: "write") => WriteError
+
+type Refusal = Failure<"write", WriteError>
+
+const nobody: ReadonlyArray<Waiter> = []
 
 interface Waiter {
   readonly isReady: () => boolean
@@ -41,7 +45,7 @@ export class Output {
   // interrupted before that takes all its chunks along.
   private outbound: Queue.Queue<Chunks> | undefined = undefined
   private offers = 0
-  private waiters: ReadonlyArray<Waiter> = []
+  private waiters: ReadonlyArray<Waiter> = nobody
   // A writer whose chunks were taken from the queue goes on before the transport has them.
   private admitting = false
   private advancing: "no" | "yes" | "again" = "no"
@@ -108,7 +112,7 @@ export class Output {
 
   write(limits: TimeLimits, chunk: Uint8Array | string): Effect.Effect<void, WriteError> {
     return Effect.suspend(() => {
-      if (this.refusal !== undefined) return this.refusal()
+      if (this.refusal !== undefined) return this.refusal.exit
       if (chunk.length === 0) return Exit.void
       if (this.congested) return this.enqueue(limits, [chunk])
       this.transport.write(chunk)
@@ -118,7 +122,7 @@ export class Output {
 
   writeAll(limits: TimeLimits, chunks: Iterable<Uint8Array | string>): Effect.Effect<void, WriteError> {
     return Effect.suspend(() => {
-      if (this.refusal !== undefined) return this.refusal()
+      if (this.refusal !== undefined) return this.refusal.exit
       const batch = Array.from(chunks).filter((chunk) => chunk.length > 0)
       if (batch.length === 0) return Exit.void
       if (this.congested) return this.enqueue(limits, batch)
@@ -148,31 +152,31 @@ export class Output {
       }
       if (this.half === "none" && this.refusal === undefined) {
         this.half = "requested"
-        this.refusal = failOnce(() => this.error("write", new BrokenPipe({})))
+        this.refusal = new Failure("write", () => this.error("write", new BrokenPipe({})))
         this.advance()
       }
       return this.half === "requested"
         ? this.until(limits, () => this.half === "sent")
-        : (this.failure?.() ?? Exit.void)
+        : (this.failure?.exit ?? Exit.void)
     })
   }
 
   /** Refuses new writes and those that wait for their turn; what the transport holds is sent, then the end. */
-  close(error: () => WriteError): void {
-    this.refusal = failOnce(error)
+  close(error: OnFailure): void {
+    this.refusal = new Failure("write", error)
     if (this.outbound !== undefined) Queue.shutdownUnsafe(this.outbound)
     if (this.half === "none" && this.transport.canEnd) this.half = "requested"
     this.advance()
   }
 
   /** Nothing can be sent any more. */
-  fail(error: () => WriteError): void {
+  fail(error: OnFailure): void {
     if (this.failure !== undefined) return
-    const failure = failOnce(error)
+    const failure = new Failure("write", error)
     this.failure = failure
     this.refusal ??= failure
     if (this.outbound !== undefined) Queue.shutdownUnsafe(this.outbound)
-    for (const waiter of this.waiters) this.settle(waiter, failure())
+    for (const waiter of this.waiters) this.settle(waiter, failure.exit)
     this.surroundings.deadlines?.settle()
   }
 
@@ -180,7 +184,7 @@ export class Output {
    * The transport has let go in order, without a local close. After an end of this direction that means that all was
    * sent: there is nothing left to wait for, and nothing to fail with.
    */
-  finish(error: () => WriteError): void {
+  finish(error: OnFailure): void {
     if (this.half === "sent" && this.transport.bufferedBytes === 0) this.advance()
     else this.fail(error)
   }
@@ -193,7 +197,7 @@ export class Output {
 
   private written(limits: TimeLimits): Effect.Effect<void, WriteError> {
     this.surroundings.deadlines?.touch()
-    if (this.failure !== undefined) return this.failure()
+    if (this.failure !== undefined) return this.failure.exit
     if (this.transport.bufferedBytes <= this.marks.high) return Exit.void
     this.congested = true
     return this.drain(limits)
@@ -203,7 +207,7 @@ export class Output {
   // once it cannot yield any more before its offer is in the queue: nobody would take it otherwise.
   private enqueue(limits: TimeLimits, chunks: Chunks): Effect.Effect<void, WriteError> {
     const enter = Effect.suspend(() => {
-      if (this.refusal !== undefined) return this.refusal()
+      if (this.refusal !== undefined) return this.refusal.exit
       if (this.congested) return this.offer(limits, chunks)
       this.transport.writeAll(chunks)
       return this.written(limits)
@@ -227,7 +231,7 @@ export class Output {
         })
       ),
       Effect.flatMap((taken) =>
-        taken ? this.drain(noTimeouts) : (this.failure?.() ?? this.refusal?.() ?? Exit.void)
+        taken ? this.drain(noTimeouts) : (this.failure?.exit ?? this.refusal?.exit ?? Exit.void)
       )
     )
     return isLimited(limits) ? Effect.raceFirst(offer, this.surroundings.timed.expiry(limits)) : offer
@@ -236,7 +240,7 @@ export class Output {
   // Looks and waits in one step, between which the fiber cannot yield.
   private until(limits: TimeLimits, isReady: () => boolean): Effect.Effect<void, WriteError> {
     return Effect.callback((resume) => {
-      if (this.failure !== undefined) return resume(this.failure())
+      if (this.failure !== undefined) return resume(this.failure.exit)
       if (isReady()) return resume(Exit.void)
       const waiter: Waiter = { isReady, resume, deadline: undefined }
       this.waiters = [...this.waiters, waiter]
