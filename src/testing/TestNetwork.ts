@@ -69,7 +69,7 @@ export interface Route {
 export interface Options {
   /**
    * The names that resolve, and to which addresses, in the order of each family. Besides them only `localhost` and the
-   * names below it do, to 127.0.0.1 unless they are given here.
+   * names below it do, to 127.0.0.1 and ::1 unless they are given here.
    */
   readonly hosts?: { readonly [name: string]: ReadonlyArray<NetAddress.IpAddressInput> } | undefined
   /** The IP addresses that are not reached at once. */
@@ -105,7 +105,9 @@ export const make = (options?: Options): Effect.Effect<Network["Service"]> =>
     const dns = Dns.make({
       lookup: (host) =>
         Effect.catch(hosts.lookup(host), (error) =>
-          isLocalhost(host) ? Effect.succeed([NetAddress.ipv4Loopback]) : Effect.fail(error)
+          isLocalhost(host)
+            ? Effect.succeed([NetAddress.ipv4Loopback, NetAddress.ipv6Loopback])
+            : Effect.fail(error)
         )
     })
     return simulate({

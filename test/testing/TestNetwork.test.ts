@@ -77,7 +77,7 @@ describe("connect and accept", () => {
             expected
           )
         })
-        yield* check({ host: "127.0.0.1", port: 1 }, "localhost:1", [
+        yield* check({ host: "127.0.0.1", port: 1 }, "127.0.0.1:1", [
           "127.0.0.1:1",
           "127.0.0.1:49152",
           "127.0.0.1:1",
@@ -177,7 +177,17 @@ describe("addresses", () => {
   const wildcards: ReadonlyArray<readonly [{ readonly host?: string }, ReadonlyArray<string>]> = [
     [
       {},
-      ["127.0.0.1", "127.0.0.2", "[::1]", "localhost", "app.localhost", "0.0.0.0", "[::]", "10.0.0.5", "[::ffff:127.0.0.1]"]
+      [
+        "127.0.0.1",
+        "127.0.0.2",
+        "[::1]",
+        "localhost",
+        "app.localhost",
+        "0.0.0.0",
+        "[::]",
+        "10.0.0.5",
+        "[::ffff:127.0.0.1]"
+      ]
     ],
     [{ host: "" }, ["127.0.0.1", "[::1]", "localhost"]],
     [{ host: "::" }, ["127.0.0.1", "[::1]", "localhost"]],
@@ -432,7 +442,7 @@ describe("localAddress", () => {
       Effect.gen(function* () {
         yield* listen({ host: "127.0.0.1", port: 7000 })
         const from = (host: string, port?: number) =>
-          reasonOf(connect("localhost:7000", { localAddress: { host, port } }))
+          reasonOf(connect("127.0.0.1:7000", { localAddress: { host, port } }))
         strictEqual(yield* from("127.0.0.1", 7000), "AddressInUse EADDRINUSE")
         strictEqual(yield* from("::1"), "AddressNotAvailable")
         strictEqual(yield* from("localhost"), "InvalidAddress")
