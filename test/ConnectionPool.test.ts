@@ -328,7 +328,7 @@ describe("the handshake and the health check", () => {
         const error = yield* Effect.flip(Effect.scoped(pool.get))
         strictEqual(
           error.message,
-          "handshake on 127.0.0.1:7000: 10 bytes received that nobody has read; have `onConnect` read all that the " +
+          "handshake on [::1]:7000: 10 bytes received that nobody has read; have `onConnect` read all that the " +
             "peer sends before it is asked, such as a greeting or the rest of an answer"
         )
         yield* turns
@@ -366,13 +366,13 @@ describe("the handshake and the health check", () => {
       })
       strictEqual(
         (yield* Effect.flip(Effect.scoped(reading.get))).message,
-        "handshake on 127.0.0.1:7000: not supported: `onConnect` has left a fiber behind that reads or writes, so the " +
+        "handshake on [::1]:7000: not supported: `onConnect` has left a fiber behind that reads or writes, so the " +
           "connection cannot be lent"
       )
       const closing = yield* ConnectionPool.make(target, { onConnect: ({ close }) => close })
       strictEqual(
         (yield* Effect.flip(Effect.scoped(closing.get))).message,
-        "handshake on 127.0.0.1:7000: the connection is closed"
+        "handshake on [::1]:7000: the connection is closed"
       )
       const broken = yield* ConnectionPool.make(target, {
         onConnect: () => Effect.andThen(server.shutdown({ grace: 0 }), turns)
