@@ -379,7 +379,7 @@ describe("the handshake and the health check", () => {
       })
       strictEqual(
         (yield* Effect.flip(Effect.scoped(broken.get))).message,
-        "read on 127.0.0.1:7000: connection reset by peer (ECONNRESET)"
+        "read on [::1]:7000: connection reset by peer (ECONNRESET)"
       )
     }))
 
