@@ -155,9 +155,10 @@ export interface Server {
   /** Events from now on. A slow consumer misses the oldest of more than 256 unread ones. Ends after the server's last. */
   readonly events: Stream.Stream<ServerEvent>
   /**
-   * Stops accepting, tells the handlers (`draining`), lets them finish for `grace` (the server's own unless given; 0 is allowed), then interrupts
-   * them and aborts what is left. May be called again, with a shorter grace, to hurry. Interrupting it only stops the
-   * waiting: the server does not accept again, and nobody is cut off until the next call or the scope's end.
+   * Stops accepting, tells the handlers (`draining`), lets them finish for `grace` (the server's own unless given; 0 is
+   * allowed), then interrupts them and aborts what is left. May be called again, with a shorter grace, to hurry.
+   * Interrupting it only stops the waiting: the server does not accept again, and nobody is cut off until the next call
+   * or the scope's end.
    *
    * It completes when every handler has ended: one that is uninterruptible is waited for, however long it takes.
    */

@@ -140,8 +140,8 @@ export interface ServerOptions extends CommonOptions {
 }
 
 /**
- * Options of `connection.upgradeTls`: those of the side that one is, `role`, by default the client's; and what becomes of plain bytes that were received and
- * not read when the upgrade begins:
+ * Options of `connection.upgradeTls`: those of the side that one is (`role`, by default the client's), and what becomes of
+ * plain bytes that were received and not read when the upgrade begins:
  *
  * - `"fail"` (the default): the upgrade fails with the reason `PlaintextBuffered`, and the connection is as it was. Right
  *   for a client: a peer that sends on in the clear after it agreed to TLS may not be the one who will speak over TLS.
