@@ -128,8 +128,8 @@ export const json: Codec<unknown> = make<unknown>({
       const message: unknown = JSON.parse(text)
       return Result.succeed(message)
     } catch (cause) {
-      printableError(cause)
-      return invalid(messageOf(cause), cause)
+      const shown = printableError(cause)
+      return invalid(messageOf(shown), shown)
     }
   },
   encode: (message) => {
