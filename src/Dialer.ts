@@ -25,6 +25,7 @@ import * as Limits from "./internal/limits.ts"
 import {
   formatTarget,
   isLocalhost,
+  loopbacks,
   type HostDestination,
   parseLocalAddress,
   parseTarget,
@@ -105,8 +106,6 @@ export const interleave = (
   for (let next = order.take(); next !== undefined; next = order.take()) result.push(next)
   return result
 }
-
-const loopbacks: ReadonlyArray<NetAddress.IpAddress> = [NetAddress.ipv4Loopback, NetAddress.ipv6Loopback]
 
 /**
  * A `Dns` that knows `localhost`, and every name below it, by itself: look-ups of them give 127.0.0.1 and ::1, and nobody is

@@ -189,3 +189,9 @@ export const formatTarget = (target: Target): string => {
 /** A listen address as error messages show it, also one that cannot be parsed; `*` stands for all interfaces. */
 export const formatListen = (address: ListenAddress): string =>
   address.path === undefined ? hostAndPort(address.host || "*", address.port ?? 0) : String(address.path)
+
+/** What such a name stands for. */
+export const loopbacks: ReadonlyArray<NetAddress.IpAddress> = [
+  NetAddress.ipv4Loopback,
+  NetAddress.ipv6Loopback
+]

@@ -20,7 +20,7 @@ import * as Dns from "effect/net/Dns"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Dialer from "../Dialer.ts"
 import * as Limits from "../internal/limits.ts"
-import { formatListen, isLocalhost, parseListen } from "../internal/target.ts"
+import { formatListen, isLocalhost, loopbacks, parseListen } from "../internal/target.ts"
 import * as MemoryTransport from "../MemoryTransport.ts"
 import {
   type ConnectOptions,
@@ -105,9 +105,7 @@ export const make = (options?: Options): Effect.Effect<Network["Service"]> =>
     const dns = Dns.make({
       lookup: (host) =>
         Effect.catch(hosts.lookup(host), (error) =>
-          isLocalhost(host)
-            ? Effect.succeed([NetAddress.ipv4Loopback, NetAddress.ipv6Loopback])
-            : Effect.fail(error)
+          isLocalhost(host) ? Effect.succeed(loopbacks) : Effect.fail(error)
         )
     })
     return simulate({
