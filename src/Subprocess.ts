@@ -80,8 +80,8 @@ export const spawn = (
 > =>
   Effect.gen(function* () {
     // Before anything is started.
-    const { closeTimeout } = checkOptions(options)
-    const mortal = closeTimeout === Infinity ? command : forceKillAfter(command, closeTimeout)
+    const { timeout } = checkOptions(options).closing
+    const mortal = timeout === Infinity ? command : forceKillAfter(command, timeout)
     const handle = yield* ChildProcessSpawner.ChildProcessSpawner.use((spawner) => spawner.spawn(mortal))
     const stderr = yield* StreamReader.fromStream(handle.stderr, options)
     const connection = yield* Connection.fromStreams(

@@ -38,7 +38,7 @@ export interface Settings {
   readonly watermarks: Watermarks
   readonly reading: TimeLimits
   readonly writing: TimeLimits
-  readonly closeTimeout: number
+  readonly closing: TimeLimits
 }
 
 /** A closing connection discards at most this many bytes while it waits for the peer's FIN. */
@@ -395,13 +395,7 @@ export class ConnectionCore implements Handler, Surroundings {
   }
 
   private armClose(): void {
-    const limits: TimeLimits = {
-      ...noTimeouts,
-      operation: "close",
-      timeout: this.settings.closeTimeout,
-      timeoutOption: "closeTimeout"
-    }
-    this.closeDeadline = Deadlines.ofClosing(this.clock).arm(limits, () => this.abortNow())
+    this.closeDeadline = Deadlines.ofClosing(this.clock).arm(this.settings.closing, () => this.abortNow())
   }
 
   private awaitPeer(): void {

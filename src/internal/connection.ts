@@ -26,6 +26,7 @@ import * as StreamWriter from "../StreamWriter.ts"
 import * as Tls from "../Tls.ts"
 import type { Kind, Transport } from "../Transport.ts"
 import { ConnectionCore, type Settings } from "./ConnectionCore.ts"
+import type { TimeLimits } from "./Deadlines.ts"
 import * as Limits from "./limits.ts"
 import * as Spans from "./spans.ts"
 import { formatTarget, hostOf } from "./target.ts"
@@ -219,7 +220,12 @@ export const checkOptions = (options: Options | undefined): Settings => ({
     Limits.timeout("writeTimeout", options?.writeTimeout),
     Limits.timeout("idleTimeout", options?.idleTimeout)
   ),
-  closeTimeout: Limits.timeout("closeTimeout", options?.closeTimeout ?? DEFAULT_CLOSE_TIMEOUT)
+  closing: {
+    ...Limits.noTimeouts,
+    operation: "close",
+    timeout: Limits.timeout("closeTimeout", options?.closeTimeout ?? DEFAULT_CLOSE_TIMEOUT),
+    timeoutOption: "closeTimeout"
+  }
 })
 
 const DEFAULT_CLOSE_TIMEOUT = "5 seconds"
@@ -236,22 +242,16 @@ const timeLimits = (
   write: number,
   idle: number,
   options: OptionNames = optionNames
-): OperationTimeouts => ({
-  reading: {
-    operation: "read",
-    timeout: read,
-    timeoutOption: options.read,
+): OperationTimeouts => {
+  const limits = (operation: "read" | "write", timeout: number): TimeLimits => ({
+    operation,
+    timeout,
+    timeoutOption: options[operation],
     idle,
     idleOption: options.idle
-  },
-  writing: {
-    operation: "write",
-    timeout: write,
-    timeoutOption: options.write,
-    idle,
-    idleOption: options.idle
-  }
-})
+  })
+  return { reading: limits("read", read), writing: limits("write", write) }
+}
 
 class ConnectionImpl implements Connection {
   readonly [TypeId] = TypeId
