@@ -21,6 +21,7 @@ import { Otlp, OtlpSerialization, PrometheusMetrics } from "effect/observability
 import { TestClock } from "effect/testing"
 import { vi } from "vitest"
 import { aborting, outcome, outcomeOf, start, turns } from "./support/effects.ts"
+import { makeTracer } from "./support/tracer.ts"
 
 /** A test on the simulated network, with metrics of its own. */
 const test = (name: string, body: () => Effect.Effect<void, unknown, Network.Network | Scope.Scope>) =>
@@ -307,24 +308,6 @@ describe("a link's metrics", () => {
       )
     }))
 })
-
-/** A tracer that remembers. */
-const makeTracer = () => {
-  const spans: Array<Tracer.NativeSpan> = []
-  const tracer = Tracer.make({
-    span: (options) => {
-      const span = new Tracer.NativeSpan(options)
-      spans.push(span)
-      return span
-    }
-  })
-  return {
-    tracer,
-    /** The spans of some name, in the order of their beginnings. */
-    named: (name: string) => spans.filter((_) => _.name === name),
-    names: () => spans.map((_) => _.name)
-  }
-}
 
 const ending = ({ status }: Tracer.Span) => (status._tag === "Started" ? "running" : outcome(status.exit))
 
@@ -646,10 +629,13 @@ describe("where nobody looks", () => {
     }))
 
   test("nor is one where tracing is switched off", () => {
-    const { names, tracer } = makeTracer()
+    const { spans, tracer } = makeTracer()
     return Effect.gen(function* () {
       deepStrictEqual(yield* conversation, [undefined, undefined, undefined])
-      deepStrictEqual(names(), [])
+      deepStrictEqual(
+        spans.map((_) => _.name),
+        []
+      )
     }).pipe(Effect.withTracer(tracer), Effect.withTracerEnabled(false))
   })
 

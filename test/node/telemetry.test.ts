@@ -1,33 +1,20 @@
 import { assert, it } from "@effect/vitest"
-import { Effect, Metric, Stream, Tracer } from "effect"
+import { Effect, Metric, Stream } from "effect"
 import { Connection, type Network, Server, Telemetry } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
 import * as path from "node:path"
 import { Authority } from "../support/certificates.ts"
 import { leavingNothing, portOf, tempDirectory } from "../support/sockets.ts"
+import { makeTracer } from "../support/tracer.ts"
 
 const echo = ({ reader, writer }: Connection.Connection) => Stream.run(reader.stream, writer.sink)
-
-const makeTracer = () => {
-  const spans: Array<Tracer.NativeSpan> = []
-  const tracer = Tracer.make({
-    span: (options) => {
-      const span = new Tracer.NativeSpan(options)
-      spans.push(span)
-      return span
-    }
-  })
-  const attributesOf = (name: string) =>
-    spans.filter((_) => _.name === name).map((_) => Object.fromEntries(_.attributes))
-  return { spans, tracer, attributesOf }
-}
 
 /** Serves one client, who says something and goes; gives the attributes of both spans. */
 const conversation = Effect.fnUntraced(function* (
   serverOptions: Server.Options,
   clientOptions?: Connection.ConnectionOptions
 ) {
-  const { attributesOf, spans, tracer } = makeTracer()
+  const { named, spans, tracer } = makeTracer()
   return yield* Effect.gen(function* () {
     const server = yield* Server.serve(echo, { ...serverOptions, name: "one" })
     const [address] = server.addresses
@@ -44,6 +31,7 @@ const conversation = Effect.fnUntraced(function* (
         ["Server.connection", "Success"]
       ]
     )
+    const attributesOf = (name: string) => named(name).map((_) => Object.fromEntries(_.attributes))
     const [client, served] = [attributesOf("Connection.connect")[0], attributesOf("Server.connection")[0]]
     return { address, client, served }
   }).pipe(
