@@ -47,6 +47,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { decode, empty } from "./internal/bytes.ts"
 import type { TimeLimits } from "./internal/Deadlines.ts"
+import { Ready } from "./internal/Immediate.ts"
 import { type Attempt, Input } from "./internal/Input.ts"
 import * as Limits from "./internal/limits.ts"
 import * as Separators from "./internal/Separator.ts"
@@ -478,8 +479,37 @@ export const backingOf = (reader: StreamReader): { readonly input: Input; readon
   return reader
 }
 
-const tryReadAvailable = (input: Input) => input.tryRead(Infinity)
+// What the operations attempt, with what they are given beside the input.
+const tryRead = (input: Input, max: number) => input.tryRead(max)
+const tryReadAll = (input: Input, maxBytes: number) => input.tryReadAll(maxBytes)
+const tryReadExactly = (input: Input, n: number) => input.tryReadExactly(n)
 const tryReadLine = (input: Input) => input.tryReadLine()
+const tryPeek = (input: Input, n: number) => input.tryPeek(n)
+const trySkip = (input: Input, n: number) => input.trySkip(n)
+const tryChunks = (input: Input) => input.tryChunks()
+const tryLines = (input: Input) => input.tryLines(toLines)
+
+const tryReadLineString = (input: Input) => {
+  const line = input.tryReadLine()
+  if (!(line instanceof Ready)) return line
+  const bytes = line.value
+  return new Ready(bytes.length === 0 ? Option.none<string>() : Option.some(toLine(bytes)))
+}
+
+interface Sought {
+  readonly separator: Separators.Separator
+  readonly limit: number
+}
+
+const tryReadUntil = (input: Input, { limit, separator }: Sought) => input.tryReadUntil(separator, limit)
+
+/** `bytes` counts across attempts. */
+interface Skipped {
+  readonly separator: Separators.Separator
+  bytes: number
+}
+
+const trySkipUntil = (input: Input, skipped: Skipped) => input.trySkipUntil(skipped.separator, skipped)
 
 // Of these operations most connections use one or two: each is made when it is used, the busy ones once.
 class Reader implements StreamReader {
@@ -488,6 +518,7 @@ class Reader implements StreamReader {
   readonly timeouts: TimeLimits
   private some: StreamReader["read"] | undefined = undefined
   private exactly: StreamReader["readExactly"] | undefined = undefined
+  private until: StreamReader["readUntil"] | undefined = undefined
   private available: Effect.Effect<Uint8Array, ReadError> | undefined = undefined
   private line: StreamReader["readLine"] | undefined = undefined
   private lineString: StreamReader["readLineString"] | undefined = undefined
@@ -509,53 +540,48 @@ class Reader implements StreamReader {
     return (options) => {
       const maxBytes = options?.maxBytes ?? DEFAULT_MAX_BYTES
       return Limits.isCount(maxBytes)
-        ? this.run((input) => input.tryReadAll(maxBytes))
+        ? this.run(tryReadAll, maxBytes)
         : notACount("readAll: maxBytes", maxBytes)
     }
   }
 
   get readExactly(): StreamReader["readExactly"] {
     return (this.exactly ??= (n) =>
-      Limits.isCount(n) ? this.run((input) => input.tryReadExactly(n)) : notACount("readExactly: n", n))
+      Limits.isCount(n) ? this.run(tryReadExactly, n) : notACount("readExactly: n", n))
   }
 
   get readUntil(): StreamReader["readUntil"] {
-    return (separator, options) =>
-      Effect.suspend(() => {
-        const compiled = Separators.make(separator)
-        const limit = options?.limit === undefined ? this.input.limit : Limits.readLimit(options.limit)
-        return this.run((input) => input.tryReadUntil(compiled, limit))
-      })
+    return (this.until ??= (separator, options) => {
+      try {
+        return this.run(tryReadUntil, {
+          separator: Separators.make(separator),
+          limit: options?.limit === undefined ? this.input.limit : Limits.readLimit(options.limit)
+        })
+      } catch (error) {
+        return Effect.die(error)
+      }
+    })
   }
 
   get readLine(): StreamReader["readLine"] {
-    return (this.line ??= this.run(tryReadLine))
+    return (this.line ??= this.run(tryReadLine, undefined))
   }
 
   get readLineString(): StreamReader["readLineString"] {
-    return (this.lineString ??= this.run((input) => {
-      const line = input.tryReadLine()
-      return (
-        line && Exit.map(line, (bytes) => (bytes.length === 0 ? Option.none() : Option.some(toLine(bytes))))
-      )
-    }))
+    return (this.lineString ??= this.run(tryReadLineString, undefined))
   }
 
   get peek(): StreamReader["peek"] {
-    return (n) => (Limits.isCount(n) ? this.run((input) => input.tryPeek(n)) : notACount("peek: n", n))
+    return (n) => (Limits.isCount(n) ? this.run(tryPeek, n) : notACount("peek: n", n))
   }
 
   get skip(): StreamReader["skip"] {
-    return (n) => (Limits.isCount(n) ? this.run((input) => input.trySkip(n)) : notACount("skip: n", n))
+    return (n) => (Limits.isCount(n) ? this.run(trySkip, n) : notACount("skip: n", n))
   }
 
   get skipUntil(): StreamReader["skipUntil"] {
     return (separator) =>
-      Effect.suspend(() => {
-        const compiled = Separators.make(separator)
-        const skipped = { bytes: 0 }
-        return this.run((input) => input.trySkipUntil(compiled, skipped))
-      })
+      Effect.suspend(() => this.run(trySkipUntil, { separator: Separators.make(separator), bytes: 0 }))
   }
 
   get atEof(): Effect.Effect<boolean> {
@@ -567,27 +593,29 @@ class Reader implements StreamReader {
   }
 
   get stream(): StreamReader["stream"] {
-    return Stream.fromPull(Effect.succeed(this.pull((input) => input.tryChunks())))
+    return Stream.fromPull(Effect.succeed(this.pull(tryChunks)))
   }
 
   get lines(): StreamReader["lines"] {
-    return Stream.fromPull(Effect.succeed(this.pull((input) => input.tryLines(toLines))))
+    return Stream.fromPull(Effect.succeed(this.pull(tryLines)))
   }
 
   private readAvailable(): Effect.Effect<Uint8Array, ReadError> {
-    return (this.available ??= this.run(tryReadAvailable))
+    return (this.available ??= this.run(tryRead, Infinity))
   }
 
   private readAtMost(max: number): Effect.Effect<Uint8Array, ReadError> {
     if (!Limits.isCount(max)) return notACount("read: max", max)
-    return max === 0 ? Effect.succeed(empty) : this.run((input) => input.tryRead(max))
+    return max === 0 ? Effect.succeed(empty) : this.run(tryRead, max)
   }
 
-  private run<A, E>(attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
-    return this.input.run(this.timeouts, attempt)
+  private run<A, E, P>(attempt: Attempt<A, E, P>, parameter: P): Effect.Effect<A, E | ReadError> {
+    return this.input.run(this.timeouts, attempt, parameter)
   }
 
-  private pull<A, E>(attempt: Attempt<A | undefined, E>): Pull.Pull<A, E | ReadError> {
-    return Effect.flatMap(this.run(attempt), (a) => (a === undefined ? Cause.done() : Effect.succeed(a)))
+  private pull<A, E>(attempt: Attempt<A | undefined, E, undefined>): Pull.Pull<A, E | ReadError> {
+    return Effect.flatMap(this.run(attempt, undefined), (a) =>
+      a === undefined ? Cause.done() : Effect.succeed(a)
+    )
   }
 }

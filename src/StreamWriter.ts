@@ -21,7 +21,7 @@ import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import type { TimeLimits } from "./internal/Deadlines.ts"
 import * as Limits from "./internal/limits.ts"
-import type { Output } from "./internal/Output.ts"
+import { type Output, Write, WriteAll } from "./internal/Output.ts"
 import type { WriteError } from "./StreamError.ts"
 
 /**
@@ -174,13 +174,14 @@ export const fromOutput = (
 export const addressOf = (writer: StreamWriter): string | undefined =>
   writer instanceof Writer ? writer.output.address : undefined
 
-// Each operation is made when it is used, the busy one once.
+// Each operation is made when it is used, the busy ones once.
 class Writer implements StreamWriter {
   readonly [TypeId] = TypeId
   private readonly connection: { readonly isClosing: boolean }
   readonly output: Output
   private readonly timeouts: TimeLimits
   private one: StreamWriter["write"] | undefined = undefined
+  private several: StreamWriter["writeAll"] | undefined = undefined
 
   constructor(output: Output, timeouts: TimeLimits, connection: { readonly isClosing: boolean }) {
     this.output = output
@@ -189,11 +190,11 @@ class Writer implements StreamWriter {
   }
 
   get write(): StreamWriter["write"] {
-    return (this.one ??= (chunk) => this.output.write(this.timeouts, chunk))
+    return (this.one ??= (chunk) => new Write(this.output, this.timeouts, chunk))
   }
 
   get writeAll(): StreamWriter["writeAll"] {
-    return (chunks) => this.output.writeAll(this.timeouts, chunks)
+    return (this.several ??= (chunks) => new WriteAll(this.output, this.timeouts, chunks))
   }
 
   get drain(): StreamWriter["drain"] {

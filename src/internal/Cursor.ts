@@ -6,6 +6,7 @@ import { IncompleteReadError, type ReadError } from "../StreamError.ts"
 import type { Separator as SeparatorInput } from "../StreamReader.ts"
 import { indexOf } from "./bytes.ts"
 import type { TimeLimits } from "./Deadlines.ts"
+import { type Outcome, Ready } from "./Immediate.ts"
 import type { Input } from "./Input.ts"
 import * as Limits from "./limits.ts"
 import * as Separators from "./Separator.ts"
@@ -52,7 +53,7 @@ export class Cursor implements FrameReader {
         }
         if (end > this.max) return this.tooLong(end)
         this.position = end
-        return Exit.succeed(buffer.slice(start, end))
+        return new Ready(buffer.slice(start, end))
       })
     })
 
@@ -82,7 +83,7 @@ export class Cursor implements FrameReader {
         if (end > this.max) return this.tooLong(end)
         if (this.input.buffer.size < end) return undefined
         this.position = start + advance
-        return Exit.succeed(this.input.buffer.slice(start, end))
+        return new Ready(this.input.buffer.slice(start, end))
       })
     })
   }
@@ -90,11 +91,11 @@ export class Cursor implements FrameReader {
   private run<A>(
     operation: string,
     expected: number | undefined,
-    attempt: () => Exit.Exit<A, CursorError> | undefined
+    attempt: () => Outcome<A, CursorError> | undefined
   ): Effect.Effect<A, CursorError> {
     const { input } = this
     // All of the unfinished frame, not only what this operation would have read.
-    const atEnd = (): Exit.Exit<A, CursorError> =>
+    const atEnd = (): Outcome<A, CursorError> =>
       Exit.fail(
         new IncompleteReadError({
           operation,
@@ -103,7 +104,7 @@ export class Cursor implements FrameReader {
           address: input.address
         })
       )
-    return input.run(this.limits, () => input.tryDecode(attempt, atEnd))
+    return input.run(this.limits, () => input.tryDecode(attempt, atEnd), undefined)
   }
 
   private tooLong(length: number): Exit.Exit<never, FrameTooLong> {

@@ -18,10 +18,11 @@ import { IncompleteReadError } from "../StreamError.ts"
 import { empty } from "./bytes.ts"
 import { Cursor } from "./Cursor.ts"
 import type { TimeLimits } from "./Deadlines.ts"
+import { type Outcome, Ready } from "./Immediate.ts"
 import type { Input } from "./Input.ts"
 import { type Buffered as Machine, Refusal } from "./Machine.ts"
 
-type Received<A> = Exit.Exit<A, ReceiveError>
+type Received<A> = Outcome<A, ReceiveError>
 
 // How much of the bytes around an error is shown.
 const EXCERPT_BEFORE = 16
@@ -88,7 +89,7 @@ class Buffered<In, F> implements Decoder<In> {
   // What is left of a frame that is skipped.
   private past: Refusal["past"] = undefined
   // A failure that was found behind messages, which come first.
-  private failed: Received<never> | undefined = undefined
+  private failed: Exit.Exit<never, ReceiveError> | undefined = undefined
   readonly receive: Effect.Effect<In, ReceiveError>
   readonly receiveMany: Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError>
 
@@ -99,8 +100,8 @@ class Buffered<In, F> implements Decoder<In> {
     const next = (): Received<In> | undefined => this.next()
     const many = () => this.many()
     const atEnd = () => this.atEnd()
-    this.receive = input.run(limits, () => input.tryDecode(next, atEnd))
-    this.receiveMany = input.run(limits, () => input.tryDecode(many, atEnd))
+    this.receive = input.run(limits, () => input.tryDecode(next, atEnd), undefined)
+    this.receiveMany = input.run(limits, () => input.tryDecode(many, atEnd), undefined)
   }
 
   readonly skipped = (): number => this.count
@@ -123,7 +124,7 @@ class Buffered<In, F> implements Decoder<In> {
       } else {
         const message = decodeWith(codec, frame)
         if (Exit.isExit(message)) return message
-        if (Result.isSuccess(message)) return Exit.succeed(message.success)
+        if (Result.isSuccess(message)) return new Ready(message.success)
         if (!skips) return invalid(input, message.failure, start, frame)
       }
       this.count++
@@ -133,17 +134,15 @@ class Buffered<In, F> implements Decoder<In> {
 
   private many(): Received<Arr.NonEmptyReadonlyArray<In>> | undefined {
     const messages: Array<In> = []
-    for (let exit = this.next(); exit !== undefined; exit = this.next()) {
-      if (Exit.isSuccess(exit)) {
-        messages.push(exit.value)
-      } else {
-        const failure = Exit.failCause(exit.cause)
-        if (messages.length === 0) return failure
-        this.failed = failure
+    for (let outcome = this.next(); outcome !== undefined; outcome = this.next()) {
+      if (!(outcome instanceof Ready)) {
+        if (messages.length === 0) return outcome
+        this.failed = outcome
         break
       }
+      messages.push(outcome.value)
     }
-    return Arr.isReadonlyArrayNonEmpty(messages) ? Exit.succeed(messages) : undefined
+    return Arr.isReadonlyArrayNonEmpty(messages) ? new Ready(messages) : undefined
   }
 
   // A frame whose end is known is consumed with its failure; one that is too long may not even be there.
@@ -222,11 +221,14 @@ class Stepwise<In, F> implements Decoder<In> {
 
   private get next(): Effect.Effect<In, ReceiveError> {
     const { framing, input, limits, skips } = this.options
-    const begun = input.run(limits, () =>
-      input.tryDecode<void, EndOfStream>(
-        () => (input.buffer.size > 0 ? Exit.void : undefined),
-        () => endOfStream(input)
-      )
+    const begun = input.run(
+      limits,
+      () =>
+        input.tryDecode<void, EndOfStream>(
+          () => (input.buffer.size > 0 ? new Ready(undefined) : undefined),
+          () => endOfStream(input)
+        ),
+      undefined
     )
     const one = Effect.flatMap(begun, () => {
       const cursor = new Cursor(input, limits, framing.maxLength ?? input.limit)
@@ -255,11 +257,11 @@ class Stepwise<In, F> implements Decoder<In> {
       input.buffer.discard(cursor.position)
       const message = decodeWith(codec, frame)
       if (Exit.isExit(message)) return message
-      if (Result.isSuccess(message)) return Exit.succeed(message.success)
+      if (Result.isSuccess(message)) return new Ready(message.success)
       this.isPast = cursor.position > 0
       return invalid(input, message.failure, start, frame)
     }
-    return input.run(limits, () => input.tryDecode(take, () => endOfStream(input)))
+    return input.run(limits, () => input.tryDecode(take, () => endOfStream(input)), undefined)
   }
 
   private refuse(reason: MalformedFrame | FrameTooLong, cursor: Cursor): Effect.Effect<never, ReceiveError> {
@@ -270,6 +272,6 @@ class Stepwise<In, F> implements Decoder<In> {
       if (this.isPast) input.buffer.discard(cursor.position)
       return failure
     }
-    return input.run(limits, () => input.tryDecode(refuse, () => endOfStream(input)))
+    return input.run(limits, () => input.tryDecode(refuse, () => endOfStream(input)), undefined)
   }
 }

@@ -8,6 +8,7 @@ import { empty } from "./bytes.ts"
 import { type Deadline, isLimited, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 import { Failure } from "./Failure.ts"
+import { done, Immediate, type Outcome, Ready, toEffect } from "./Immediate.ts"
 import { newline, type Separator } from "./Separator.ts"
 
 /** Where the bytes come from: something that can be told to stop and to go on. */
@@ -17,17 +18,43 @@ export interface Source {
   readonly resume: () => void
 }
 
+/** Looks whether the operation can end now; `undefined` if it has to wait for more bytes. */
+export type Attempt<A, E, P> = (input: Input, parameter: P) => Outcome<A, E> | undefined
+
 /** An operation that waits for its turn or for bytes. A fiber waits for one at a time. */
-interface Waiter {
-  readonly fiber: Fiber.Fiber<unknown, unknown> | undefined
-  readonly attempt: Attempt<unknown, unknown>
-  readonly resume: (exit: Exit.Exit<unknown, unknown>) => void
-  deadline: Deadline | undefined
-  next: Waiter | undefined
+class Waiter<A, E, P> {
+  readonly fiber = Fiber.getCurrent()
+  readonly resume: (effect: Effect.Effect<A, E | ReadError>) => void
+  deadline: Deadline | undefined = undefined
+  next: AnyWaiter | undefined = undefined
+  private readonly attempt: Attempt<A, E, P>
+  private readonly parameter: P
+  private outcome: Outcome<A, E> | undefined = undefined
+
+  constructor(
+    attempt: Attempt<A, E, P>,
+    parameter: P,
+    resume: (effect: Effect.Effect<A, E | ReadError>) => void
+  ) {
+    this.attempt = attempt
+    this.parameter = parameter
+    this.resume = resume
+  }
+
+  /** Whether it can end now. */
+  canEnd(input: Input): boolean {
+    this.outcome = this.attempt(input, this.parameter)
+    return this.outcome !== undefined
+  }
+
+  /** Hands on what it ended with. */
+  end(): void {
+    if (this.outcome !== undefined) this.resume(toEffect(this.outcome))
+  }
 }
 
-/** Looks whether the operation can end now; `undefined` if it has to wait for more bytes. */
-export type Attempt<A, E> = (input: Input) => Exit.Exit<A, E> | undefined
+/** What the line of those that wait needs to know of each. */
+type AnyWaiter = Pick<Waiter<unknown, unknown, unknown>, "fiber" | "deadline" | "next" | "canEnd" | "end">
 
 const NEWLINE = 0x0a
 
@@ -41,38 +68,35 @@ const isAboutToYield = ({ cache, currentOpCount }: Fiber.Fiber<unknown, unknown>
  * An operation as an effect: it runs now if it can end now, in its turn otherwise. It is a class, as the next
  * one is, because a connection holds it for as long as it waits: closures take three times the memory.
  */
-class Operation<A, E> extends Effectable.Class<A, E | ReadError> {
+class Operation<A, E, P> extends Immediate<A, E | ReadError> {
   private readonly input: Input
   private readonly limits: TimeLimits
-  private readonly attempt: Attempt<A, E>
+  private readonly attempt: Attempt<A, E, P>
+  private readonly parameter: P
   // Made once for an operation that is run often, and only if it ever waits.
   private waiting: Effect.Effect<A, E | ReadError> | undefined = undefined
 
-  constructor(input: Input, limits: TimeLimits, attempt: Attempt<A, E>) {
+  constructor(input: Input, limits: TimeLimits, attempt: Attempt<A, E, P>, parameter: P) {
     super()
     this.input = input
     this.limits = limits
     this.attempt = attempt
+    this.parameter = parameter
   }
 
   override asEffect(): Effect.Effect<A, E | ReadError> {
     const fiber = Fiber.getCurrent()
     // Between taking bytes and handing them on the fiber must not yield: interrupted there, it would lose them. So a
     // fiber that is about to yield does so first.
-    if (fiber !== undefined && isAboutToYield(fiber)) return this.afterYield()
-    return this.begin()
+    return fiber !== undefined && isAboutToYield(fiber) ? this.afterYield() : super.asEffect()
   }
 
-  private begin(): Effect.Effect<A, E | ReadError> {
-    return this.input.attemptFirst(this.attempt) ?? (this.waiting ??= this.wait())
-  }
-
-  private afterYield(): Effect.Effect<A, E | ReadError> {
-    return Effect.flatMap(Effect.yieldNow, () => this.begin())
+  protected override begin(): Ready<A> | Effect.Effect<A, E | ReadError> {
+    return this.input.attemptFirst(this.attempt, this.parameter) ?? (this.waiting ??= this.wait())
   }
 
   private wait(): Effect.Effect<A, E | ReadError> {
-    return Effect.callback((resume) => this.input.wait(this.limits, this.attempt, resume))
+    return Effect.callback((resume) => this.input.wait(this.limits, this.attempt, this.parameter, resume))
   }
 }
 
@@ -91,8 +115,7 @@ class Withdrawal extends Effectable.Class<void> {
   }
 }
 
-const exitEmpty = Exit.succeed(empty)
-
+const nothing = new Ready(empty)
 /**
  * The receiving half of a connection: a buffer, the operations that wait for it in order, and the flow control of
  * its source.
@@ -105,7 +128,7 @@ export class Input {
   private readonly surroundings: Surroundings
   private failure: Failure<"read", ReadError> | undefined = undefined
   // Those that wait, in their order: a list by links, since there is one of them as a rule.
-  private first: Waiter | undefined = undefined
+  private first: AnyWaiter | undefined = undefined
   private withdrawal: Withdrawal | undefined = undefined
   private serving = false
   private source: Source | undefined = undefined
@@ -163,35 +186,29 @@ export class Input {
   }
 
   /** Runs an operation now if it can end now, in its turn otherwise. */
-  run<A, E>(limits: TimeLimits, attempt: Attempt<A, E>): Effect.Effect<A, E | ReadError> {
-    return new Operation(this, limits, attempt)
+  run<A, E, P>(limits: TimeLimits, attempt: Attempt<A, E, P>, parameter: P): Effect.Effect<A, E | ReadError> {
+    return new Operation(this, limits, attempt, parameter)
   }
 
   /** Runs an operation now, if nobody waits before it. */
-  attemptFirst<A, E>(attempt: Attempt<A, E>): Exit.Exit<A, E> | undefined {
-    return this.first === undefined ? attempt(this) : undefined
+  attemptFirst<A, E, P>(attempt: Attempt<A, E, P>, parameter: P): Outcome<A, E> | undefined {
+    return this.first === undefined ? attempt(this, parameter) : undefined
   }
 
   /** Has an operation wait for its turn and for bytes. */
-  wait<A, E>(
+  wait<A, E, P>(
     limits: TimeLimits,
-    attempt: Attempt<A, E>,
-    resume: (exit: Exit.Exit<A, E | ReadError>) => void
+    attempt: Attempt<A, E, P>,
+    parameter: P,
+    resume: (effect: Effect.Effect<A, E | ReadError>) => void
   ): Effect.Effect<void> | undefined {
     // Bytes may have come since the first attempt, if the fiber yielded in between.
-    const exit = this.attemptFirst(attempt)
-    if (exit !== undefined) {
-      resume(exit)
+    const outcome = this.attemptFirst(attempt, parameter)
+    if (outcome !== undefined) {
+      resume(toEffect(outcome))
       return undefined
     }
-    const waiter: Waiter = {
-      fiber: Fiber.getCurrent(),
-      attempt,
-      // The attempt of this waiter gives what this operation's callback takes.
-      resume: resume as (exit: Exit.Exit<unknown, unknown>) => void,
-      deadline: undefined,
-      next: undefined
-    }
+    const waiter = new Waiter(attempt, parameter, resume)
     this.append(waiter)
     if (isLimited(limits)) {
       waiter.deadline = this.surroundings.timed?.arm(limits, (error) => {
@@ -213,7 +230,7 @@ export class Input {
     this.surroundings.deadlines?.settle()
   }
 
-  private append(waiter: Waiter): void {
+  private append(waiter: AnyWaiter): void {
     if (this.first === undefined) {
       this.first = waiter
       return
@@ -223,7 +240,7 @@ export class Input {
     last.next = waiter
   }
 
-  private remove(waiter: Waiter): void {
+  private remove(waiter: AnyWaiter): void {
     if (this.first === waiter) {
       this.first = waiter.next
       // What the removed one waited for may be more than the next one needs.
@@ -240,12 +257,11 @@ export class Input {
   private serve(): void {
     if (this.serving || this.first === undefined) return
     this.serving = true
-    for (let waiter: Waiter | undefined = this.first; waiter !== undefined; waiter = this.first) {
-      const exit = waiter.attempt(this)
-      if (exit === undefined) break
+    for (let waiter: AnyWaiter | undefined = this.first; waiter !== undefined; waiter = this.first) {
+      if (!waiter.canEnd(this)) break
       this.first = waiter.next
       this.surroundings.deadlines?.disarm(waiter.deadline)
-      waiter.resume(exit)
+      waiter.end()
     }
     this.serving = false
     this.surroundings.deadlines?.settle()
@@ -283,68 +299,68 @@ export class Input {
 
   // The operations. Each looks at the buffer first, then at the failure, then at the end of input.
 
-  tryRead(max: number): Exit.Exit<Uint8Array, ReadError> | undefined {
+  tryRead(max: number): Outcome<Uint8Array, ReadError> | undefined {
     const { size } = this.buffer
-    if (size > 0) return Exit.succeed(this.take(size > max ? max : size))
-    return this.failure?.exit ?? (this.eof ? exitEmpty : undefined)
+    if (size > 0) return new Ready(this.take(size > max ? max : size))
+    return this.failure?.exit ?? (this.eof ? nothing : undefined)
   }
 
-  tryReadExactly(n: number): Exit.Exit<Uint8Array, IncompleteReadError | ReadError> | undefined {
-    if (this.buffer.size >= n) return Exit.succeed(this.take(n))
+  tryReadExactly(n: number): Outcome<Uint8Array, IncompleteReadError | ReadError> | undefined {
+    if (this.buffer.size >= n) return new Ready(this.take(n))
     return this.ended("readExactly", n)
   }
 
-  tryPeek(n: number): Exit.Exit<Uint8Array, IncompleteReadError | ReadError> | undefined {
-    if (this.buffer.size >= n) return Exit.succeed(this.buffer.peek(n))
+  tryPeek(n: number): Outcome<Uint8Array, IncompleteReadError | ReadError> | undefined {
+    if (this.buffer.size >= n) return new Ready(this.buffer.peek(n))
     return (
       this.failure?.exit ??
       (this.eof ? this.incomplete("peek", this.buffer.peek(this.buffer.size), n) : undefined)
     )
   }
 
-  trySkip(n: number): Exit.Exit<void, IncompleteReadError | ReadError> | undefined {
+  trySkip(n: number): Outcome<void, IncompleteReadError | ReadError> | undefined {
     if (this.buffer.size < n) return this.ended("skip", n)
     this.buffer.discard(n)
     this.consumed()
-    return Exit.void
+    return done
   }
 
-  tryReadAll(maxBytes: number): Exit.Exit<Uint8Array, LimitOverrunError | ReadError> | undefined {
+  tryReadAll(maxBytes: number): Outcome<Uint8Array, LimitOverrunError | ReadError> | undefined {
     const { size } = this.buffer
     if (size > maxBytes) return this.overrun("readAll", maxBytes, size)
-    return this.failure?.exit ?? (this.eof ? Exit.succeed(this.take(size)) : undefined)
+    return this.failure?.exit ?? (this.eof ? new Ready(this.take(size)) : undefined)
   }
 
   tryReadUntil(
     separator: Separator,
     limit: number
-  ): Exit.Exit<Uint8Array, IncompleteReadError | LimitOverrunError | ReadError> | undefined {
+  ): Outcome<Uint8Array, IncompleteReadError | LimitOverrunError | ReadError> | undefined {
     const end = this.trySeek("readUntil", separator, limit)
-    if (typeof end === "number") return Exit.succeed(this.take(end))
+    if (typeof end === "number") return new Ready(this.take(end))
     return end ?? this.ended("readUntil", undefined)
   }
 
-  tryReadLine(): Exit.Exit<Uint8Array, LimitOverrunError | ReadError> | undefined {
+  tryReadLine(): Outcome<Uint8Array, LimitOverrunError | ReadError> | undefined {
     const line = this.buffer.takeThrough(NEWLINE, this.limit)
     if (line !== undefined) {
       this.consumed()
-      return Exit.succeed(line)
+      return new Ready(line)
     }
     const end = this.trySeek("readLine", newline, this.limit)
-    if (typeof end === "number") return Exit.succeed(this.take(end))
-    return end ?? this.failure?.exit ?? (this.eof ? Exit.succeed(this.take(this.buffer.size)) : undefined)
+    if (typeof end === "number") return new Ready(this.take(end))
+    return end ?? this.failure?.exit ?? (this.eof ? new Ready(this.take(this.buffer.size)) : undefined)
   }
 
   /** Discards up to and including a separator; `skipped` counts across attempts. */
   trySkipUntil(
     separator: Separator,
     skipped: { bytes: number }
-  ): Exit.Exit<number, IncompleteReadError | ReadError> | undefined {
+  ): Outcome<number, IncompleteReadError | ReadError> | undefined {
     const match = this.buffer.find(separator)
     if (match !== undefined) {
       this.buffer.discard(match.end)
       this.consumed()
-      return Exit.succeed(skipped.bytes + match.end)
+      return new Ready(skipped.bytes + match.end)
     }
     if (this.failure !== undefined || this.eof) return this.ended("skipUntil", undefined)
     const surplus = this.buffer.size - separator.longest + 1
@@ -361,24 +377,24 @@ export class Input {
    */
   tryLines<A>(
     use: (bytes: Uint8Array) => A
-  ): Exit.Exit<A | undefined, LimitOverrunError | ReadError> | undefined {
+  ): Outcome<A | undefined, LimitOverrunError | ReadError> | undefined {
     // The first line is sought as every line is: what was searched in vain is not searched again.
     const first = this.trySeek("readLine", newline, this.limit)
     // No line that ends within the first limit + 1 bytes can be too long.
     if (typeof first === "number")
-      return Exit.succeed(this.use(this.buffer.lastEndOf(NEWLINE, this.limit + 1), use))
+      return new Ready(this.use(this.buffer.lastEndOf(NEWLINE, this.limit + 1), use))
     if (first !== undefined) return first
     if (this.failure !== undefined) return this.failure.exit
     if (!this.eof) return undefined
-    return Exit.succeed(this.buffer.size === 0 ? undefined : this.use(this.buffer.size, use))
+    return new Ready(this.buffer.size === 0 ? undefined : this.use(this.buffer.size, use))
   }
 
-  tryChunks(): Exit.Exit<Arr.NonEmptyReadonlyArray<Uint8Array> | undefined, ReadError> | undefined {
+  tryChunks(): Outcome<Arr.NonEmptyReadonlyArray<Uint8Array> | undefined, ReadError> | undefined {
     const chunks = this.buffer.takeChunks()
     if (!Arr.isReadonlyArrayNonEmpty(chunks))
-      return this.failure?.exit ?? (this.eof ? Exit.succeed(undefined) : undefined)
+      return this.failure?.exit ?? (this.eof ? new Ready(undefined) : undefined)
     this.consumed()
-    return Exit.succeed(chunks)
+    return new Ready(chunks)
   }
 
   /**
@@ -386,12 +402,12 @@ export class Input {
    * more to come, the failure, or what `atEnd` makes of the end of input.
    */
   tryDecode<A, E>(
-    decode: () => Exit.Exit<A, E> | undefined,
-    atEnd: () => Exit.Exit<A, E>
-  ): Exit.Exit<A, E | ReadError> | undefined {
-    const exit = decode()
+    decode: () => Outcome<A, E> | undefined,
+    atEnd: () => Outcome<A, E>
+  ): Outcome<A, E | ReadError> | undefined {
+    const outcome = decode()
     this.consumed()
-    return exit ?? this.failure?.exit ?? (this.eof ? atEnd() : undefined)
+    return outcome ?? this.failure?.exit ?? (this.eof ? atEnd() : undefined)
   }
 
   // Where the first piece ends, or the overrun. The limit counts the bytes before the separator.

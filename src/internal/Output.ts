@@ -6,6 +6,7 @@ import { BrokenPipe, ConnectionError, Unsupported, type WriteError } from "../St
 import type { Transport } from "../Transport.ts"
 import { type Deadline, type Deadlines, isLimited, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { Failure } from "./Failure.ts"
+import { done, Immediate, type Ready, toEffect } from "./Immediate.ts"
 import { noTimeouts, type Watermarks } from "./limits.ts"
 
 type Chunks = ReadonlyArray<Uint8Array | string>
@@ -20,6 +21,42 @@ interface Waiter {
   readonly isReady: () => boolean
   readonly resume: (exit: Exit.Exit<void, WriteError>) => void
   deadline: Deadline | undefined
+}
+
+/** A write as an effect. */
+export class Write extends Immediate<void, WriteError> {
+  private readonly output: Output
+  private readonly limits: TimeLimits
+  private readonly chunk: Uint8Array | string
+
+  constructor(output: Output, limits: TimeLimits, chunk: Uint8Array | string) {
+    super()
+    this.output = output
+    this.limits = limits
+    this.chunk = chunk
+  }
+
+  protected override begin(): Ready<void> | Effect.Effect<void, WriteError> {
+    return this.output.write(this.limits, this.chunk)
+  }
+}
+
+/** A write of several chunks as an effect. */
+export class WriteAll extends Immediate<void, WriteError> {
+  private readonly output: Output
+  private readonly limits: TimeLimits
+  private readonly chunks: Iterable<Uint8Array | string>
+
+  constructor(output: Output, limits: TimeLimits, chunks: Iterable<Uint8Array | string>) {
+    super()
+    this.output = output
+    this.limits = limits
+    this.chunks = chunks
+  }
+
+  protected override begin(): Ready<void> | Effect.Effect<void, WriteError> {
+    return this.output.writeAll(this.limits, this.chunks)
+  }
 }
 
 /**
@@ -110,25 +147,26 @@ export class Output {
     this.advance()
   }
 
-  write(limits: TimeLimits, chunk: Uint8Array | string): Effect.Effect<void, WriteError> {
-    return Effect.suspend(() => {
-      if (this.refusal !== undefined) return this.refusal.exit
-      if (chunk.length === 0) return Exit.void
-      if (this.congested) return this.enqueue(limits, [chunk])
-      this.transport.write(chunk)
-      return this.written(limits)
-    })
+  /** Writes now if there is room, in its turn otherwise. */
+  write(limits: TimeLimits, chunk: Uint8Array | string): Ready<void> | Effect.Effect<void, WriteError> {
+    if (this.refusal !== undefined) return this.refusal.exit
+    if (chunk.length === 0) return done
+    if (this.congested) return this.enqueue(limits, [chunk])
+    this.transport.write(chunk)
+    return this.written(limits)
   }
 
-  writeAll(limits: TimeLimits, chunks: Iterable<Uint8Array | string>): Effect.Effect<void, WriteError> {
-    return Effect.suspend(() => {
-      if (this.refusal !== undefined) return this.refusal.exit
-      const batch = Array.from(chunks).filter((chunk) => chunk.length > 0)
-      if (batch.length === 0) return Exit.void
-      if (this.congested) return this.enqueue(limits, batch)
-      this.transport.writeAll(batch)
-      return this.written(limits)
-    })
+  /** The same with several chunks, as one write. */
+  writeAll(
+    limits: TimeLimits,
+    chunks: Iterable<Uint8Array | string>
+  ): Ready<void> | Effect.Effect<void, WriteError> {
+    if (this.refusal !== undefined) return this.refusal.exit
+    const batch = Array.from(chunks).filter((chunk) => chunk.length > 0)
+    if (batch.length === 0) return done
+    if (this.congested) return this.enqueue(limits, batch)
+    this.transport.writeAll(batch)
+    return this.written(limits)
   }
 
   /** Waits until the transport is not congested, or has drained in between. */
@@ -195,10 +233,10 @@ export class Output {
     if (this.congested || this.half === "requested" || this.waiters.length > 0) this.advance()
   }
 
-  private written(limits: TimeLimits): Effect.Effect<void, WriteError> {
+  private written(limits: TimeLimits): Ready<void> | Effect.Effect<void, WriteError> {
     this.surroundings.deadlines?.touch()
     if (this.failure !== undefined) return this.failure.exit
-    if (this.transport.bufferedBytes <= this.marks.high) return Exit.void
+    if (this.transport.bufferedBytes <= this.marks.high) return done
     this.congested = true
     return this.drain(limits)
   }
@@ -210,7 +248,7 @@ export class Output {
       if (this.refusal !== undefined) return this.refusal.exit
       if (this.congested) return this.offer(limits, chunks)
       this.transport.writeAll(chunks)
-      return this.written(limits)
+      return toEffect(this.written(limits))
     })
     return Effect.provideService(enter, Scheduler.PreventSchedulerYield, true)
   }
