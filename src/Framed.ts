@@ -34,7 +34,6 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import * as Predicate from "effect/Predicate"
 import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
@@ -56,10 +55,11 @@ import {
 import * as Framing from "./Framing.ts"
 import * as Decoder from "./internal/Decoder.ts"
 import * as Limits from "./internal/limits.ts"
+import { Transmission } from "./internal/Output.ts"
 import { within } from "./internal/within.ts"
 import { ConnectionClosed, ConnectionError } from "./StreamError.ts"
 import * as StreamReader from "./StreamReader.ts"
-import { addressOf, type StreamWriter } from "./StreamWriter.ts"
+import * as StreamWriter from "./StreamWriter.ts"
 
 /**
  * Runtime type identifier of framed connections.
@@ -228,7 +228,8 @@ export interface Options {
 export const isFramed = (u: unknown): u is Framed<unknown, never> => Predicate.hasProperty(u, TypeId)
 
 /**
- * Receives messages from a reader, whatever feeds it: a connection, a file, a test.
+ * Receives messages from a reader, whatever feeds it: a connection, a file, a test. Throws a `TypeError` if the reader was
+ * not made by this library.
  *
  * @category constructors
  * @since 0.1.0
@@ -264,16 +265,20 @@ export const receiver: {
 }
 
 /**
- * Sends messages with a writer.
+ * Sends messages with a writer. Throws a `TypeError` if it was not made by this library.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const sender: {
-  <F>(writer: StreamWriter, framing: Framing.Framing<F>): Sender<F>
-  <In, Out, F>(writer: StreamWriter, framing: Framing.Framing<F>, codec: Codec.Codec<In, Out, F>): Sender<Out>
+  <F>(writer: StreamWriter.StreamWriter, framing: Framing.Framing<F>): Sender<F>
+  <In, Out, F>(
+    writer: StreamWriter.StreamWriter,
+    framing: Framing.Framing<F>,
+    codec: Codec.Codec<In, Out, F>
+  ): Sender<Out>
 } = <F>(
-  writer: StreamWriter,
+  writer: StreamWriter.StreamWriter,
   framing: Framing.Framing<F>,
   codec: Codec.Codec<unknown, F, F> = Codec.identity()
 ): Sender<F> => {
@@ -305,17 +310,20 @@ type Chunk = Uint8Array | string
 const isChunk = (encoded: Framing.Encoded): encoded is Chunk =>
   typeof encoded === "string" || encoded instanceof Uint8Array
 
-const write = (writer: StreamWriter, encoded: Framing.Encoded): Effect.Effect<void, SendError> =>
-  isChunk(encoded) ? writer.write(encoded) : writer.writeAll(encoded)
+const write = (
+  writer: StreamWriter.StreamWriter,
+  encoded: Framing.Encoded
+): Effect.Effect<void, SendError> => (isChunk(encoded) ? writer.write(encoded) : writer.writeAll(encoded))
 
 const encoderOf = <Out, F>(
-  writer: StreamWriter,
+  writer: StreamWriter.StreamWriter,
   framing: Framing.Framing<F>,
   codec: Codec.Codec<unknown, Out, F>
 ): ((message: Out) => Framing.Encoded | FrameError) => {
   const machine = framing[Framing.TypeId]
+  const { output } = StreamWriter.backingOf(writer)
   const refused = (reason: FrameErrorReason): FrameError =>
-    new FrameError({ operation: "send", reason, address: addressOf(writer) })
+    new FrameError({ operation: "send", reason, address: output.address })
   return (message) => {
     const frame = codec.encode(message)
     if (Result.isFailure(frame)) return refused(frame.failure)
@@ -328,7 +336,7 @@ const encoderOf = <Out, F>(
  * Speaks messages on a connection, which stays its owner's: its reader, its writer and its end are as before. Without a
  * codec the messages are the frames. For one that receives and sends different messages, see `Codec.duplex`.
  *
- * Throws a `TypeError` if the connection's reader was not made by this library.
+ * Throws a `TypeError` if the connection's reader or writer was not made by this library.
  *
  * @category constructors
  * @since 0.1.0
@@ -362,49 +370,32 @@ export const make: {
   }
 }
 
-const sizeOf = (encoded: Framing.Encoded): number => {
-  // Three bytes are the most that a character takes.
-  if (isChunk(encoded)) return typeof encoded === "string" ? 3 * encoded.length : encoded.length
-  return encoded.reduce((sum, chunk) => sum + sizeOf(chunk), 0)
-}
+const addressOf = (writer: StreamWriter.StreamWriter): string | undefined =>
+  StreamWriter.backingOf(writer).output.address
 
-/**
- * Writes a request of which it must be known whether it was sent, or its reply would be taken for the next one's: a write
- * that can wait goes on by itself when the request is interrupted.
- */
-const transmit = <E>(
-  writer: StreamWriter,
+/** A write that says when the transport takes it: from then on a reply is to come, even if the write then fails. */
+const transmit = (
+  writer: StreamWriter.StreamWriter,
   encoded: Framing.Encoded,
-  written: Effect.Effect<void, E>
-): Effect.Effect<void, E> => {
-  const { high, low } = writer.watermarks
-  return Effect.flatMap(writer.bufferedBytes, (held) =>
-    held <= low && held + sizeOf(encoded) <= high ? Effect.uninterruptible(written) : detached(written)
-  )
+  onTaken: () => void
+): Effect.Effect<void, SendError> => {
+  const { output, timeouts } = StreamWriter.backingOf(writer)
+  return new Transmission(output, timeouts, isChunk(encoded) ? [encoded] : encoded, onTaken)
 }
-
-const detached = <E>(written: Effect.Effect<void, E>): Effect.Effect<void, E> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(Effect.forkDetach(written, { startImmediately: true, uninterruptible: true }), (fiber) =>
-      restore(Fiber.join(fiber))
-    )
-  )
 
 /** Requests and replies in turn. */
 const requester = <In, Out>(
   receive: Effect.Effect<In, ReceiveError>,
-  writer: StreamWriter,
+  writer: StreamWriter.StreamWriter,
   encode: (message: Out) => Framing.Encoded | FrameError
 ): ((message: Out) => Effect.Effect<In, ReceiveError | SendError>) => {
   const turn = Semaphore.makeUnsafe(1)
   // Replies to come: that of the request whose turn it is, after those of requests that were given up.
   let owed = 0
 
-  const send = (encoded: Framing.Encoded): Effect.Effect<void, SendError> =>
-    Effect.suspend(() => {
-      owed++
-      return Effect.onError(write(writer, encoded), () => Effect.sync(() => owed--))
-    })
+  const onTaken = (): void => {
+    owed++
+  }
 
   const reply: Effect.Effect<In, ReceiveError> = Effect.suspend(() =>
     Effect.matchEffect(receive, {
@@ -419,7 +410,7 @@ const requester = <In, Out>(
       Effect.suspend(() => {
         const encoded = encode(message)
         if (encoded instanceof FrameError) return Effect.fail(encoded)
-        return Effect.andThen(transmit(writer, encoded, send(encoded)), reply)
+        return Effect.andThen(transmit(writer, encoded, onTaken), reply)
       })
     )
 }
@@ -430,7 +421,7 @@ type Reply<In> = Deferred.Deferred<In, ReceiveError>
 const dispatch = Effect.fnUntraced(function* <In, Out>(
   { messages }: Receiver<In>,
   { send }: Sender<Out>,
-  writer: StreamWriter,
+  writer: StreamWriter.StreamWriter,
   options: RequestOptions | undefined,
   requests: {
     /** Which reply a message is: nobody's that waits (`undefined`), or none at all. */
@@ -501,7 +492,7 @@ const DEFAULT_UNSOLICITED = 256
 const correlate = <In, Out, Id>(
   incoming: Receiver<In>,
   outgoing: Sender<Out>,
-  writer: StreamWriter,
+  writer: StreamWriter.StreamWriter,
   options: CorrelateOptions<In | Out, Id>
 ): Effect.Effect<Correlated<In, Out>, never, Scope.Scope> =>
   Effect.suspend(() => {
@@ -547,12 +538,11 @@ const correlate = <In, Out, Id>(
 const pipeline = <In, Out>(
   incoming: Receiver<In>,
   outgoing: Sender<Out>,
-  writer: StreamWriter,
+  writer: StreamWriter.StreamWriter,
   encode: (message: Out) => Framing.Encoded | FrameError,
   options: PipelineOptions<In> | undefined
 ): Effect.Effect<Correlated<In, Out>, never, Scope.Scope> =>
   Effect.suspend(() => {
-    const turn = Semaphore.makeUnsafe(1)
     // In the order of sending. The place of a request that was given up is kept for its reply.
     const places = new Set<Reply<In>>()
     const givenUp = new WeakSet<Reply<In>>()
@@ -575,16 +565,13 @@ const pipeline = <In, Out>(
         Effect.suspend(() => {
           const encoded = encode(message)
           if (encoded instanceof FrameError) return Effect.fail(encoded)
+          const failure = ended()
+          if (failure !== undefined) return failure
           const reply: Reply<In> = Deferred.makeUnsafe()
-          const written = Effect.suspend((): Effect.Effect<void, SendError | ReceiveError> => {
-            const failure = ended()
-            if (failure !== undefined) return failure
-            places.add(reply)
-            return Effect.onError(write(writer, encoded), () => Effect.sync(() => places.delete(reply)))
-          })
           inFlight++
-          return turn.withPermit(transmit(writer, encoded, written)).pipe(
-            Effect.andThen(Deferred.await(reply)),
+          return transmit(writer, encoded, () => places.add(reply)).pipe(
+            // Nobody answers any more what was taken after the end.
+            Effect.andThen(Effect.suspend(() => ended() ?? Deferred.await(reply))),
             Effect.onExit((exit) => {
               inFlight--
               if (Exit.isFailure(exit)) givenUp.add(reply)

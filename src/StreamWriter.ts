@@ -166,20 +166,20 @@ export const fromOutput = (
   connection: { readonly isClosing: boolean }
 ): StreamWriter => new Writer(output, timeouts, connection)
 
-/**
- * The peer's address, for errors.
- *
- * @internal
- */
-export const addressOf = (writer: StreamWriter): string | undefined =>
-  writer instanceof Writer ? writer.output.address : undefined
+/** @internal */
+export const backingOf = (
+  writer: StreamWriter
+): { readonly output: Output; readonly timeouts: TimeLimits } => {
+  if (!(writer instanceof Writer)) throw new TypeError("not a writer made by this library")
+  return writer
+}
 
 // Each operation is made when it is used, the busy ones once.
 class Writer implements StreamWriter {
   readonly [TypeId] = TypeId
   private readonly connection: { readonly isClosing: boolean }
   readonly output: Output
-  private readonly timeouts: TimeLimits
+  readonly timeouts: TimeLimits
   private one: StreamWriter["write"] | undefined = undefined
   private several: StreamWriter["writeAll"] | undefined = undefined
 

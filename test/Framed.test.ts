@@ -514,6 +514,47 @@ describe("request", () => {
     })
   )
 
+  it.effect("nor if its write was taken and then timed out", () =>
+    Effect.gen(function* () {
+      for (const limit of ["writeTimeout", "idleTimeout"] as const) {
+        const [client, server] = yield* setup({ [limit]: "1 second", watermarks: { high: 8, low: 4 } })
+        const long = "x".repeat(1_000_000)
+        const late = yield* start(Effect.flip(client.request(long)))
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* Fiber.join(late.fiber))._tag, "TimeoutError")
+        const { receive } = Framed.make(
+          server.connection,
+          Framing.lines({ maxLength: 1_000_000 }),
+          Codec.string()
+        )
+        assert.strictEqual((yield* receive).length, long.length)
+        const next = yield* start(client.request("b"))
+        assert.strictEqual(yield* receive, "b")
+        yield* server.sendAll(["A", "B"])
+        assert.strictEqual(yield* Fiber.join(next.fiber), "B")
+      }
+    })
+  )
+
+  it.effect("one that was never sent leaves no reply to come", () =>
+    Effect.gen(function* () {
+      const [left, right] = yield* pair({ writeTimeout: "1 second", watermarks: { high: 8, low: 4 } })
+      const client = Framed.make(left, lines, Codec.string())
+      const server = Framed.make(right, Framing.lines({ maxLength: 1_000_000 }), Codec.string())
+      yield* start(Effect.exit(client.send("x".repeat(1_000_000))))
+      const given = yield* start(client.request("a"))
+      const late = yield* start(Effect.flip(client.request("b")))
+      yield* given.interrupt
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* Fiber.join(late.fiber))._tag, "TimeoutError")
+      yield* server.receive
+      const next = yield* start(client.request("c"))
+      assert.strictEqual(yield* server.receive, "c")
+      yield* server.send("C")
+      assert.strictEqual(yield* Fiber.join(next.fiber), "C")
+    })
+  )
+
   it.effect("a reply that does not decode is a reply", () =>
     Effect.gen(function* () {
       const [left, right] = yield* pair()
@@ -777,6 +818,28 @@ describe("pipeline", () => {
     })
   )
 
+  it.effect("or if its write timed out, taken or not", () =>
+    Effect.gen(function* () {
+      const { client, server } = yield* setup(undefined, {
+        writeTimeout: "1 second",
+        watermarks: { high: 8, low: 4 }
+      })
+      const long = "x".repeat(1_000_000)
+      const taken = yield* start(Effect.flip(client.request(long)))
+      const never = yield* start(Effect.flip(client.request("a")))
+      yield* TestClock.adjust("1 second")
+      for (const { fiber } of [taken, never]) {
+        assert.strictEqual((yield* Fiber.join(fiber))._tag, "TimeoutError")
+      }
+      assert.strictEqual((yield* server.receive).length, long.length)
+      const next = yield* start(client.request("b"))
+      assert.strictEqual(yield* server.receive, "b")
+      yield* server.sendAll(["A", "B"])
+      assert.strictEqual(yield* Fiber.join(next.fiber), "B")
+      assert.strictEqual(yield* client.unmatched, 1)
+    })
+  )
+
   it.effect("what is no reply is unsolicited", () =>
     Effect.gen(function* () {
       const { client, server } = yield* setup({ isReply: (message) => !message.startsWith(">") })
@@ -827,8 +890,10 @@ describe("guards", () => {
       assert.isTrue(Framed.isFramed(Framed.make(left, lines)))
       assert.isTrue(Framing.isFraming(lines) && Codec.isCodec(Codec.bytes))
       assert.isFalse(Framed.isFramed(lines) || Framing.isFraming(Codec.bytes) || Codec.isCodec(left))
-      const other = { ...left.reader }
-      assert.throws(() => Framed.receiver(other, lines), TypeError)
+      const { reader, writer } = left
+      const [otherReader, otherWriter] = [{ ...reader }, { ...writer }]
+      assert.throws(() => Framed.receiver(otherReader, lines), TypeError)
+      assert.throws(() => Framed.sender(otherWriter, lines), TypeError)
     })
   )
 })

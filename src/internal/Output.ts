@@ -11,6 +11,12 @@ import { noTimeouts, type Watermarks } from "./limits.ts"
 
 type Chunks = ReadonlyArray<Uint8Array | string>
 
+/** A whole write, and who is told when the transport takes it: from then on it is sent, whatever becomes of the writer. */
+interface Batch {
+  readonly chunks: Chunks
+  readonly onTaken: (() => void) | undefined
+}
+
 type OnFailure = (operation: "write") => WriteError
 
 type Refusal = Failure<"write", WriteError>
@@ -59,6 +65,26 @@ export class WriteAll extends Immediate<void, WriteError> {
   }
 }
 
+/** A write that says when the transport takes it. */
+export class Transmission extends Immediate<void, WriteError> {
+  private readonly output: Output
+  private readonly limits: TimeLimits
+  private readonly chunks: Chunks
+  private readonly onTaken: () => void
+
+  constructor(output: Output, limits: TimeLimits, chunks: Chunks, onTaken: () => void) {
+    super()
+    this.output = output
+    this.limits = limits
+    this.chunks = chunks
+    this.onTaken = onTaken
+  }
+
+  protected override begin(): Ready<void> | Effect.Effect<void, WriteError> {
+    return this.output.transmit(this.limits, this.chunks, this.onTaken)
+  }
+}
+
 /**
  * The sending half of a connection.
  *
@@ -80,7 +106,7 @@ export class Output {
   private half: "none" | "requested" | "sent" = "none"
   // Writers that wait for the transport. The capacity is 0: an offer is taken only by the transport, and one that is
   // interrupted before that takes all its chunks along.
-  private outbound: Queue.Queue<Chunks> | undefined = undefined
+  private outbound: Queue.Queue<Batch> | undefined = undefined
   private offers = 0
   private waiters: ReadonlyArray<Waiter> = nobody
   // A writer whose chunks were taken from the queue goes on before the transport has them.
@@ -151,7 +177,7 @@ export class Output {
   write(limits: TimeLimits, chunk: Uint8Array | string): Ready<void> | Effect.Effect<void, WriteError> {
     if (this.refusal !== undefined) return this.refusal.exit
     if (chunk.length === 0) return done
-    if (this.congested) return this.enqueue(limits, [chunk])
+    if (this.congested) return this.enqueue(limits, { chunks: [chunk], onTaken: undefined })
     this.transport.write(chunk)
     return this.written(limits)
   }
@@ -164,8 +190,24 @@ export class Output {
     if (this.refusal !== undefined) return this.refusal.exit
     const batch = Array.from(chunks).filter((chunk) => chunk.length > 0)
     if (batch.length === 0) return done
-    if (this.congested) return this.enqueue(limits, batch)
+    if (this.congested) return this.enqueue(limits, { chunks: batch, onTaken: undefined })
     this.transport.writeAll(batch)
+    return this.written(limits)
+  }
+
+  /**
+   * The same, for those who have to know whether it was sent: `onTaken` is called when the transport takes it, in the order
+   * of the writes, or never.
+   */
+  transmit(
+    limits: TimeLimits,
+    chunks: Chunks,
+    onTaken: () => void
+  ): Ready<void> | Effect.Effect<void, WriteError> {
+    if (this.refusal !== undefined) return this.refusal.exit
+    const batch = { chunks: chunks.filter((chunk) => chunk.length > 0), onTaken }
+    if (this.congested) return this.enqueue(limits, batch)
+    this.give(batch)
     return this.written(limits)
   }
 
@@ -243,23 +285,23 @@ export class Output {
 
   // A fiber may yield between any two steps, and what it found may have changed by the time it goes on. So it looks again
   // once it cannot yield any more before its offer is in the queue: nobody would take it otherwise.
-  private enqueue(limits: TimeLimits, chunks: Chunks): Effect.Effect<void, WriteError> {
+  private enqueue(limits: TimeLimits, batch: Batch): Effect.Effect<void, WriteError> {
     const enter = Effect.suspend(() => {
       if (this.refusal !== undefined) return this.refusal.exit
-      if (this.congested) return this.offer(limits, chunks)
-      this.transport.writeAll(chunks)
+      if (this.congested) return this.offer(limits, batch)
+      this.give(batch)
       return toEffect(this.written(limits))
     })
     return Effect.provideService(enter, Scheduler.PreventSchedulerYield, true)
   }
 
-  private offer(limits: TimeLimits, chunks: Chunks): Effect.Effect<void, WriteError> {
+  private offer(limits: TimeLimits, batch: Batch): Effect.Effect<void, WriteError> {
     const offer = Effect.flatMap(
-      this.outbound === undefined ? Queue.bounded<Chunks>(0) : Effect.succeed(this.outbound),
+      this.outbound === undefined ? Queue.bounded<Batch>(0) : Effect.succeed(this.outbound),
       (queue) => {
         this.outbound = queue
         this.offers++
-        return Queue.offer(queue, chunks)
+        return Queue.offer(queue, batch)
       }
     ).pipe(
       Effect.onExit(() =>
@@ -355,9 +397,15 @@ export class Output {
     while (this.outbound !== undefined && this.transport.bufferedBytes <= this.marks.high) {
       const offer = Queue.takeUnsafe(this.outbound)
       if (offer === undefined || Exit.isFailure(offer)) break
-      this.transport.writeAll(offer.value)
+      this.give(offer.value)
     }
     this.congested = this.transport.bufferedBytes > this.marks.high
+  }
+
+  private give({ chunks, onTaken }: Batch): void {
+    // First: the answer may come before the transport returns.
+    onTaken?.()
+    if (chunks.length > 0) this.transport.writeAll(chunks)
   }
 
   private error(operation: string, reason: ConnectionError["reason"]): ConnectionError {
