@@ -664,11 +664,14 @@ export const whole = (options?: Options): Framing => {
 /**
  * A framing of your own, written with the reader's operations. A frame need not be bytes: it is what `decode` gives.
  *
- * `decode` runs once at least one byte is there, and reads one frame. Nothing that it reads is consumed before it has
- * succeeded: interrupted, timed out or cut off by a failed connection, it leaves every byte, and the next `receive` begins
- * anew with the same frame. When it fails with `MalformedFrame`, what it has read so far is consumed, and the next frame
- * begins after that; so it is best to fail after having read to the end of the frame. It must not read from the connection
- * in another way.
+ * `decode` runs once at least one byte is there, and reads one frame: a generator, or an effect. A generator is several times
+ * as fast where all of the frame is there already; where it is not, it begins anew. Nobody else reads in the meantime.
+ *
+ * Nothing that `decode` reads is consumed before it has succeeded: interrupted, timed out or cut off by a failed connection,
+ * it leaves every byte, and the next `receive` begins anew with the same frame. When it fails with `MalformedFrame`, what it
+ * has read so far is consumed, and the next frame begins after that; so it is best to fail after having read to the end of the
+ * frame. At the end of input within a frame the rest is consumed. A frame for which nothing was read is a defect, as is
+ * reading from the connection in another way.
  *
  * `encode` gives the bytes of a frame, or (as a value) the error that says why there are none.
  *
@@ -684,12 +687,12 @@ export const whole = (options?: Options): Framing => {
  *
  * const records = Framing.make<ReadonlyArray<string>>({
  *   name: "records",
- *   decode: Effect.fnUntraced(function* (reader) {
+ *   *decode(reader) {
  *     const count = Number(text(yield* reader.readUntil("\n")))
  *     const lines: Array<string> = []
  *     while (lines.length < count) lines.push(text(yield* reader.readUntil("\n")))
  *     return lines
- *   }),
+ *   },
  *   encode: (lines) => [`${lines.length}\n`, ...lines.map((line) => `${line}\n`)]
  * })
  *
@@ -705,7 +708,9 @@ export const whole = (options?: Options): Framing => {
 export const make = <F>(options: {
   readonly name?: string | undefined
   readonly maxLength?: number | undefined
-  readonly decode: (reader: FrameReader) => Effect.Effect<F, DecodeError>
+  readonly decode: (
+    reader: FrameReader
+  ) => Effect.Effect<F, DecodeError> | Generator<Effect.Effect<unknown, DecodeError>, F, never>
   readonly encode: (frame: F) => Encoded | MalformedFrame | FrameTooLong
 }): Framing<F> => ({
   [TypeId]: { decoder: { _tag: "Stepwise", decode: options.decode }, encode: options.encode },

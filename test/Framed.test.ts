@@ -290,17 +290,23 @@ describe("a frame that is too long", () => {
     })
   )
 
-  it.effect("of a framing of one's own, before any of it is buffered", () =>
-    Effect.gen(function* () {
-      const framing = Framing.make<Uint8Array>({
-        maxLength: 10,
-        decode: (reader) => reader.readExactly(11),
-        encode: (frame) => frame
+  it.effect(
+    "of a framing of one's own, before any of it is buffered, however long the peer says that it is",
+    () =>
+      Effect.gen(function* () {
+        for (const length of [11, 2 ** 53, Number("99999999999999999999"), Infinity]) {
+          for (const step of ["readExactly", "peek", "skip"] as const) {
+            const framing = Framing.make<unknown>({
+              maxLength: 10,
+              decode: (reader) => reader[step](length),
+              encode: () => ""
+            })
+            const { reader } = feedable("x")
+            const { reason } = yield* failure(Framed.receiver(reader, framing).receive)
+            assert.deepInclude(reason, { _tag: "FrameTooLong", length, limit: 10 })
+          }
+        }
       })
-      const { reader } = feedable("x")
-      const { reason } = yield* failure(Framed.receiver(reader, framing).receive)
-      assert.deepInclude(reason, { _tag: "FrameTooLong", length: 11, limit: 10 })
-    })
   )
 })
 
@@ -359,7 +365,10 @@ describe("a framing of one's own", () => {
       for (const onInvalid of ["fail", "skip"] as const) {
         const { reader } = feedable("?no\n11ok\n22")
         const { receive, skipped } = Framed.receiver(reader, framing, codec, { onInvalid })
-        if (onInvalid === "fail") assert.strictEqual((yield* failure(receive)).offset, 0)
+        if (onInvalid === "fail") {
+          const { excerpt, offset } = yield* failure(receive)
+          assert.deepStrictEqual([offset, text(excerpt ?? new Uint8Array())], [0, "?no\n11"])
+        }
         assert.strictEqual(yield* receive, "o k 22")
         assert.strictEqual(yield* skipped, onInvalid === "skip" ? 1 : 0)
       }
@@ -391,6 +400,236 @@ describe("a framing of one's own", () => {
     })
   )
 
+  // Both ways to write one: as an effect, and as a generator.
+  const twoBytes: Record<string, Framing.Framing<string>> = {
+    effect: Framing.make<string>({
+      decode: (reader) =>
+        Effect.flatMap(reader.readExactly(1), (first) =>
+          Effect.map(reader.readExactly(1), (second) => text(first) + text(second))
+        ),
+      encode: (frame) => frame
+    }),
+    generator: Framing.make<string>({
+      *decode(reader) {
+        return text(yield* reader.readExactly(1)) + text(yield* reader.readExactly(1))
+      },
+      encode: (frame) => frame
+    })
+  }
+  for (const [kind, framing] of Object.entries(twoBytes)) {
+    it.effect(`${kind}: nobody reads within a frame but its decoder`, () =>
+      Effect.gen(function* () {
+        const { feed, reader } = feedable()
+        const first = yield* start(Framed.receiver(reader, framing).receive)
+        const second = yield* start(Framed.receiver(reader, framing).receive)
+        const rest = yield* start(Effect.map(reader.read(), text))
+        feed("a")
+        yield* turns
+        assert.isTrue(first.isWaiting() && second.isWaiting() && rest.isWaiting())
+        feed("bcd")
+        yield* turns
+        assert.deepStrictEqual([first.value(), second.value(), rest.isWaiting()], ["ab", "cd", true])
+        feed("ef")
+        assert.strictEqual(rest.value(), "ef")
+        assert.strictEqual(yield* reader.bufferedBytes, 0)
+      })
+    )
+
+    it.effect(`${kind}: whoever waits behind it is served, however it ends`, () =>
+      Effect.gen(function* () {
+        const interrupted = feedable()
+        const given = yield* start(Framed.receiver(interrupted.reader, framing).receive)
+        const next = yield* start(Effect.map(interrupted.reader.read(), text))
+        interrupted.feed("a")
+        yield* given.interrupt
+        yield* turns
+        assert.strictEqual(next.value(), "a")
+
+        const ended = feedable("x")
+        const incomplete = yield* start(Framed.receiver(ended.reader, framing).receive)
+        const none = yield* start(ended.reader.read())
+        ended.feedEof()
+        yield* turns
+        assert.deepInclude(incomplete.error(), { _tag: "IncompleteReadError", expected: 2 })
+        assert.strictEqual(none.value().length, 0)
+
+        const [left, right] = yield* pair({ readTimeout: "1 second" })
+        yield* left.writer.write("x")
+        const late = yield* start(Effect.flip(Framed.receiver(right.reader, framing).receive))
+        yield* TestClock.adjust("500 millis")
+        const after = yield* start(Effect.map(right.reader.readExactly(1), text))
+        yield* TestClock.adjust("500 millis")
+        yield* turns
+        assert.deepStrictEqual([late.value()._tag, after.value()], ["TimeoutError", "x"])
+      })
+    )
+
+    it.effect(`${kind}: one after the other, none lost, whatever is interrupted`, () =>
+      Effect.gen(function* () {
+        const { feed, reader } = feedable()
+        const { messages } = Framed.receiver(reader, framing)
+        const all = yield* Effect.forkChild(Stream.runCollect(Stream.take(messages, 3)), {
+          startImmediately: true
+        })
+        const given = yield* start(Framed.receiver(reader, framing).receive)
+        for (const byte of "aabbccdd") {
+          feed(byte)
+          yield* turns
+          yield* given.interrupt
+        }
+        assert.deepStrictEqual(Array.from(yield* Fiber.join(all)), ["aa", "bb", "cc"])
+        assert.strictEqual(text(yield* reader.read()), "dd")
+      })
+    )
+  }
+
+  it.effect("stops the peer while it does something else than to wait for bytes", () =>
+    Effect.gen(function* () {
+      let paused = false
+      const { feed, reader } = StreamReader.feedable({
+        limit: 8,
+        onPause: () => (paused = true),
+        onResume: () => (paused = false)
+      })
+      const latch = yield* Latch.make()
+      const slow = Framing.make<string>({
+        decode: (reader) => Effect.andThen(latch.await, Effect.map(reader.readExactly(4), text)),
+        encode: (frame) => frame
+      })
+      const receiving = yield* start(Framed.receiver(reader, slow).receive)
+      const behind = yield* start(reader.readExactly(30))
+      feed(bytes("x".repeat(16)))
+      assert.isFalse(paused)
+      feed(bytes("x"))
+      assert.isTrue(paused)
+      yield* latch.open
+      yield* turns
+      assert.strictEqual(receiving.value(), "xxxx")
+      // Which needs more than has come.
+      assert.isFalse(paused)
+      feed(bytes("x".repeat(17)))
+      assert.strictEqual(behind.value().length, 30)
+    })
+  )
+
+  it.effect("what makes no sense is a defect that says so", () =>
+    Effect.gen(function* () {
+      const leaked: Array<Framing.FrameReader> = []
+      const { feed, reader } = feedable()
+      const dies = (decode: (reader: Framing.FrameReader) => Effect.Effect<string, Framing.DecodeError>) =>
+        Effect.gen(function* () {
+          feed("x")
+          const framing = Framing.make<string>({ name: "odd", decode, encode: (frame) => frame })
+          const exit = yield* Effect.exit(Framed.receiver(reader, framing).receive)
+          yield* reader.read()
+          return Exit.isFailure(exit) && Cause.hasDies(exit.cause) ? String(Cause.squash(exit.cause)) : exit
+        })
+      assert.strictEqual(
+        yield* dies(() => Effect.succeed("nothing read")),
+        "Error: odd: decode gave a frame without having read any byte"
+      )
+      assert.strictEqual(
+        yield* dies(() => Effect.map(Effect.ignore(reader.readExactly(2)), () => "")),
+        "Error: a framing's decode must read with the reader that it is given"
+      )
+      assert.match(
+        String(
+          yield* dies((frame) => {
+            leaked.push(frame)
+            throw new Error("a bug")
+          })
+        ),
+        /a bug/
+      )
+      const exit = yield* Effect.exit(leaked[0]?.readExactly(1) ?? Effect.void)
+      assert.match(String(exit), /the reader of a frame was used after the frame was decoded/)
+    })
+  )
+
+  it.effect("several steps at once take turns", () =>
+    Effect.gen(function* () {
+      const framing = Framing.make<ReadonlyArray<string>>({
+        decode: (reader) =>
+          Effect.map(
+            Effect.all([reader.readExactly(1), reader.readUntil(";"), reader.readExactly(2)], {
+              concurrency: "unbounded"
+            }),
+            (parts) => parts.map(text)
+          ),
+        encode: () => ""
+      })
+      const { feed, reader } = feedable()
+      const receiving = yield* start(Framed.receiver(reader, framing).receive)
+      for (const byte of "abc;de") feed(byte)
+      yield* turns
+      assert.deepStrictEqual(receiving.value(), ["a", "bc;", "de"])
+    })
+  )
+
+  it.effect("goes on with what is there at the end of input, if it likes", () =>
+    Effect.gen(function* () {
+      const framing = Framing.make<string>({
+        decode: (reader) =>
+          Effect.andThen(
+            reader.readExactly(1),
+            Effect.map(
+              Effect.catchTag(reader.readUntil("\n"), "IncompleteReadError", ({ partial }) =>
+                Effect.succeed(partial)
+              ),
+              text
+            )
+          ),
+        encode: (frame) => frame
+      })
+      const { feedEof, reader } = feedable("1ab\n2c")
+      feedEof()
+      const { receive } = Framed.receiver(reader, framing)
+      assert.deepStrictEqual([yield* receive, yield* receive], ["ab\n", "2c"])
+      assert.deepStrictEqual([yield* reader.bufferedBytes, yield* reader.atEof], [0, true])
+      assert.strictEqual((yield* Effect.flip(receive))._tag, "EndOfStream")
+    })
+  )
+
+  it.effect("peeking beyond the end takes nothing, unless it fails the frame", () =>
+    Effect.gen(function* () {
+      const framing = Framing.make<string>({
+        decode: (reader) =>
+          Effect.matchEffect(reader.peek(3), {
+            onSuccess: () => Effect.map(reader.readExactly(3), text),
+            onFailure: () => Effect.map(reader.readExactly(2), text)
+          }),
+        encode: (frame) => frame
+      })
+      const { feedEof, reader } = feedable("abcdef")
+      feedEof()
+      const { receive } = Framed.receiver(reader, framing)
+      assert.strictEqual(yield* receive, "abc")
+      yield* reader.skip(1)
+      assert.strictEqual(yield* receive, "ef")
+      assert.strictEqual((yield* Effect.flip(receive))._tag, "EndOfStream")
+    })
+  )
+
+  it.effect("an IncompleteReadError of another reader fails the frame, and not the stream", () =>
+    Effect.gen(function* () {
+      const framing = Framing.make<string>({
+        decode: (reader) =>
+          Effect.flatMap(reader.readUntil(";"), (frame) => {
+            const inner = StreamReader.feedable()
+            inner.feed(frame)
+            inner.feedEof()
+            return Effect.map(inner.reader.readExactly(3), text)
+          }),
+        encode: (frame) => frame
+      })
+      const { reader } = feedable("a;bc;d")
+      const { receive } = Framed.receiver(reader, framing)
+      assert.strictEqual((yield* Effect.flip(receive))._tag, "IncompleteReadError")
+      assert.strictEqual(yield* receive, "bc;")
+      assert.strictEqual(text(yield* reader.read()), "d")
+    })
+  )
+
   it.effect("concurrent receives do not mix, and plain wrong arguments are defects", () =>
     Effect.gen(function* () {
       const { feed, reader } = feedable()
@@ -402,9 +641,13 @@ describe("a framing of one's own", () => {
         [yield* Fiber.join(first.fiber), yield* Fiber.join(second.fiber)],
         ["a aa 11", "b bb 22"]
       )
-      const wrong = Framing.make<Uint8Array>({ decode: (_) => _.readExactly(-1), encode: (_) => _ })
       feed("x")
-      yield* rangeError(Framed.receiver(reader, wrong).receive)
+      for (const n of [-1, 0.5, NaN]) {
+        const wrong = Framing.make<Uint8Array>({ decode: (_) => _.readExactly(n), encode: (_) => _ })
+        yield* rangeError(Framed.receiver(reader, wrong).receive)
+      }
+      const empty = Framing.make<Uint8Array>({ decode: (_) => _.readUntil(""), encode: (_) => _ })
+      yield* rangeError(Framed.receiver(reader, empty).receive)
     })
   )
 })

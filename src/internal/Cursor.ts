@@ -1,65 +1,263 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { FrameTooLong } from "../FrameError.ts"
+import * as Fiber from "effect/Fiber"
+import { EndOfStream, FrameTooLong } from "../FrameError.ts"
 import type { FrameReader } from "../Framing.ts"
 import { IncompleteReadError, type ReadError } from "../StreamError.ts"
 import type { Separator as SeparatorInput } from "../StreamReader.ts"
 import { indexOf } from "./bytes.ts"
-import type { TimeLimits } from "./Deadlines.ts"
-import { type Outcome, Ready } from "./Immediate.ts"
-import type { Input } from "./Input.ts"
+import type { Deadline, TimeLimits } from "./Deadlines.ts"
+import { done, Immediate, type Outcome, Ready, toEffect } from "./Immediate.ts"
+import { Holder, type Input } from "./Input.ts"
 import * as Limits from "./limits.ts"
+import type { ReadBuffer } from "./ReadBuffer.ts"
 import * as Separators from "./Separator.ts"
 
 const FIRST_BLOCK = 256
 
 type CursorError = FrameTooLong | IncompleteReadError | ReadError
 
+/** Looks whether a step can end now; `undefined` if it has to wait for more bytes. */
+type Attempt<A, E, P> = (cursor: Cursor, parameter: P) => Outcome<A, E> | undefined
+
+/** A step that waits. */
+interface Wait {
+  /** Ends it, if it can end now. */
+  readonly tryEnd: () => boolean
+  deadline: Deadline | undefined
+}
+
+/** One step within a frame, as an effect: it looks at the buffer directly, and waits only if bytes are missing. */
+class Step<A, E, P> extends Immediate<A, E | ReadError> {
+  private readonly cursor: Cursor
+  private readonly attempt: Attempt<A, E, P>
+  private readonly parameter: P
+
+  constructor(cursor: Cursor, attempt: Attempt<A, E, P>, parameter: P) {
+    super()
+    this.cursor = cursor
+    this.attempt = attempt
+    this.parameter = parameter
+  }
+
+  protected override begin(): Ready<A> | Effect.Effect<A, E | ReadError> {
+    return this.cursor.begin(this.attempt, this.parameter)
+  }
+}
+
 /**
  * Reads on through the frame at the start of the buffer and leaves everything in place, so that whoever is interrupted
- * within a frame has lost nothing.
+ * within a frame has lost nothing. Nobody else reads from the input in the meantime.
  */
-export class Cursor implements FrameReader {
+export class Cursor extends Holder implements FrameReader {
+  /** Where the next step begins. */
   position = 0
+  /** Whether a step has found the end of input before it had all that it wanted. */
+  hasFoundEnd = false
+  owner: Fiber.Fiber<unknown, unknown> | undefined = undefined
   private readonly input: Input
   private readonly limits: TimeLimits
   private readonly max: number
+  private waiting: ReadonlyArray<Wait> = none
+  private isOver = false
 
   constructor(input: Input, limits: TimeLimits, max: number) {
+    super()
     this.input = input
     this.limits = limits
     this.max = max
   }
 
-  readExactly = (n: number): Effect.Effect<Uint8Array, CursorError> => this.bytes("readExactly", n, n)
+  get needsBytes(): boolean {
+    return this.waiting.length > 0
+  }
 
-  peek = (n: number): Effect.Effect<Uint8Array, CursorError> => this.bytes("peek", n, 0)
+  /** Waits for its turn, and for the first byte of a frame. */
+  get start(): Effect.Effect<void, EndOfStream | ReadError> {
+    return new Step(this, tryStart, undefined)
+  }
 
-  skip = (n: number): Effect.Effect<void, CursorError> => this.bytes("skip", n, n)
+  /** Whether a frame can begin now. */
+  get isReady(): boolean {
+    return this.input.buffer.size > 0 && this.input.isHeldBy(this)
+  }
 
-  readUntil = (separator: SeparatorInput): Effect.Effect<Uint8Array, CursorError> =>
-    Effect.suspend(() => {
-      const sought = Separators.make(separator)
-      let searched = 0
-      return this.run("readUntil", undefined, () => {
-        const start = this.position
-        const { buffer } = this.input
-        // From where a match could begin that was not complete the last time.
-        const from = Math.max(start, start + searched - sought.longest + 1)
-        const end = this.endOf(sought, from)
-        if (end === -1) {
-          searched = buffer.size - start
-          return buffer.size > this.max ? this.tooLong(buffer.size) : undefined
-        }
-        if (end > this.max) return this.tooLong(end)
-        this.position = end
-        return new Ready(buffer.slice(start, end))
-      })
+  reserve(): void {
+    this.owner = Fiber.getCurrent()
+    this.input.reserve(this)
+  }
+
+  /** Lets others read. */
+  release(): void {
+    this.close()
+    this.input.release(this)
+  }
+
+  /** Whoever kept it must not read with it any more. */
+  close(): void {
+    this.isOver = true
+  }
+
+  // Each is made when it is used: a frame takes one or two of them.
+
+  get readExactly(): FrameReader["readExactly"] {
+    return (n) => new Step(this, tryReadExactly, n)
+  }
+
+  get readUntil(): FrameReader["readUntil"] {
+    return (separator) => {
+      try {
+        return new Step(this, tryReadUntil, new Search(separator))
+      } catch (cause) {
+        return Effect.die(cause)
+      }
+    }
+  }
+
+  get peek(): FrameReader["peek"] {
+    return (n) => new Step(this, tryPeek, n)
+  }
+
+  get skip(): FrameReader["skip"] {
+    return (n) => new Step(this, trySkip, n)
+  }
+
+  begin<A, E, P>(attempt: Attempt<A, E, P>, parameter: P): Ready<A> | Effect.Effect<A, E | ReadError> {
+    const outcome = this.waiting.length === 0 ? this.try(attempt, parameter) : undefined
+    return outcome ?? Effect.callback((resume) => this.wait(attempt, parameter, resume))
+  }
+
+  private try<A, E, P>(attempt: Attempt<A, E, P>, parameter: P): Outcome<A, E> | undefined {
+    if (this.isOver) return Exit.die(new Error("the reader of a frame was used after the frame was decoded"))
+    try {
+      return attempt(this, parameter)
+    } catch (cause) {
+      return Exit.die(cause)
+    }
+  }
+
+  private wait<A, E, P>(
+    attempt: Attempt<A, E, P>,
+    parameter: P,
+    resume: (effect: Effect.Effect<A, E | ReadError>) => void
+  ): Effect.Effect<void> | undefined {
+    const tryEnd = (): boolean => {
+      const outcome = this.try(attempt, parameter)
+      if (outcome === undefined) return false
+      this.forget(wait)
+      resume(toEffect(outcome))
+      return true
+    }
+    const wait: Wait = { tryEnd, deadline: undefined }
+    // Bytes may have come since the first attempt, if the fiber yielded in between.
+    if (this.waiting.length === 0 && tryEnd()) return undefined
+    this.waiting = [...this.waiting, wait]
+    wait.deadline = this.input.await(this.limits, (error) => {
+      this.forget(wait)
+      resume(Exit.fail(error))
     })
+    return Effect.sync(() => {
+      this.forget(wait)
+      this.input.settle()
+    })
+  }
+
+  private forget(wait: Wait): void {
+    this.waiting = this.waiting.filter((_) => _ !== wait)
+    this.input.disarm(wait.deadline)
+  }
+
+  advance(): void {
+    while (this.input.isHeldBy(this) && this.waiting[0]?.tryEnd() === true);
+  }
+
+  // The steps. What they do not find may still come, unless the input has failed or ended.
+
+  tryStart(): Outcome<void, EndOfStream | ReadError> | undefined {
+    if (!this.input.isHeldBy(this)) return undefined
+    const { buffer, eof, failed } = this.input
+    if (buffer.size > 0) return done
+    return failed ?? (eof ? Exit.fail(new EndOfStream({ address: this.input.address })) : undefined)
+  }
+
+  tryBytes(operation: string, n: number, advance: number): Outcome<Uint8Array, CursorError> | undefined {
+    const { position } = this
+    const end = this.endOf(operation, n)
+    if (typeof end !== "number") return end
+    this.position = position + advance
+    return new Ready(this.input.buffer.slice(position, end))
+  }
+
+  trySkip(n: number): Outcome<void, CursorError> | undefined {
+    const end = this.endOf("skip", n)
+    if (typeof end !== "number") return end
+    this.position = end
+    return done
+  }
+
+  // Where the next `n` bytes end, all of which are there.
+  private endOf(operation: string, n: number): number | Exit.Exit<never, CursorError> | undefined {
+    const end = this.position + n
+    // First: what a peer says may be beyond any integer.
+    if (end > this.max) return this.tooLong(end)
+    Limits.natural(`${operation}: n`, n)
+    return end <= this.input.buffer.size ? end : this.ended(operation, end)
+  }
+
+  tryReadUntil(search: Search): Outcome<Uint8Array, CursorError> | undefined {
+    const { position } = this
+    const { buffer } = this.input
+    const end = search.endIn(buffer, position)
+    if (end === -1) {
+      return buffer.size > this.max ? this.tooLong(buffer.size) : this.ended("readUntil", undefined)
+    }
+    if (end > this.max) return this.tooLong(end)
+    this.position = end
+    return new Ready(buffer.slice(position, end))
+  }
+
+  // `partial` is all of the unfinished frame, not only what this step would have read.
+  private ended(
+    operation: string,
+    expected: number | undefined
+  ): Exit.Exit<never, IncompleteReadError | ReadError> | undefined {
+    const { address, buffer, eof, failed } = this.input
+    if (failed !== undefined || !eof) return failed
+    this.hasFoundEnd = true
+    const partial = buffer.slice(0, buffer.size)
+    // There is no more to read, should whoever decodes go on with what there is.
+    if (operation !== "peek") this.position = buffer.size
+    return Exit.fail(new IncompleteReadError({ operation, partial, expected, address }))
+  }
+
+  private tooLong(length: number): Exit.Exit<never, FrameTooLong> {
+    return Exit.fail(new FrameTooLong({ length, limit: this.max }))
+  }
+}
+
+/** Where a separator ends that is sought from step to step. */
+class Search {
+  private readonly separator: Separators.Separator
+  private start = -1
+  private searched = 0
+
+  constructor(separator: SeparatorInput) {
+    this.separator = Separators.make(separator)
+  }
 
   /** Just past the match that ends first, or -1. */
-  private endOf({ longest, patterns }: Separators.Separator, from: number): number {
-    const { buffer } = this.input
+  endIn(buffer: ReadBuffer, start: number): number {
+    const { longest } = this.separator
+    // From where a match could begin that was not complete the last time.
+    const from = start === this.start ? Math.max(start, start + this.searched - longest + 1) : start
+    const end = this.find(buffer, from)
+    this.start = end === -1 ? start : -1
+    this.searched = buffer.size - start
+    return end
+  }
+
+  private find(buffer: ReadBuffer, from: number): number {
+    const { longest, patterns } = this.separator
     // Block by block, twice as large each time: what comes after the match may be long, and is not to be copied.
     for (let low = from, width = FIRST_BLOCK; low < buffer.size; low += width, width *= 2) {
       const origin = Math.max(from, low - longest + 1)
@@ -73,41 +271,12 @@ export class Cursor implements FrameReader {
     }
     return -1
   }
-
-  private bytes(operation: string, n: number, advance: number): Effect.Effect<Uint8Array, CursorError> {
-    return Effect.suspend(() => {
-      Limits.natural(`${operation}: n`, n)
-      return this.run(operation, n, () => {
-        const start = this.position
-        const end = start + n
-        if (end > this.max) return this.tooLong(end)
-        if (this.input.buffer.size < end) return undefined
-        this.position = start + advance
-        return new Ready(this.input.buffer.slice(start, end))
-      })
-    })
-  }
-
-  private run<A>(
-    operation: string,
-    expected: number | undefined,
-    attempt: () => Outcome<A, CursorError> | undefined
-  ): Effect.Effect<A, CursorError> {
-    const { input } = this
-    // All of the unfinished frame, not only what this operation would have read.
-    const atEnd = (): Outcome<A, CursorError> =>
-      Exit.fail(
-        new IncompleteReadError({
-          operation,
-          partial: input.buffer.take(input.buffer.size),
-          expected: expected === undefined ? undefined : this.position + expected,
-          address: input.address
-        })
-      )
-    return input.run(this.limits, () => input.tryDecode(attempt, atEnd), undefined)
-  }
-
-  private tooLong(length: number): Exit.Exit<never, FrameTooLong> {
-    return Exit.fail(new FrameTooLong({ length, limit: this.max }))
-  }
 }
+
+const none: ReadonlyArray<Wait> = []
+
+const tryStart = (cursor: Cursor) => cursor.tryStart()
+const tryReadExactly = (cursor: Cursor, n: number) => cursor.tryBytes("readExactly", n, n)
+const tryPeek = (cursor: Cursor, n: number) => cursor.tryBytes("peek", n, 0)
+const trySkip = (cursor: Cursor, n: number) => cursor.trySkip(n)
+const tryReadUntil = (cursor: Cursor, search: Search) => cursor.tryReadUntil(search)

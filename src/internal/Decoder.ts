@@ -1,14 +1,15 @@
 import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
-import * as Semaphore from "effect/Semaphore"
 import type { Codec } from "../Codec.ts"
 import {
   EndOfStream,
   FrameError,
   type FrameErrorReason,
-  type FrameTooLong,
   InvalidMessage,
   MalformedFrame,
   type ReceiveError
@@ -18,11 +19,14 @@ import { IncompleteReadError } from "../StreamError.ts"
 import { empty } from "./bytes.ts"
 import { Cursor } from "./Cursor.ts"
 import type { TimeLimits } from "./Deadlines.ts"
-import { type Outcome, Ready } from "./Immediate.ts"
-import type { Input } from "./Input.ts"
+import { type Outcome, Ready, toEffect } from "./Immediate.ts"
+import { type Input, isAboutToYield, Taking } from "./Input.ts"
 import { type Buffered as Machine, Refusal } from "./Machine.ts"
 
 type Received<A> = Outcome<A, ReceiveError>
+
+/** What a frame holds: a message, or why there is none. */
+export type Content<In> = Exit.Exit<In, FrameError>
 
 // How much of the bytes around an error is shown.
 const EXCERPT_BEFORE = 16
@@ -33,6 +37,15 @@ export interface Decoder<In> {
   readonly receive: Effect.Effect<In, ReceiveError>
   /** As many messages as there are. */
   readonly receiveMany: Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError>
+  /**
+   * What the next frame holds. Fails only for what is still there afterwards; frames that do not decode are not skipped, so
+   * that whoever counts the frames does not lose count.
+   */
+  readonly content: (limits: TimeLimits) => Effect.Effect<Content<In>, ReceiveError>
+  /** The same of as many frames as there are. */
+  readonly contents: (
+    limits: TimeLimits
+  ) => Effect.Effect<Arr.NonEmptyReadonlyArray<Content<In>>, ReceiveError>
   readonly skipped: () => number
 }
 
@@ -49,28 +62,40 @@ export const make = <In, F>(options: Options<In, F>): Decoder<In> => {
   return decoder._tag === "Buffered" ? new Buffered(options, decoder) : new Stepwise(options, decoder.decode)
 }
 
-const frameError = (
-  input: Input,
-  reason: FrameErrorReason,
-  offset: number,
-  excerpt: Uint8Array
-): Exit.Exit<never, FrameError> =>
-  Exit.fail(
-    new FrameError({
-      operation: "receive",
-      reason,
-      offset,
-      excerpt: excerpt.slice(),
-      address: input.address
-    })
-  )
+/** What does not decode: a failure, or a defect of whoever decodes. */
+class Invalid {
+  readonly exit: Exit.Exit<never, FrameError>
+  /** Whether it is consumed, and the next frame follows. */
+  readonly isPast: boolean
+
+  constructor(cause: FrameError | Exit.Exit<never>, isPast: boolean) {
+    this.exit = cause instanceof FrameError ? Exit.fail(cause) : cause
+    this.isPast = isPast
+  }
+
+  get canBeSkipped(): boolean {
+    return this.isPast && Exit.isFailure(this.exit) && !Cause.hasDies(this.exit.cause)
+  }
+}
+
+type Found<In> = Ready<In> | Invalid
+
+const toReceived = <In>(found: Found<In>): Received<In> => (found instanceof Invalid ? found.exit : found)
+
+const toContent = <In>(found: Found<In>): Received<Content<In>> => {
+  if (found instanceof Ready) return new Ready(Exit.succeed(found.value))
+  return found.isPast ? new Ready(found.exit) : found.exit
+}
+
+const frameError = (input: Input, reason: FrameErrorReason, offset: number, excerpt: Uint8Array) =>
+  new FrameError({ operation: "receive", reason, offset, excerpt: excerpt.slice(), address: input.address })
 
 /** The failure for bytes that are still in the buffer, of which the frame that begins at its start is none. */
-const refused = (input: Input, reason: MalformedFrame | FrameTooLong): Exit.Exit<never, FrameError> => {
+const refused = (input: Input, reason: FrameErrorReason, length = input.buffer.size): FrameError => {
   const { buffer, bytesRead } = input
   const at = reason instanceof MalformedFrame ? (reason.at ?? 0) : 0
   const from = Math.max(0, at - EXCERPT_BEFORE)
-  const excerpt = buffer.slice(from, Math.min(buffer.size, from + EXCERPT))
+  const excerpt = buffer.slice(from, Math.max(from, Math.min(length, from + EXCERPT)))
   return frameError(input, reason, bytesRead - buffer.size + at, excerpt)
 }
 
@@ -81,38 +106,89 @@ const invalid = (input: Input, reason: InvalidMessage, offset: number, frame: un
 const endOfStream = (input: Input): Exit.Exit<never, EndOfStream> =>
   Exit.fail(new EndOfStream({ address: input.address }))
 
-/** Decodes whole frames in the step in which their last byte comes. */
-class Buffered<In, F> implements Decoder<In> {
-  private readonly options: Options<In, F>
-  private readonly decoder: Machine<F>
-  private count = 0
-  // What is left of a frame that is skipped.
-  private past: Refusal["past"] = undefined
-  // A failure that was found behind messages, which come first.
-  private failed: Exit.Exit<never, ReceiveError> | undefined = undefined
-  readonly receive: Effect.Effect<In, ReceiveError>
-  readonly receiveMany: Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError>
+abstract class Base<In> implements Decoder<In> {
+  protected count = 0
+  // What was found behind messages, which come first.
+  private failed: Invalid | undefined = undefined
 
-  constructor(options: Options<In, F>, decoder: Machine<F>) {
-    this.options = options
-    this.decoder = decoder
-    const { input, limits } = options
-    const next = (): Received<In> | undefined => this.next()
-    const many = () => this.many()
-    const atEnd = () => this.atEnd()
-    this.receive = input.run(limits, () => input.tryDecode(next, atEnd), undefined)
-    this.receiveMany = input.run(limits, () => input.tryDecode(many, atEnd), undefined)
-  }
+  abstract readonly receive: Effect.Effect<In, ReceiveError>
+  abstract readonly receiveMany: Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError>
+  abstract content(limits: TimeLimits): Effect.Effect<Content<In>, ReceiveError>
+  abstract contents(limits: TimeLimits): Effect.Effect<Arr.NonEmptyReadonlyArray<Content<In>>, ReceiveError>
+
+  /** The next frame, if all of it is there. */
+  protected abstract find(skips: boolean): Found<In> | undefined
 
   readonly skipped = (): number => this.count
 
-  private next(): Received<In> | undefined {
+  protected next(skips: boolean): Found<In> | undefined {
     const { failed } = this
-    if (failed !== undefined) {
-      this.failed = undefined
-      return failed
+    if (failed === undefined) return this.find(skips)
+    this.failed = undefined
+    return failed
+  }
+
+  protected many<A>(
+    skips: boolean,
+    deliver: (found: Found<In>) => Received<A>
+  ): Received<Arr.NonEmptyReadonlyArray<A>> | undefined {
+    const all: Array<A> = []
+    for (let found = this.next(skips); found !== undefined; found = this.find(skips)) {
+      const outcome = deliver(found)
+      if (outcome instanceof Ready) {
+        all.push(outcome.value)
+        continue
+      }
+      if (all.length === 0) return outcome
+      if (found instanceof Invalid) this.failed = found
+      break
     }
-    const { codec, input, skips } = this.options
+    return Arr.isReadonlyArrayNonEmpty(all) ? new Ready(all) : undefined
+  }
+}
+
+/** Decodes whole frames in the step in which their last byte comes. */
+class Buffered<In, F> extends Base<In> {
+  private readonly options: Options<In, F>
+  private readonly decoder: Machine<F>
+  // What is left of a frame that is skipped.
+  private past: Refusal["past"] = undefined
+  readonly receive: Effect.Effect<In, ReceiveError>
+
+  constructor(options: Options<In, F>, decoder: Machine<F>) {
+    super()
+    this.options = options
+    this.decoder = decoder
+    this.receive = this.run(options.limits, () => {
+      const found = this.next(options.skips)
+      return found && toReceived(found)
+    })
+  }
+
+  get receiveMany(): Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError> {
+    const { limits, skips } = this.options
+    return this.run(limits, () => this.many(skips, toReceived))
+  }
+
+  content(limits: TimeLimits): Effect.Effect<Content<In>, ReceiveError> {
+    return this.run(limits, () => {
+      const found = this.next(false)
+      return found && toContent(found)
+    })
+  }
+
+  contents(limits: TimeLimits): Effect.Effect<Arr.NonEmptyReadonlyArray<Content<In>>, ReceiveError> {
+    return this.run(limits, () => this.many(false, toContent))
+  }
+
+  private run<A>(limits: TimeLimits, attempt: () => Received<A> | undefined): Effect.Effect<A, ReceiveError> {
+    const { input } = this.options
+    const atEnd = () => this.atEnd()
+    return input.run(limits, () => input.tryDecode(attempt, atEnd), undefined)
+  }
+
+  protected find(skips: boolean): Found<In> | undefined {
+    const { codec, input } = this.options
     const { buffer } = input
     while (this.past === undefined || this.goPast()) {
       const start = input.bytesRead - buffer.size
@@ -123,34 +199,22 @@ class Buffered<In, F> implements Decoder<In> {
         this.past = frame.past
       } else {
         const message = decodeWith(codec, frame)
-        if (Exit.isExit(message)) return message
+        if (message instanceof Invalid) return message
         if (Result.isSuccess(message)) return new Ready(message.success)
-        if (!skips) return invalid(input, message.failure, start, frame)
+        if (!skips) return new Invalid(invalid(input, message.failure, start, frame), true)
       }
       this.count++
     }
     return undefined
   }
 
-  private many(): Received<Arr.NonEmptyReadonlyArray<In>> | undefined {
-    const messages: Array<In> = []
-    for (let outcome = this.next(); outcome !== undefined; outcome = this.next()) {
-      if (!(outcome instanceof Ready)) {
-        if (messages.length === 0) return outcome
-        this.failed = outcome
-        break
-      }
-      messages.push(outcome.value)
-    }
-    return Arr.isReadonlyArrayNonEmpty(messages) ? new Ready(messages) : undefined
-  }
-
   // A frame whose end is known is consumed with its failure; one that is too long may not even be there.
-  private refuse({ past, reason }: Refusal): Received<never> {
+  private refuse({ past, reason }: Refusal): Invalid {
     const { input } = this.options
-    const failure = refused(input, reason)
-    if (reason instanceof MalformedFrame && typeof past === "number") input.buffer.discard(past)
-    return failure
+    const isPast = reason instanceof MalformedFrame && typeof past === "number"
+    const found = new Invalid(refused(input, reason), isPast)
+    if (isPast) input.buffer.discard(past)
+    return found
   }
 
   /** Drops what is there of the frame that is skipped; whether all of it was. */
@@ -188,90 +252,219 @@ class Buffered<In, F> implements Decoder<In> {
 const decodeWith = <In, F>(
   codec: Codec<In, never, F>,
   frame: F
-): Result.Result<In, InvalidMessage> | Exit.Exit<never> => {
+): Result.Result<In, InvalidMessage> | Invalid => {
   try {
     return codec.decode(frame)
   } catch (cause) {
-    return cause instanceof InvalidMessage ? Result.fail(cause) : Exit.die(cause)
+    return cause instanceof InvalidMessage ? Result.fail(cause) : new Invalid(Exit.die(cause), true)
   }
 }
 
-/** Runs a decoder that reads step by step, one at a time. */
-class Stepwise<In, F> implements Decoder<In> {
-  private readonly options: Options<In, F>
-  private readonly decode: (reader: Framing.FrameReader) => Effect.Effect<F, Framing.DecodeError>
-  private readonly turn = Semaphore.makeUnsafe(1)
-  private count = 0
-  // Whether the frame that was refused last is consumed.
-  private isPast = false
-  readonly receive: Effect.Effect<In, ReceiveError>
-  readonly receiveMany: Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError>
+/** Takes what is there, if that can be had in one step, or else takes the steps that it needs. */
+class Sometimes<A> extends Taking<A, ReceiveError> {
+  private readonly attempt: () => Received<A> | undefined
+  private readonly otherwise: Effect.Effect<A, ReceiveError>
 
-  constructor(
-    options: Options<In, F>,
-    decode: (reader: Framing.FrameReader) => Effect.Effect<F, Framing.DecodeError>
-  ) {
+  constructor(attempt: () => Received<A> | undefined, otherwise: Effect.Effect<A, ReceiveError>) {
+    super()
+    this.attempt = attempt
+    this.otherwise = otherwise
+  }
+
+  protected override begin(): Ready<A> | Effect.Effect<A, ReceiveError> {
+    try {
+      return this.attempt() ?? this.otherwise
+    } catch (cause) {
+      return Exit.die(cause)
+    }
+  }
+}
+
+const skipped = Symbol("skipped")
+
+/**
+ * Takes what was decoded, in one step with handing it on: interrupted in between, a fiber would lose it. So one that is about
+ * to yield does so first.
+ */
+const inOneStep = <A>(take: () => Received<A>): Effect.Effect<A, ReceiveError> => {
+  const fiber = Fiber.getCurrent()
+  return fiber !== undefined && isAboutToYield(fiber)
+    ? Effect.flatMap(Effect.yieldNow, () => toEffect(take()))
+    : toEffect(take())
+}
+
+type Decode<F> = Extract<Framing.Framing<F>[typeof Framing.TypeId]["decoder"], { _tag: "Stepwise" }>["decode"]
+
+// Quicker than to ask whether it is an effect.
+const isGenerator = <F>(
+  decoding: ReturnType<Decode<F>>
+): decoding is Extract<ReturnType<Decode<F>>, Generator> => "next" in decoding
+
+/** Runs a decoder that reads step by step. */
+class Stepwise<In, F> extends Base<In> {
+  private readonly options: Options<In, F>
+  private readonly decode: Decode<F>
+  private readonly limit: number
+  private isEffectful = false
+  readonly receive: Effect.Effect<In, ReceiveError>
+
+  constructor(options: Options<In, F>, decode: Decode<F>) {
+    super()
+    const { framing, input, limits, skips } = options
     this.options = options
     this.decode = decode
-    this.receive = this.turn.withPermit(this.next)
-    this.receiveMany = Effect.map(this.receive, Arr.of)
+    this.limit = framing.maxLength ?? input.limit
+    const found = (): Received<In> | undefined => {
+      const next = this.next(skips)
+      return next && toReceived(next)
+    }
+    this.receive = new Sometimes(found, this.one(limits, skips, toReceived))
   }
 
-  readonly skipped = (): number => this.count
+  get receiveMany(): Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError> {
+    const { limits, skips } = this.options
+    return this.several(limits, skips, toReceived)
+  }
 
-  private get next(): Effect.Effect<In, ReceiveError> {
-    const { framing, input, limits, skips } = this.options
-    const begun = input.run(
-      limits,
-      () =>
-        input.tryDecode<void, EndOfStream>(
-          () => (input.buffer.size > 0 ? new Ready(undefined) : undefined),
-          () => endOfStream(input)
-        ),
-      undefined
+  content(limits: TimeLimits): Effect.Effect<Content<In>, ReceiveError> {
+    const found = (): Received<Content<In>> | undefined => {
+      const next = this.next(false)
+      return next && toContent(next)
+    }
+    return new Sometimes(found, this.one(limits, false, toContent))
+  }
+
+  contents(limits: TimeLimits): Effect.Effect<Arr.NonEmptyReadonlyArray<Content<In>>, ReceiveError> {
+    return this.several(limits, false, toContent)
+  }
+
+  private several<A>(
+    limits: TimeLimits,
+    skips: boolean,
+    deliver: (found: Found<In>) => Received<A>
+  ): Effect.Effect<Arr.NonEmptyReadonlyArray<A>, ReceiveError> {
+    return new Sometimes(
+      () => this.many(skips, deliver),
+      Effect.map(this.one(limits, skips, deliver), Arr.of)
     )
-    const one = Effect.flatMap(begun, () => {
-      const cursor = new Cursor(input, limits, framing.maxLength ?? input.limit)
-      return Effect.matchEffect(this.decode(cursor), {
-        onFailure: (error) =>
-          error._tag === "MalformedFrame" || error._tag === "FrameTooLong"
-            ? this.refuse(error, cursor)
-            : Effect.fail(error),
-        onSuccess: (frame) => this.take(frame, cursor)
-      })
-    })
-    if (!skips) return one
-    const skipping: Effect.Effect<In, ReceiveError> = Effect.catchTag(one, "FrameError", (error) => {
-      if (!this.isPast) return Effect.fail(error)
+  }
+
+  protected find(skips: boolean): Found<In> | undefined {
+    const { input } = this.options
+    while (!this.isEffectful && input.isFree && input.buffer.size > 0) {
+      const found = this.findNow()
+      if (!skips || !(found instanceof Invalid) || !found.canBeSkipped) return found
       this.count++
-      return skipping
-    })
-    return skipping
-  }
-
-  // In one step: from here on the frame is consumed, and its message handed on.
-  private take(frame: F, cursor: Cursor): Effect.Effect<In, ReceiveError> {
-    const { codec, input, limits } = this.options
-    const take = (): Received<In> => {
-      const start = input.bytesRead - input.buffer.size
-      input.buffer.discard(cursor.position)
-      const message = decodeWith(codec, frame)
-      if (Exit.isExit(message)) return message
-      if (Result.isSuccess(message)) return new Ready(message.success)
-      this.isPast = cursor.position > 0
-      return invalid(input, message.failure, start, frame)
     }
-    return input.run(limits, () => input.tryDecode(take, () => endOfStream(input)), undefined)
+    return undefined
   }
 
-  private refuse(reason: MalformedFrame | FrameTooLong, cursor: Cursor): Effect.Effect<never, ReceiveError> {
+  // A generator that finds all that it reads is done in one step. One that does not begins anew, as an effect.
+  private findNow(): Found<In> | undefined {
     const { input, limits } = this.options
-    const refuse = (): Received<never> => {
-      const failure = refused(input, reason)
-      this.isPast = reason instanceof MalformedFrame && cursor.position > 0
-      if (this.isPast) input.buffer.discard(cursor.position)
-      return failure
+    const cursor = new Cursor(input, limits, this.limit)
+    try {
+      const decoding = this.decode(cursor)
+      if (isGenerator(decoding)) {
+        const result = decoding.next()
+        return result.done === true ? this.take(result.value, cursor) : undefined
+      }
+      this.isEffectful = true
+      return undefined
+    } finally {
+      cursor.close()
     }
-    return input.run(limits, () => input.tryDecode(refuse, () => endOfStream(input)), undefined)
+  }
+
+  private one<A>(
+    limits: TimeLimits,
+    skips: boolean,
+    deliver: (found: Found<In>) => Received<A>
+  ): Effect.Effect<A, ReceiveError> {
+    if (!skips) return this.attempt(limits, deliver)
+    const attempt = this.attempt<A | typeof skipped>(limits, (found) => {
+      if (found instanceof Ready || !found.canBeSkipped) return deliver(found)
+      this.count++
+      return new Ready(skipped)
+    })
+    const next: Effect.Effect<A, ReceiveError> = Effect.flatMap(attempt, (message) =>
+      message === skipped ? next : Effect.succeed(message)
+    )
+    return next
+  }
+
+  private attempt<A>(
+    limits: TimeLimits,
+    deliver: (found: Found<In>) => Received<A>
+  ): Effect.Effect<A, ReceiveError> {
+    return Effect.suspend(() => {
+      const cursor = new Cursor(this.options.input, limits, this.limit)
+      const decoded = Effect.matchEffect(new Decoding(cursor, this.decode), {
+        onFailure: (error) => inOneStep(() => this.refuse(error, cursor, deliver)),
+        onSuccess: (frame) => inOneStep(() => deliver(this.take(frame, cursor)))
+      })
+      const release = () => {
+        cursor.release()
+        return undefined
+      }
+      return Effect.onExitPrimitive(decoded, release)
+    })
+  }
+
+  // From here on the frame is consumed, and its message handed on.
+  private take(frame: F, { position }: Cursor): Found<In> {
+    const { codec, framing, input } = this.options
+    if (position === 0) {
+      const defect = new Error(`${framing.name}: decode gave a frame without having read any byte`)
+      return new Invalid(Exit.die(defect), false)
+    }
+    const message = decodeWith(codec, frame)
+    const found = message instanceof Invalid ? message : this.found(message, position)
+    input.discard(position)
+    return found
+  }
+
+  private found(message: Result.Result<In, InvalidMessage>, length: number): Found<In> {
+    return Result.isSuccess(message)
+      ? new Ready(message.success)
+      : new Invalid(refused(this.options.input, message.failure, length), true)
+  }
+
+  private refuse<A>(
+    error: Framing.DecodeError | EndOfStream,
+    { hasFoundEnd, position }: Cursor,
+    deliver: (found: Found<In>) => Received<A>
+  ): Received<A> {
+    const { input } = this.options
+    if (error._tag === "MalformedFrame" || error._tag === "FrameTooLong") {
+      const isPast = error._tag === "MalformedFrame" && position > 0
+      const found = new Invalid(refused(input, error), isPast)
+      if (isPast) input.discard(position)
+      return deliver(found)
+    }
+    if (error._tag === "IncompleteReadError") input.discard(hasFoundEnd ? input.buffer.size : position)
+    return Exit.fail(error)
+  }
+}
+
+/** Decodes once it is the cursor's turn. */
+class Decoding<F> extends Effectable.Class<F, Framing.DecodeError | EndOfStream> {
+  private readonly cursor: Cursor
+  private readonly decode: Decode<F>
+
+  constructor(cursor: Cursor, decode: Decode<F>) {
+    super()
+    this.cursor = cursor
+    this.decode = decode
+  }
+
+  override asEffect(): Effect.Effect<F, Framing.DecodeError | EndOfStream> {
+    this.cursor.reserve()
+    return this.cursor.isReady ? this.decoded() : Effect.flatMap(this.cursor.start, () => this.decoded())
+  }
+
+  private decoded(): Effect.Effect<F, Framing.DecodeError> {
+    const decoding = this.decode(this.cursor)
+    return isGenerator(decoding) ? Effect.gen(() => decoding) : decoding
   }
 }

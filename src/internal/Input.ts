@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import { IncompleteReadError, LimitOverrunError, type ReadError } from "../StreamError.ts"
+import { IncompleteReadError, LimitOverrunError, type ReadError, type TimeoutError } from "../StreamError.ts"
 import { empty } from "./bytes.ts"
 import { type Deadline, isLimited, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
@@ -51,24 +51,66 @@ class Waiter<A, E, P> {
   end(): void {
     if (this.outcome !== undefined) this.resume(toEffect(this.outcome))
   }
+
+  get needsBytes(): boolean {
+    return true
+  }
 }
 
 /** What the line of those that wait needs to know of each. */
-type AnyWaiter = Pick<Waiter<unknown, unknown, unknown>, "fiber" | "deadline" | "next" | "canEnd" | "end">
+interface AnyWaiter extends Pick<
+  Waiter<unknown, unknown, unknown>,
+  "fiber" | "deadline" | "canEnd" | "end" | "needsBytes"
+> {
+  next: AnyWaiter | undefined
+}
+
+/**
+ * Somebody who reads in several steps, and keeps the place in the line until it is given back: nobody else reads in between.
+ * `advance` is called when it is at the head and something has come.
+ */
+export abstract class Holder implements AnyWaiter {
+  // Not to be found by the fiber: it is given back by name.
+  readonly fiber = undefined
+  readonly deadline = undefined
+  next: AnyWaiter | undefined = undefined
+  /** Who would wait for itself with an operation of the input. */
+  abstract readonly owner: Fiber.Fiber<unknown, unknown> | undefined
+  abstract readonly needsBytes: boolean
+  abstract advance(): void
+
+  canEnd(): boolean {
+    this.advance()
+    return false
+  }
+
+  end(): void {}
+}
 
 const NEWLINE = 0x0a
 
 // Enough operations to hand a result on through the combinators around a read.
 const OPERATIONS_TO_DELIVER = 16
 
-const isAboutToYield = ({ cache, currentOpCount }: Fiber.Fiber<unknown, unknown>): boolean =>
+export const isAboutToYield = ({ cache, currentOpCount }: Fiber.Fiber<unknown, unknown>): boolean =>
   currentOpCount + OPERATIONS_TO_DELIVER > cache.maxOpsBeforeYield && !cache.preventYield
+
+/**
+ * What takes bytes. Between that and handing them on the fiber must not yield: interrupted there, it would lose them. So a
+ * fiber that is about to yield does so first.
+ */
+export abstract class Taking<A, E> extends Immediate<A, E> {
+  override asEffect(): Effect.Effect<A, E> {
+    const fiber = Fiber.getCurrent()
+    return fiber !== undefined && isAboutToYield(fiber) ? this.afterYield() : super.asEffect()
+  }
+}
 
 /**
  * An operation as an effect: it runs now if it can end now, in its turn otherwise. It is a class, as the next
  * one is, because a connection holds it for as long as it waits: closures take three times the memory.
  */
-class Operation<A, E, P> extends Immediate<A, E | ReadError> {
+class Operation<A, E, P> extends Taking<A, E | ReadError> {
   private readonly input: Input
   private readonly limits: TimeLimits
   private readonly attempt: Attempt<A, E, P>
@@ -82,13 +124,6 @@ class Operation<A, E, P> extends Immediate<A, E | ReadError> {
     this.limits = limits
     this.attempt = attempt
     this.parameter = parameter
-  }
-
-  override asEffect(): Effect.Effect<A, E | ReadError> {
-    const fiber = Fiber.getCurrent()
-    // Between taking bytes and handing them on the fiber must not yield: interrupted there, it would lose them. So a
-    // fiber that is about to yield does so first.
-    return fiber !== undefined && isAboutToYield(fiber) ? this.afterYield() : super.asEffect()
   }
 
   protected override begin(): Ready<A> | Effect.Effect<A, E | ReadError> {
@@ -142,6 +177,11 @@ export class Input {
   /** The peer's address, for errors. */
   get address(): string | undefined {
     return this.surroundings.address
+  }
+
+  /** What it has failed with: comes after what is buffered. */
+  get failed(): Exit.Exit<never, ReadError> | undefined {
+    return this.failure?.exit
   }
 
   /** Whether nothing waits to be read, and nobody waits to read. */
@@ -208,6 +248,10 @@ export class Input {
       resume(toEffect(outcome))
       return undefined
     }
+    if (this.first instanceof Holder && this.first.owner === Fiber.getCurrent()) {
+      resume(Exit.die(new Error("a framing's decode must read with the reader that it is given")))
+      return undefined
+    }
     const waiter = new Waiter(attempt, parameter, resume)
     this.append(waiter)
     if (isLimited(limits)) {
@@ -230,6 +274,52 @@ export class Input {
     this.surroundings.deadlines?.settle()
   }
 
+  /** Gives somebody the head of the line, at once or after those that wait, until `release`. */
+  reserve(holder: Holder): void {
+    this.append(holder)
+  }
+
+  /** Whether nobody waits to read. */
+  get isFree(): boolean {
+    return this.first === undefined
+  }
+
+  isHeldBy(holder: Holder): boolean {
+    return this.first === holder
+  }
+
+  /**
+   * Gives the place back. Those that wait come to their turn in a step of their own: they must not come between the fiber that
+   * has read and the hands that it passes its result to.
+   */
+  release(holder: Holder): void {
+    this.unlink(holder)
+    if (this.first === undefined) return this.holdBack()
+    const pass = (): void => {
+      this.serve()
+      if (this.first?.needsBytes === true) this.resumeSource()
+      this.holdBack()
+    }
+    const fiber = Fiber.getCurrent()
+    if (fiber === undefined) pass()
+    else fiber.currentDispatcher.scheduleTask(pass, 0)
+  }
+
+  /** A wait of whoever holds the head of the line: holds it to its limits, and has more bytes come. */
+  await(limits: TimeLimits, expire: (error: TimeoutError) => void): Deadline | undefined {
+    this.resumeSource()
+    return isLimited(limits) ? this.surroundings.timed?.arm(limits, expire) : undefined
+  }
+
+  /** The wait is over: `settle` is to follow once whoever waited was resumed, unless it was in `advance`. */
+  disarm(deadline: Deadline | undefined): void {
+    this.surroundings.deadlines?.disarm(deadline)
+  }
+
+  settle(): void {
+    this.surroundings.deadlines?.settle()
+  }
+
   private append(waiter: AnyWaiter): void {
     if (this.first === undefined) {
       this.first = waiter
@@ -241,24 +331,32 @@ export class Input {
   }
 
   private remove(waiter: AnyWaiter): void {
+    const wasFirst = this.first === waiter
+    this.unlink(waiter)
+    // What the removed one waited for may be more than the next one needs.
+    if (wasFirst) this.serve()
+    this.holdBack()
+  }
+
+  private unlink(waiter: AnyWaiter): void {
     if (this.first === waiter) {
       this.first = waiter.next
-      // What the removed one waited for may be more than the next one needs.
-      this.serve()
-    } else {
-      let previous = this.first
-      while (previous !== undefined && previous.next !== waiter) previous = previous.next
-      if (previous === undefined) return
-      previous.next = waiter.next
+      return
     }
-    this.holdBack()
+    let previous = this.first
+    while (previous !== undefined && previous.next !== waiter) previous = previous.next
+    if (previous !== undefined) previous.next = waiter.next
   }
 
   private serve(): void {
     if (this.serving || this.first === undefined) return
     this.serving = true
     for (let waiter: AnyWaiter | undefined = this.first; waiter !== undefined; waiter = this.first) {
-      if (!waiter.canEnd(this)) break
+      if (!waiter.canEnd(this)) {
+        if (waiter === this.first) break
+        // It held the head of the line, and has given it back.
+        continue
+      }
       this.first = waiter.next
       this.surroundings.deadlines?.disarm(waiter.deadline)
       waiter.end()
@@ -269,7 +367,7 @@ export class Input {
 
   // Stops the source when nobody waits and there is enough; with a lockstep source, anything is enough.
   private holdBack(): void {
-    if (this.source === undefined || this.paused || this.first !== undefined) return
+    if (this.source === undefined || this.paused || this.first?.needsBytes === true) return
     if (this.source.readAhead && this.buffer.size <= 2 * this.limit) return
     this.paused = true
     this.source.pause()
@@ -283,6 +381,11 @@ export class Input {
 
   private consumed(): void {
     if (this.paused && this.source?.readAhead === true && this.buffer.size <= this.limit) this.resumeSource()
+  }
+
+  discard(n: number): void {
+    this.buffer.discard(n)
+    this.consumed()
   }
 
   private take(n: number): Uint8Array {

@@ -34,12 +34,14 @@ export interface Buffered<out F> {
   readonly expected: ((source: Source) => number | undefined) | undefined
 }
 
-/** Reads a frame step by step. */
+type DecodeError = MalformedFrame | FrameTooLong | IncompleteReadError | ReadError
+
+/** Reads a frame step by step: an effect, or what an effect could be made of with `Effect.gen`. */
 export interface Stepwise<out F, in Reader> {
   readonly _tag: "Stepwise"
   readonly decode: (
     reader: Reader
-  ) => Effect.Effect<F, MalformedFrame | FrameTooLong | IncompleteReadError | ReadError>
+  ) => Effect.Effect<F, DecodeError> | Generator<Effect.Effect<unknown, DecodeError>, F, never>
 }
 
 /** What a framing does. */

@@ -193,9 +193,12 @@ export class ReadBuffer {
     return bytes
   }
 
-  /** Removes the first `n` bytes. */
+  /** Removes the first `n` bytes. A `RangeError` if there are not so many. */
   discard(n: number): void {
-    if (n === this.size) return this.clear()
+    if (n >= this.size) {
+      if (n > this.size) throw new RangeError(`${n} bytes of ${this.size} cannot be discarded`)
+      return this.clear()
+    }
     this.sought = undefined
     this.size -= n
     let rest = n + this.offset
