@@ -30,34 +30,23 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Predicate from "effect/Predicate"
-import * as Queue from "effect/Queue"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import * as Codec from "./Codec.ts"
 import type { Connection } from "./Connection.ts"
-import {
-  EndOfStream,
-  FrameError,
-  type FrameErrorReason,
-  FrameTooLong,
-  MalformedFrame,
-  type ReceiveError,
-  type SendError
-} from "./FrameError.ts"
-import * as Framing from "./Framing.ts"
+import type { EndOfStream, ReceiveError, SendError } from "./FrameError.ts"
+import type * as Framing from "./Framing.ts"
+import type { TimeLimits } from "./internal/Deadlines.ts"
 import * as Decoder from "./internal/Decoder.ts"
+import * as Encoder from "./internal/Encoder.ts"
+import type { Input } from "./internal/Input.ts"
 import * as Limits from "./internal/limits.ts"
-import { Transmission } from "./internal/Output.ts"
-import { within } from "./internal/within.ts"
-import { ConnectionClosed, ConnectionError } from "./StreamError.ts"
+import * as Requests from "./internal/Requests.ts"
 import * as StreamReader from "./StreamReader.ts"
 import * as StreamWriter from "./StreamWriter.ts"
 
@@ -123,19 +112,24 @@ export interface Framed<out In, in out Out = In> extends Receiver<In>, Sender<Ou
   readonly connection: Connection
   /**
    * Sends a message and receives the reply, for protocols that answer in order. Concurrent requests take turns. A request
-   * that is interrupted after it was sent leaves its reply to come: the next request drops it.
+   * that is given up after it was sent (interrupted, or timed out, also while its write still drains) leaves its reply to
+   * come: the next request drops it. A reply that does not decode is a reply: it fails its request, also where `onInvalid`
+   * skips such frames.
    */
   readonly request: (message: Out) => Effect.Effect<In, ReceiveError | SendError>
   /**
    * For protocols that answer out of order: from now on, until the scope ends, all messages are received here and handed to
-   * the requests that they answer. Nobody else may receive in the meantime.
+   * the requests that they answer. Nobody else may receive in the meantime. Of a frame that does not decode nobody can tell
+   * whom it answers: it ends everything, unless `onInvalid` skips it.
    */
   readonly correlate: <Id>(
     options: CorrelateOptions<In | Out, Id>
   ) => Effect.Effect<Correlated<In, Out>, never, Scope.Scope>
   /**
    * The same for protocols that answer in order: any number of requests are on their way at once, and each gets the reply
-   * whose turn it is.
+   * whose turn it is. A frame that does not decode fails the request whose turn it is, also where `onInvalid` skips such
+   * frames. It ends everything if it is still there afterwards (it is too long and not skipped, or nobody can tell where it
+   * ends), or if `isReply` is given: it may be a reply or not.
    */
   readonly pipeline: (options?: PipelineOptions<In>) => Effect.Effect<Correlated<In, Out>, never, Scope.Scope>
 }
@@ -147,7 +141,7 @@ export interface Framed<out In, in out Out = In> extends Receiver<In>, Sender<Ou
  * @since 0.1.0
  */
 export interface RequestOptions {
-  /** How long a request may take unless it says so itself. Default: no limit. */
+  /** How long a request may take unless it says so itself. Default: no limit but those of the connection. */
   readonly timeout?: Duration.Input | undefined
   /** How many unsolicited messages are kept for `unsolicited`; the oldest are dropped. Default 256. */
   readonly unsolicitedCapacity?: number | undefined
@@ -181,13 +175,17 @@ export interface CorrelateOptions<in M, out Id> extends RequestOptions {
  * When the connection ends, all of them fail at once with what it ended of (`EndOfStream`, `ConnectionError`, …), and later
  * ones with the same; with the scope's end it is `ConnectionClosed`.
  *
+ * The connection's `readTimeout` and `idleTimeout` hold for each request while it waits for its reply, as they would for a
+ * `receive`, and for nothing else: a connection may be idle while no request is in flight, and `unsolicited` may wait.
+ *
  * @category models
  * @since 0.1.0
  */
 export interface Correlated<out In, in Out> {
   /**
-   * Sends a message and waits for its reply. Fails with `TimeoutError` (operation `request`) when it takes too long. An
-   * interrupted or timed-out request is forgotten: its reply, should it come, is dropped. With `correlate`, a message without
+   * Sends a message and waits for its reply. Fails with `TimeoutError` when it takes longer than its `timeout` (operation
+   * `request`) or than the connection's limits (`read`, `idle`, `write`). An interrupted or timed-out request is forgotten:
+   * its reply, should it come, is dropped. With `correlate`, a message without
    * an id, or with one that is in flight already, is a `RangeError` defect.
    */
   readonly request: (
@@ -249,18 +247,30 @@ export const receiver: {
   options?: Options
 ): Receiver<F> => {
   const { input, timeouts } = StreamReader.backingOf(reader)
-  const { receive, receiveMany, skipped } = Decoder.make({
+  return receiverOf(decoderOf(input, timeouts, framing, codec, options), timeouts)
+}
+
+const decoderOf = <In, F>(
+  input: Input,
+  limits: TimeLimits,
+  framing: Framing.Framing<F>,
+  codec: Codec.Codec<In, never, F>,
+  options: Options | undefined
+): Decoder.Decoder<In> =>
+  Decoder.make({
     input,
-    limits: timeouts,
+    limits,
     framing,
     codec,
     skips: Limits.oneOf("onInvalid", options?.onInvalid ?? "fail", ["fail", "skip"]) === "skip"
   })
-  const pull = Effect.catchTag(receiveMany, "EndOfStream", () => Cause.done())
+
+const receiverOf = <In>(decoder: Decoder.Decoder<In>, limits: TimeLimits): Receiver<In> => {
+  const pull = Effect.catchTag(decoder.receiveMany(limits), "EndOfStream", () => Cause.done())
   return {
-    receive,
+    receive: decoder.receive,
     messages: Stream.fromPull(Effect.succeed(pull)),
-    skipped: Effect.sync(skipped)
+    skipped: Effect.sync(decoder.skipped)
   }
 }
 
@@ -282,55 +292,36 @@ export const sender: {
   framing: Framing.Framing<F>,
   codec: Codec.Codec<unknown, F, F> = Codec.identity()
 ): Sender<F> => {
-  const encode = encoderOf(writer, framing, codec)
-  const sendAll = (messages: Iterable<F>): Effect.Effect<void, SendError> =>
+  const { output } = StreamWriter.backingOf(writer)
+  return senderOf(writer, Encoder.make(output, framing, codec))
+}
+
+const senderOf = <Out>(writer: StreamWriter.StreamWriter, encode: Encoder.Encoder<Out>): Sender<Out> => {
+  const sendAll = (messages: Iterable<Out>): Effect.Effect<void, SendError> =>
     Effect.suspend((): Effect.Effect<void, SendError> => {
-      const chunks: Array<Chunk> = []
+      const chunks: Array<Uint8Array | string> = []
       for (const message of messages) {
         const encoded = encode(message)
-        if (encoded instanceof FrameError) return Effect.fail(encoded)
+        if (Exit.isExit(encoded)) return encoded
         if (isChunk(encoded)) chunks.push(encoded)
-        else chunks.push(...encoded)
+        else for (const chunk of encoded) chunks.push(chunk)
       }
       return writer.writeAll(chunks)
     })
   return {
     send: (message) =>
-      Effect.suspend(() => {
+      Effect.suspend((): Effect.Effect<void, SendError> => {
         const encoded = encode(message)
-        return encoded instanceof FrameError ? Effect.fail(encoded) : write(writer, encoded)
+        if (Exit.isExit(encoded)) return encoded
+        return isChunk(encoded) ? writer.write(encoded) : writer.writeAll(encoded)
       }),
     sendAll,
     sink: Sink.forEachArray(sendAll)
   }
 }
 
-type Chunk = Uint8Array | string
-
-const isChunk = (encoded: Framing.Encoded): encoded is Chunk =>
+const isChunk = (encoded: Framing.Encoded): encoded is Uint8Array | string =>
   typeof encoded === "string" || encoded instanceof Uint8Array
-
-const write = (
-  writer: StreamWriter.StreamWriter,
-  encoded: Framing.Encoded
-): Effect.Effect<void, SendError> => (isChunk(encoded) ? writer.write(encoded) : writer.writeAll(encoded))
-
-const encoderOf = <Out, F>(
-  writer: StreamWriter.StreamWriter,
-  framing: Framing.Framing<F>,
-  codec: Codec.Codec<unknown, Out, F>
-): ((message: Out) => Framing.Encoded | FrameError) => {
-  const machine = framing[Framing.TypeId]
-  const { output } = StreamWriter.backingOf(writer)
-  const refused = (reason: FrameErrorReason): FrameError =>
-    new FrameError({ operation: "send", reason, address: output.address })
-  return (message) => {
-    const frame = codec.encode(message)
-    if (Result.isFailure(frame)) return refused(frame.failure)
-    const encoded = machine.encode(frame.success)
-    return encoded instanceof MalformedFrame || encoded instanceof FrameTooLong ? refused(encoded) : encoded
-  }
-}
 
 /**
  * Speaks messages on a connection, which stays its owner's: its reader, its writer and its end are as before. Without a
@@ -355,242 +346,20 @@ export const make: {
   codec: Codec.Codec<F, F, F> = Codec.identity(),
   options?: Options
 ): Framed<F> => {
-  const { writer } = connection
-  const incoming = receiver(connection.reader, framing, codec, options)
-  const outgoing = sender(writer, framing, codec)
-  const encode = encoderOf(writer, framing, codec)
+  const { input, timeouts: reading } = StreamReader.backingOf(connection.reader)
+  const { output, timeouts: writing } = StreamWriter.backingOf(connection.writer)
+  const decoder = decoderOf(input, reading, framing, codec, options)
+  const encode = Encoder.make(output, framing, codec)
+  const outgoing = senderOf(connection.writer, encode)
+  const wire: Requests.Wire<F, F> = { input, reading, decoder, output, writing, encode }
+  const { send } = outgoing
   return {
     [TypeId]: TypeId,
     connection,
-    ...incoming,
+    ...receiverOf(decoder, reading),
     ...outgoing,
-    request: requester(incoming.receive, writer, encode),
-    correlate: (options) => correlate(incoming, outgoing, writer, options),
-    pipeline: (options) => pipeline(incoming, outgoing, writer, encode, options)
+    request: Requests.inTurn(wire),
+    correlate: (options) => Effect.map(Requests.byId(wire, options), (requests) => ({ ...requests, send })),
+    pipeline: (options) => Effect.map(Requests.inOrder(wire, options), (requests) => ({ ...requests, send }))
   }
-}
-
-const addressOf = (writer: StreamWriter.StreamWriter): string | undefined =>
-  StreamWriter.backingOf(writer).output.address
-
-/** A write that says when the transport takes it: from then on a reply is to come, even if the write then fails. */
-const transmit = (
-  writer: StreamWriter.StreamWriter,
-  encoded: Framing.Encoded,
-  onTaken: () => void
-): Effect.Effect<void, SendError> => {
-  const { output, timeouts } = StreamWriter.backingOf(writer)
-  return new Transmission(output, timeouts, isChunk(encoded) ? [encoded] : encoded, onTaken)
-}
-
-/** Requests and replies in turn. */
-const requester = <In, Out>(
-  receive: Effect.Effect<In, ReceiveError>,
-  writer: StreamWriter.StreamWriter,
-  encode: (message: Out) => Framing.Encoded | FrameError
-): ((message: Out) => Effect.Effect<In, ReceiveError | SendError>) => {
-  const turn = Semaphore.makeUnsafe(1)
-  // Replies to come: that of the request whose turn it is, after those of requests that were given up.
-  let owed = 0
-
-  const onTaken = (): void => {
-    owed++
-  }
-
-  const reply: Effect.Effect<In, ReceiveError> = Effect.suspend(() =>
-    Effect.matchEffect(receive, {
-      onSuccess: (message) => (--owed > 0 ? reply : Effect.succeed(message)),
-      // A reply that does not decode is one all the same.
-      onFailure: (error) => (error._tag === "FrameError" && --owed > 0 ? reply : Effect.fail(error))
-    })
-  )
-
-  return (message) =>
-    turn.withPermit(
-      Effect.suspend(() => {
-        const encoded = encode(message)
-        if (encoded instanceof FrameError) return Effect.fail(encoded)
-        return Effect.andThen(transmit(writer, encoded, onTaken), reply)
-      })
-    )
-}
-
-type Reply<In> = Deferred.Deferred<In, ReceiveError>
-
-/** Hands every message to the request that it answers, in a fiber of the scope, and all requests the end. */
-const dispatch = Effect.fnUntraced(function* <In, Out>(
-  { messages }: Receiver<In>,
-  { send }: Sender<Out>,
-  writer: StreamWriter.StreamWriter,
-  options: RequestOptions | undefined,
-  requests: {
-    /** Which reply a message is: nobody's that waits (`undefined`), or none at all. */
-    readonly take: (message: In) => Reply<In> | undefined | "none"
-    readonly takeAll: () => ReadonlyArray<Reply<In>>
-    readonly inFlight: () => number
-    readonly request: (
-      message: Out,
-      ended: () => Exit.Exit<never, ReceiveError> | undefined
-    ) => Effect.Effect<In, ReceiveError | SendError>
-  }
-): Effect.fn.Return<Correlated<In, Out>, never, Scope.Scope> {
-  const capacity = Limits.positive(
-    "unsolicitedCapacity",
-    options?.unsolicitedCapacity ?? DEFAULT_UNSOLICITED,
-    "messages"
-  )
-  const defaultTimeout = Limits.timeout("timeout", options?.timeout)
-  const unsolicited = yield* Queue.sliding<In, StreamFailure | Cause.Done>(capacity)
-  let unmatched = 0
-  // What requests fail with once nothing more is received.
-  let ended: Exit.Exit<never, ReceiveError> | undefined
-
-  const take = (message: In): void => {
-    const reply = requests.take(message)
-    if (reply === undefined) unmatched++
-    else if (reply === "none") Queue.offerUnsafe(unsolicited, message)
-    else Deferred.doneUnsafe(reply, Exit.succeed(message))
-  }
-
-  const end = (exit: Exit.Exit<unknown, StreamFailure>): void => {
-    const cause = endedBy(exit, addressOf(writer))
-    const failure: Exit.Exit<never, ReceiveError> =
-      cause === undefined ? Exit.fail(new EndOfStream({ address: addressOf(writer) })) : Exit.failCause(cause)
-    ended = failure
-    Queue.failCauseUnsafe(unsolicited, cause ?? Cause.fail(Cause.Done()))
-    for (const reply of requests.takeAll()) Deferred.doneUnsafe(reply, failure)
-  }
-
-  yield* messages.pipe(
-    Stream.runForEachArray((batch) => Effect.sync(() => batch.forEach(take))),
-    Effect.onExit((exit) => Effect.sync(() => end(exit))),
-    Effect.exit,
-    Effect.forkScoped({ startImmediately: true })
-  )
-
-  const request = (message: Out): Effect.Effect<In, ReceiveError | SendError> =>
-    requests.request(message, () => ended)
-
-  return {
-    request: (message, own) =>
-      Effect.suspend(() => {
-        const millis = own?.timeout === undefined ? defaultTimeout : Limits.timeout("timeout", own.timeout)
-        return within(request(message), "request", "timeout", Duration.millis(millis), () =>
-          addressOf(writer)
-        )
-      }),
-    send,
-    unsolicited: Stream.fromQueue(unsolicited),
-    inFlight: Effect.sync(requests.inFlight),
-    unmatched: Effect.sync(() => unmatched)
-  }
-})
-
-const DEFAULT_UNSOLICITED = 256
-
-/** Requests and replies by their ids. */
-const correlate = <In, Out, Id>(
-  incoming: Receiver<In>,
-  outgoing: Sender<Out>,
-  writer: StreamWriter.StreamWriter,
-  options: CorrelateOptions<In | Out, Id>
-): Effect.Effect<Correlated<In, Out>, never, Scope.Scope> =>
-  Effect.suspend(() => {
-    const { idOf } = options
-    const waiting = new Map<Id, Reply<In>>()
-    return dispatch(incoming, outgoing, writer, options, {
-      take: (message) => {
-        const id = idOf(message)
-        if (id === undefined) return "none"
-        const reply = waiting.get(id)
-        waiting.delete(id)
-        return reply
-      },
-      takeAll: () => {
-        const all = [...waiting.values()]
-        waiting.clear()
-        return all
-      },
-      inFlight: () => waiting.size,
-      request: (message, ended) =>
-        Effect.suspend(() => {
-          const failure = ended()
-          if (failure !== undefined) return failure
-          const id = idOf(message)
-          if (id === undefined) return Effect.die(new RangeError("request: a message without an id"))
-          if (waiting.has(id)) {
-            return Effect.die(
-              new RangeError(`request: a request with the id ${String(id)} is in flight already`)
-            )
-          }
-          const reply: Reply<In> = Deferred.makeUnsafe()
-          waiting.set(id, reply)
-          return Effect.onExit(Effect.andThen(outgoing.send(message), Deferred.await(reply)), (exit) => {
-            // The id of one that was answered may be in flight again.
-            if (Exit.isFailure(exit) && waiting.get(id) === reply) waiting.delete(id)
-            return Effect.void
-          })
-        })
-    })
-  })
-
-/** Requests and replies by their order. */
-const pipeline = <In, Out>(
-  incoming: Receiver<In>,
-  outgoing: Sender<Out>,
-  writer: StreamWriter.StreamWriter,
-  encode: (message: Out) => Framing.Encoded | FrameError,
-  options: PipelineOptions<In> | undefined
-): Effect.Effect<Correlated<In, Out>, never, Scope.Scope> =>
-  Effect.suspend(() => {
-    // In the order of sending. The place of a request that was given up is kept for its reply.
-    const places = new Set<Reply<In>>()
-    const givenUp = new WeakSet<Reply<In>>()
-    let inFlight = 0
-    return dispatch(incoming, outgoing, writer, options, {
-      take: (message) => {
-        if (options?.isReply?.(message) === false) return "none"
-        const [first] = places
-        if (first === undefined) return undefined
-        places.delete(first)
-        return givenUp.has(first) ? undefined : first
-      },
-      takeAll: () => {
-        const all = [...places]
-        places.clear()
-        return all
-      },
-      inFlight: () => inFlight,
-      request: (message, ended) =>
-        Effect.suspend(() => {
-          const encoded = encode(message)
-          if (encoded instanceof FrameError) return Effect.fail(encoded)
-          const failure = ended()
-          if (failure !== undefined) return failure
-          const reply: Reply<In> = Deferred.makeUnsafe()
-          inFlight++
-          return transmit(writer, encoded, () => places.add(reply)).pipe(
-            // Nobody answers any more what was taken after the end.
-            Effect.andThen(Effect.suspend(() => ended() ?? Deferred.await(reply))),
-            Effect.onExit((exit) => {
-              inFlight--
-              if (Exit.isFailure(exit)) givenUp.add(reply)
-              return Effect.void
-            })
-          )
-        })
-    })
-  })
-
-type StreamFailure = Exclude<ReceiveError, EndOfStream>
-
-/** Why no more messages come, if it is not the end of the stream. */
-const endedBy = (
-  exit: Exit.Exit<unknown, StreamFailure>,
-  address: string | undefined
-): Cause.Cause<StreamFailure> | undefined => {
-  if (Exit.isSuccess(exit)) return undefined
-  return Cause.hasInterruptsOnly(exit.cause)
-    ? Cause.fail(new ConnectionError({ operation: "request", address, reason: new ConnectionClosed({}) }))
-    : exit.cause
 }

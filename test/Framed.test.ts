@@ -13,7 +13,7 @@ import {
   StreamReader
 } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
-import { connect, pair, turns } from "./support/effects.ts"
+import { connect, pair, turns, withSleepers } from "./support/effects.ts"
 import { bytes, rangeError, start, text } from "./support/reader.ts"
 
 const feedable = (...chunks: ReadonlyArray<string>) => {
@@ -808,6 +808,79 @@ describe("request", () => {
     })
   )
 
+  // What a framing of one's own reads step by step is counted in the same way.
+  const ownLines = Framing.make<Uint8Array>({
+    decode: Effect.fnUntraced(function* (reader) {
+      const line = yield* reader.readUntil("\n")
+      if (line[0] === 0x3f) return yield* new FrameError.MalformedFrame({ detail: "a question" })
+      return line
+    }),
+    encode: (line) => [line, "\n"]
+  })
+
+  it.effect("so is one that is skipped, or that the codec dies of, whoever made its request", () =>
+    Effect.gen(function* () {
+      const codec = Codec.make<string>({
+        decode: (frame) => {
+          const reply = text(frame).trim()
+          if (reply === "dies") throw new Error("a bug")
+          return reply === "bad"
+            ? Result.fail(new FrameError.InvalidMessage({ detail: reply }))
+            : Result.succeed(reply)
+        },
+        encode: (message) => Result.succeed(bytes(message))
+      })
+      const cases = [Framing.lines(), ownLines, Framing.lines({ strict: true })]
+      for (const onInvalid of ["fail", "skip"] as const) {
+        for (const framing of cases) {
+          const [left, right] = yield* pair()
+          const client = Framed.make(left, framing, codec, { onInvalid })
+          const malformed = framing === ownLines ? "?" : "\r?"
+          for (const wrong of ["bad", "dies", ...(framing === cases[0] ? [] : [malformed])]) {
+            const given = yield* start(client.request("given up"))
+            yield* given.interrupt
+            yield* right.writer.write(`${wrong}\n`)
+            const exit = yield* start(Effect.exit(client.request("a")))
+            yield* right.writer.write(`${wrong}\n`)
+            const failed = yield* Fiber.join(exit.fiber)
+            assert.isTrue(Exit.isFailure(failed) && Cause.hasDies(failed.cause) === (wrong === "dies"))
+            yield* right.writer.write("B\n")
+            assert.strictEqual(yield* client.request("b"), "B")
+          }
+          assert.strictEqual(yield* client.skipped, 0)
+        }
+      }
+    })
+  )
+
+  it.effect("one that is too long is skipped, if others are, and fails its request", () =>
+    Effect.gen(function* () {
+      const [left, right] = yield* pair()
+      const framing = Framing.lines({ maxLength: 4 })
+      const client = Framed.make(left, framing, Codec.string(), { onInvalid: "skip" })
+      const late = yield* start(client.request("a"))
+      yield* right.writer.write("too")
+      yield* late.interrupt
+      yield* right.writer.write(" long\n")
+      const failed = yield* start(Effect.flip(client.request("b")))
+      yield* right.writer.write("that, too\nC\n")
+      assert.strictEqual(frameError(yield* Fiber.join(failed.fiber)).reason._tag, "FrameTooLong")
+      assert.strictEqual(yield* client.request("c"), "C")
+    })
+  )
+
+  it.effect("a reply that comes after the read timeout is not taken for the next one's", () =>
+    Effect.gen(function* () {
+      const [client, server] = yield* setup({ readTimeout: "1 second" })
+      const late = yield* start(Effect.flip(client.request("a")))
+      yield* TestClock.adjust("1 second")
+      assert.deepInclude(late.value(), { _tag: "TimeoutError", operation: "read" })
+      const next = yield* start(client.request("b"))
+      yield* server.sendAll(["A", "B"])
+      assert.strictEqual(yield* Fiber.join(next.fiber), "B")
+    })
+  )
+
   it.effect("fails with EndOfStream when the peer has ended", () =>
     Effect.gen(function* () {
       const [client, server] = yield* setup()
@@ -1083,6 +1156,81 @@ describe("pipeline", () => {
     })
   )
 
+  it.effect("a reply that does not decode, also one that is skipped, fails its request and no other", () =>
+    Effect.gen(function* () {
+      for (const onInvalid of ["fail", "skip"] as const) {
+        const [left, right] = yield* pair()
+        const framed = Framed.make(left, Framing.lines({ maxLength: 10 }), Codec.json, { onInvalid })
+        const client = yield* framed.pipeline()
+        const replies = yield* Effect.forEach(["a", "b", "c", "d"], (_) =>
+          start(Effect.result(client.request(_)))
+        )
+        yield* right.writer.write('bad\n"B"\n{\n"D"\n')
+        const results = yield* Effect.forEach(replies, ({ fiber }) => Fiber.join(fiber))
+        assert.deepStrictEqual(
+          results.map((_) => (Result.isSuccess(_) ? _.success : _.failure._tag)),
+          ["FrameError", "B", "FrameError", "D"]
+        )
+        // With nothing in flight it is nobody's.
+        yield* right.writer.write("bad\n")
+        yield* turns
+        const last = yield* start(client.request("e"))
+        yield* right.writer.write('"E"\n')
+        assert.strictEqual(yield* Fiber.join(last.fiber), "E")
+        assert.deepStrictEqual([yield* client.unmatched, yield* framed.skipped], [1, 0])
+        // One that is too long is still there, unless it is skipped.
+        const long = yield* start(Effect.flip(client.request("f")))
+        const after = yield* start(Effect.result(client.request("g")))
+        yield* right.writer.write('"far too long"\n"G"\n')
+        assert.strictEqual(frameError(yield* Fiber.join(long.fiber)).reason._tag, "FrameTooLong")
+        const result = yield* Fiber.join(after.fiber)
+        if (onInvalid === "skip") assert.deepStrictEqual(result, Result.succeed("G"))
+        else {
+          assert.strictEqual(
+            Result.isFailure(result) && frameError(result.failure).reason._tag,
+            "FrameTooLong"
+          )
+          assert.strictEqual((yield* failure(client.request("h"))).reason._tag, "FrameTooLong")
+        }
+      }
+    })
+  )
+
+  it.effect("a codec that throws is a defect of its request, and of no other", () =>
+    Effect.gen(function* () {
+      const codec = Codec.make<string>({
+        decode: (frame) => {
+          if (frame.length === 3) throw new Error("a bug")
+          return Result.succeed(text(frame))
+        },
+        encode: (message) => Result.succeed(bytes(message))
+      })
+      const [left, right] = yield* pair()
+      const client = yield* Framed.make(left, lines, codec).pipeline()
+      const first = yield* start(Effect.exit(client.request("a")))
+      const second = yield* start(client.request("b"))
+      yield* right.writer.write("bad\nB\n")
+      const exit = yield* Fiber.join(first.fiber)
+      assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
+      assert.strictEqual(yield* Fiber.join(second.fiber), "B")
+    })
+  )
+
+  it.effect("where not all messages are replies, one that does not decode ends it: it may be either", () =>
+    Effect.gen(function* () {
+      for (const onInvalid of ["fail", "skip"] as const) {
+        const [left, right] = yield* pair()
+        const client = yield* Framed.make(left, lines, Codec.json, { onInvalid }).pipeline({
+          isReply: (message) => message !== ">"
+        })
+        const waiting = yield* Effect.forEach(["a", "b"], (_) => start(Effect.flip(client.request(_))))
+        yield* right.writer.write('">"\nbad\n"A"\n')
+        for (const { fiber } of waiting) assert.strictEqual((yield* Fiber.join(fiber))._tag, "FrameError")
+        assert.strictEqual((yield* Effect.flip(client.request("c")))._tag, "FrameError")
+      }
+    })
+  )
+
   it.effect("what is no reply is unsolicited", () =>
     Effect.gen(function* () {
       const { client, server } = yield* setup({ isReply: (message) => !message.startsWith(">") })
@@ -1107,6 +1255,86 @@ describe("pipeline", () => {
         assert.strictEqual(yield* client.inFlight, 0)
       })
   )
+})
+
+describe("the connection's time limits", () => {
+  const kinds = {
+    pipeline: (framed: Framed.Framed<string>) => framed.pipeline(),
+    correlate: (framed: Framed.Framed<string>) =>
+      framed.correlate({ idOf: (message) => message.toLowerCase() })
+  }
+  for (const [kind, make] of Object.entries(kinds)) {
+    const setup = Effect.fnUntraced(function* (options: Connection.Options) {
+      const [left, right] = yield* pair()
+      const limited = Connection.withTimeouts(left, {
+        read: options.readTimeout ?? "1 hour",
+        idle: options.idleTimeout ?? "1 hour"
+      })
+      return {
+        client: yield* make(Framed.make(limited, lines, Codec.string())),
+        server: Framed.make(right, lines, Codec.string())
+      }
+    })
+
+    it.effect(`${kind}: nothing ends while nothing is in flight`, () =>
+      Effect.gen(function* () {
+        for (const limit of ["readTimeout", "idleTimeout"] as const) {
+          const { client, server } = yield* setup({ [limit]: "1 second" })
+          yield* TestClock.adjust("10 seconds")
+          const late = yield* start(client.request("a"))
+          yield* server.send("A")
+          assert.strictEqual(yield* Fiber.join(late.fiber), "A")
+          yield* TestClock.adjust("10 seconds")
+          const last = yield* start(client.request("b"))
+          yield* server.send("B")
+          assert.strictEqual(yield* Fiber.join(last.fiber), "B")
+        }
+      })
+    )
+
+    it.effect(`${kind}: each request waits for its reply as long as a read would, and fails alone`, () =>
+      Effect.gen(function* () {
+        const { client, server } = yield* setup({ readTimeout: "1 second" })
+        const late = yield* start(Effect.flip(client.request("a")))
+        yield* TestClock.adjust("600 millis")
+        const next = yield* start(client.request("b"))
+        yield* TestClock.adjust("400 millis")
+        assert.deepInclude(late.value(), { _tag: "TimeoutError", operation: "read" })
+        yield* server.sendAll(["A", "B"])
+        assert.strictEqual(yield* Fiber.join(next.fiber), "B")
+        assert.deepStrictEqual([yield* client.inFlight, yield* client.unmatched], [0, 1])
+      })
+    )
+
+    it.effect(`${kind}: or as long as bytes come or go`, () =>
+      Effect.gen(function* () {
+        const { client, server } = yield* setup({ idleTimeout: "1 second" })
+        const waiting = yield* start(Effect.flip(client.request("a")))
+        yield* TestClock.adjust("900 millis")
+        yield* server.connection.writer.write("half a ")
+        yield* TestClock.adjust("900 millis")
+        assert.isTrue(waiting.isWaiting())
+        yield* TestClock.adjust("100 millis")
+        assert.deepInclude(waiting.value(), { _tag: "TimeoutError", operation: "idle" })
+      })
+    )
+
+    it.effect(`${kind}: no timer is left`, () =>
+      withSleepers(
+        Effect.fnUntraced(function* (sleepers) {
+          const { client, server } = yield* setup({ readTimeout: "1 second" })
+          const one = yield* start(client.request("a"))
+          const given = yield* start(client.request("b"))
+          assert.strictEqual(sleepers(), 1)
+          yield* server.send("A")
+          yield* Fiber.join(one.fiber)
+          yield* given.interrupt
+          yield* turns
+          assert.strictEqual(sleepers(), 0)
+        })
+      )
+    )
+  }
 })
 
 describe("serveFramed", () => {

@@ -152,7 +152,8 @@ export class Cursor extends Holder implements FrameReader {
     // Bytes may have come since the first attempt, if the fiber yielded in between.
     if (this.waiting.length === 0 && tryEnd()) return undefined
     this.waiting = [...this.waiting, wait]
-    wait.deadline = this.input.await(this.limits, (error) => {
+    this.input.needMore()
+    wait.deadline = this.input.arm(this.limits, (error) => {
       this.forget(wait)
       resume(Exit.fail(error))
     })

@@ -36,10 +36,10 @@ const EXCERPT = 64
 export interface Decoder<In> {
   readonly receive: Effect.Effect<In, ReceiveError>
   /** As many messages as there are. */
-  readonly receiveMany: Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError>
+  readonly receiveMany: (limits: TimeLimits) => Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError>
   /**
-   * What the next frame holds. Fails only for what is still there afterwards; frames that do not decode are not skipped, so
-   * that whoever counts the frames does not lose count.
+   * What the next frame holds, also one that is skipped otherwise: whoever counts the frames must not lose count. Fails only
+   * for what is still there afterwards.
    */
   readonly content: (limits: TimeLimits) => Effect.Effect<Content<In>, ReceiveError>
   /** The same of as many frames as there are. */
@@ -112,28 +112,28 @@ abstract class Base<In> implements Decoder<In> {
   private failed: Invalid | undefined = undefined
 
   abstract readonly receive: Effect.Effect<In, ReceiveError>
-  abstract readonly receiveMany: Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError>
+  abstract receiveMany(limits: TimeLimits): Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError>
   abstract content(limits: TimeLimits): Effect.Effect<Content<In>, ReceiveError>
   abstract contents(limits: TimeLimits): Effect.Effect<Arr.NonEmptyReadonlyArray<Content<In>>, ReceiveError>
 
-  /** The next frame, if all of it is there. */
-  protected abstract find(skips: boolean): Found<In> | undefined
+  /** The next frame, if all of it is there; those that are skipped on the way are reported, or not. */
+  protected abstract find(reports: boolean): Found<In> | undefined
 
   readonly skipped = (): number => this.count
 
-  protected next(skips: boolean): Found<In> | undefined {
+  protected next(reports: boolean): Found<In> | undefined {
     const { failed } = this
-    if (failed === undefined) return this.find(skips)
+    if (failed === undefined) return this.find(reports)
     this.failed = undefined
     return failed
   }
 
   protected many<A>(
-    skips: boolean,
+    reports: boolean,
     deliver: (found: Found<In>) => Received<A>
   ): Received<Arr.NonEmptyReadonlyArray<A>> | undefined {
     const all: Array<A> = []
-    for (let found = this.next(skips); found !== undefined; found = this.find(skips)) {
+    for (let found = this.next(reports); found !== undefined; found = this.find(reports)) {
       const outcome = deliver(found)
       if (outcome instanceof Ready) {
         all.push(outcome.value)
@@ -160,25 +160,24 @@ class Buffered<In, F> extends Base<In> {
     this.options = options
     this.decoder = decoder
     this.receive = this.run(options.limits, () => {
-      const found = this.next(options.skips)
+      const found = this.next(false)
       return found && toReceived(found)
     })
   }
 
-  get receiveMany(): Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError> {
-    const { limits, skips } = this.options
-    return this.run(limits, () => this.many(skips, toReceived))
+  receiveMany(limits: TimeLimits): Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError> {
+    return this.run(limits, () => this.many(false, toReceived))
   }
 
   content(limits: TimeLimits): Effect.Effect<Content<In>, ReceiveError> {
     return this.run(limits, () => {
-      const found = this.next(false)
+      const found = this.next(true)
       return found && toContent(found)
     })
   }
 
   contents(limits: TimeLimits): Effect.Effect<Arr.NonEmptyReadonlyArray<Content<In>>, ReceiveError> {
-    return this.run(limits, () => this.many(false, toContent))
+    return this.run(limits, () => this.many(true, toContent))
   }
 
   private run<A>(limits: TimeLimits, attempt: () => Received<A> | undefined): Effect.Effect<A, ReceiveError> {
@@ -187,8 +186,8 @@ class Buffered<In, F> extends Base<In> {
     return input.run(limits, () => input.tryDecode(attempt, atEnd), undefined)
   }
 
-  protected find(skips: boolean): Found<In> | undefined {
-    const { codec, input } = this.options
+  protected find(reports: boolean): Found<In> | undefined {
+    const { codec, input, skips } = this.options
     const { buffer } = input
     while (this.past === undefined || this.goPast()) {
       const start = input.bytesRead - buffer.size
@@ -197,11 +196,12 @@ class Buffered<In, F> extends Base<In> {
       if (frame instanceof Refusal) {
         if (!skips || frame.past === undefined) return this.refuse(frame)
         this.past = frame.past
+        if (reports) return new Invalid(refused(input, frame.reason), true)
       } else {
         const message = decodeWith(codec, frame)
         if (message instanceof Invalid) return message
         if (Result.isSuccess(message)) return new Ready(message.success)
-        if (!skips) return new Invalid(invalid(input, message.failure, start, frame), true)
+        if (!skips || reports) return new Invalid(invalid(input, message.failure, start, frame), true)
       }
       this.count++
     }
@@ -310,50 +310,49 @@ class Stepwise<In, F> extends Base<In> {
 
   constructor(options: Options<In, F>, decode: Decode<F>) {
     super()
-    const { framing, input, limits, skips } = options
+    const { framing, input, limits } = options
     this.options = options
     this.decode = decode
     this.limit = framing.maxLength ?? input.limit
     const found = (): Received<In> | undefined => {
-      const next = this.next(skips)
+      const next = this.next(false)
       return next && toReceived(next)
     }
-    this.receive = new Sometimes(found, this.one(limits, skips, toReceived))
+    this.receive = new Sometimes(found, this.one(limits, false, toReceived))
   }
 
-  get receiveMany(): Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError> {
-    const { limits, skips } = this.options
-    return this.several(limits, skips, toReceived)
+  receiveMany(limits: TimeLimits): Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError> {
+    return this.several(limits, false, toReceived)
   }
 
   content(limits: TimeLimits): Effect.Effect<Content<In>, ReceiveError> {
     const found = (): Received<Content<In>> | undefined => {
-      const next = this.next(false)
+      const next = this.next(true)
       return next && toContent(next)
     }
-    return new Sometimes(found, this.one(limits, false, toContent))
+    return new Sometimes(found, this.one(limits, true, toContent))
   }
 
   contents(limits: TimeLimits): Effect.Effect<Arr.NonEmptyReadonlyArray<Content<In>>, ReceiveError> {
-    return this.several(limits, false, toContent)
+    return this.several(limits, true, toContent)
   }
 
   private several<A>(
     limits: TimeLimits,
-    skips: boolean,
+    reports: boolean,
     deliver: (found: Found<In>) => Received<A>
   ): Effect.Effect<Arr.NonEmptyReadonlyArray<A>, ReceiveError> {
     return new Sometimes(
-      () => this.many(skips, deliver),
-      Effect.map(this.one(limits, skips, deliver), Arr.of)
+      () => this.many(reports, deliver),
+      Effect.map(this.one(limits, reports, deliver), Arr.of)
     )
   }
 
-  protected find(skips: boolean): Found<In> | undefined {
-    const { input } = this.options
+  protected find(reports: boolean): Found<In> | undefined {
+    const { input, skips } = this.options
     while (!this.isEffectful && input.isFree && input.buffer.size > 0) {
       const found = this.findNow()
-      if (!skips || !(found instanceof Invalid) || !found.canBeSkipped) return found
+      if (!skips || reports || !(found instanceof Invalid) || !found.canBeSkipped) return found
       this.count++
     }
     return undefined
@@ -378,10 +377,10 @@ class Stepwise<In, F> extends Base<In> {
 
   private one<A>(
     limits: TimeLimits,
-    skips: boolean,
+    reports: boolean,
     deliver: (found: Found<In>) => Received<A>
   ): Effect.Effect<A, ReceiveError> {
-    if (!skips) return this.attempt(limits, deliver)
+    if (!this.options.skips || reports) return this.attempt(limits, deliver)
     const attempt = this.attempt<A | typeof skipped>(limits, (found) => {
       if (found instanceof Ready || !found.canBeSkipped) return deliver(found)
       this.count++

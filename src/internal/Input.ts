@@ -305,13 +305,17 @@ export class Input {
     else fiber.currentDispatcher.scheduleTask(pass, 0)
   }
 
-  /** A wait of whoever holds the head of the line: holds it to its limits, and has more bytes come. */
-  await(limits: TimeLimits, expire: (error: TimeoutError) => void): Deadline | undefined {
+  /** Has more bytes come for whoever holds the head of the line. */
+  needMore(): void {
     this.resumeSource()
+  }
+
+  /** Holds a wait to its limits. */
+  arm(limits: TimeLimits, expire: (error: TimeoutError) => void): Deadline | undefined {
     return isLimited(limits) ? this.surroundings.timed?.arm(limits, expire) : undefined
   }
 
-  /** The wait is over: `settle` is to follow once whoever waited was resumed, unless it was in `advance`. */
+  /** A wait is over: `settle` is to follow once whoever waited was resumed, unless it was in `advance`. */
   disarm(deadline: Deadline | undefined): void {
     this.surroundings.deadlines?.disarm(deadline)
   }

@@ -1,0 +1,284 @@
+import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
+import { type EndOfStream, type FrameError, type ReceiveError, type SendError } from "../FrameError.ts"
+import type { Encoded } from "../Framing.ts"
+import { ConnectionClosed, ConnectionError } from "../StreamError.ts"
+import type { Deadline, TimeLimits } from "./Deadlines.ts"
+import type { Content, Decoder } from "./Decoder.ts"
+import type { Input } from "./Input.ts"
+import * as Limits from "./limits.ts"
+import { type Output, Transmission } from "./Output.ts"
+import { within } from "./within.ts"
+
+/** What requests are made with. */
+export interface Wire<In, Out> {
+  readonly input: Input
+  readonly reading: TimeLimits
+  readonly decoder: Decoder<In>
+  readonly output: Output
+  readonly writing: TimeLimits
+  readonly encode: (message: Out) => Encoded | Exit.Exit<never, FrameError>
+}
+
+type Request<In, Out> = (message: Out) => Effect.Effect<In, ReceiveError | SendError>
+
+type StreamFailure = Exclude<ReceiveError, EndOfStream>
+
+/** `onTaken` is called when the transport takes the message: from then on a reply is to come, even if the write then fails. */
+const transmit = <In, Out>(
+  { encode, output, writing }: Wire<In, Out>,
+  message: Out,
+  onTaken: () => void
+): Effect.Effect<void, SendError> => {
+  const encoded = encode(message)
+  if (Exit.isExit(encoded)) return encoded
+  const chunks = typeof encoded === "string" || encoded instanceof Uint8Array ? [encoded] : encoded
+  return new Transmission(output, writing, chunks, onTaken)
+}
+
+/** Requests and replies in turn. */
+export const inTurn = <In, Out>(wire: Wire<In, Out>): Request<In, Out> => {
+  const turn = Semaphore.makeUnsafe(1)
+  // Replies to come: that of the request whose turn it is, after those of requests that were given up.
+  let owed = 0
+  const onTaken = (): void => {
+    owed++
+  }
+  const reply: Effect.Effect<In, ReceiveError> = Effect.flatMap(
+    wire.decoder.content(wire.reading),
+    // One that does not decode is a reply all the same.
+    (content) => (--owed > 0 ? reply : content)
+  )
+  return (message) =>
+    turn.withPermit(Effect.suspend(() => Effect.andThen(transmit(wire, message, onTaken), reply)))
+}
+
+/** A reply that a request waits for, for as long as a read of it would. */
+class Reply<In> {
+  private exit: Exit.Exit<In, ReceiveError> | undefined = undefined
+  private resume: ((exit: Exit.Exit<In, ReceiveError>) => void) | undefined = undefined
+  private deadline: Deadline | undefined = undefined
+  private readonly wire: Wire<In, never>
+  isGivenUp = false
+
+  constructor(wire: Wire<In, never>) {
+    this.wire = wire
+  }
+
+  /** It has come, or never will. */
+  settle(exit: Exit.Exit<In, ReceiveError>): void {
+    this.exit = exit
+    this.wire.input.disarm(this.deadline)
+    this.resume?.(exit)
+    this.wire.input.settle()
+  }
+
+  get come(): Effect.Effect<In, ReceiveError> {
+    const { input, reading } = this.wire
+    return Effect.callback((resume) => {
+      if (this.exit !== undefined) return resume(this.exit)
+      this.resume = resume
+      this.deadline = input.arm(reading, (error) => resume(Exit.fail(error)))
+      return Effect.sync(() => {
+        input.disarm(this.deadline)
+        input.settle()
+      })
+    })
+  }
+}
+
+/** Options of requests that are in flight at once. */
+export interface Options {
+  readonly timeout?: Duration.Input | undefined
+  readonly unsolicitedCapacity?: number | undefined
+}
+
+/** Many requests in flight at once. */
+export interface Requests<In, Out> {
+  readonly request: (
+    message: Out,
+    options?: { readonly timeout?: Duration.Input | undefined }
+  ) => Effect.Effect<In, ReceiveError | SendError>
+  readonly unsolicited: Stream.Stream<In, StreamFailure>
+  readonly inFlight: Effect.Effect<number>
+  readonly unmatched: Effect.Effect<number>
+}
+
+const DEFAULT_UNSOLICITED = 256
+
+/** Whose a frame is: a request's, a request's that nobody waits for any more, nobody's at all; or why that cannot be told. */
+type Owner<In> = Reply<In> | "given up" | "none" | Exit.Failure<unknown, ReceiveError>
+
+interface Matching<In, Out> {
+  readonly receive: Effect.Effect<ReadonlyArray<Content<In>>, ReceiveError>
+  readonly ownerOf: (content: Content<In>) => Owner<In>
+  readonly takeAll: () => ReadonlyArray<Reply<In>>
+  readonly inFlight: () => number
+  readonly request: (
+    message: Out,
+    ended: () => Exit.Exit<never, ReceiveError> | undefined
+  ) => Effect.Effect<In, ReceiveError | SendError>
+}
+
+/** Hands every frame to the request that it answers, in a fiber of the scope, and all requests the end. */
+const dispatch = Effect.fnUntraced(function* <In, Out>(
+  { input }: Wire<In, Out>,
+  options: Options | undefined,
+  matching: Matching<In, Out>
+): Effect.fn.Return<Requests<In, Out>, never, Scope.Scope> {
+  const capacity = Limits.positive(
+    "unsolicitedCapacity",
+    options?.unsolicitedCapacity ?? DEFAULT_UNSOLICITED,
+    "messages"
+  )
+  const defaultTimeout = Limits.timeout("timeout", options?.timeout)
+  const unsolicited = yield* Queue.sliding<In, StreamFailure | Cause.Done>(capacity)
+  let unmatched = 0
+  // What requests fail with once nothing more is received.
+  let ended: Exit.Exit<never, ReceiveError> | undefined
+
+  const hand = (contents: ReadonlyArray<Content<In>>): Exit.Exit<unknown, ReceiveError> => {
+    for (const content of contents) {
+      const owner = matching.ownerOf(content)
+      if (owner instanceof Reply) owner.settle(content)
+      else if (owner === "given up") unmatched++
+      else if (owner !== "none") return owner
+      else if (Exit.isSuccess(content)) Queue.offerUnsafe(unsolicited, content.value)
+    }
+    return Exit.void
+  }
+
+  const end = (cause: Cause.Cause<ReceiveError>): void => {
+    const why = Cause.hasInterruptsOnly(cause) ? Cause.fail(closed(input.address)) : cause
+    ended = Exit.failCause(why)
+    const toDone = (error: ReceiveError) => (error._tag === "EndOfStream" ? Cause.Done() : error)
+    Queue.failCauseUnsafe(unsolicited, Cause.map(why, toDone))
+    for (const reply of matching.takeAll()) reply.settle(ended)
+  }
+
+  yield* matching.receive.pipe(
+    Effect.flatMap(hand),
+    Effect.forever({ disableYield: true }),
+    Effect.onError((cause) => Effect.sync(() => end(cause))),
+    Effect.exit,
+    Effect.forkScoped({ startImmediately: true })
+  )
+
+  return {
+    request: (message, own) =>
+      Effect.suspend(() => {
+        const millis = own?.timeout === undefined ? defaultTimeout : Limits.timeout("timeout", own.timeout)
+        const request = Effect.suspend(() => ended ?? matching.request(message, () => ended))
+        return within(request, "request", "timeout", Duration.millis(millis), () => input.address)
+      }),
+    unsolicited: Stream.fromQueue(unsolicited),
+    inFlight: Effect.sync(matching.inFlight),
+    unmatched: Effect.sync(() => unmatched)
+  }
+})
+
+const closed = (address: string | undefined): ConnectionError =>
+  new ConnectionError({ operation: "request", address, reason: new ConnectionClosed({}) })
+
+/** Requests and replies by their ids. */
+export const byId = <In, Out, Id>(
+  wire: Wire<In, Out>,
+  options: Options & { readonly idOf: (message: In | Out) => Id | undefined }
+): Effect.Effect<Requests<In, Out>, never, Scope.Scope> =>
+  Effect.suspend(() => {
+    const { idOf } = options
+    const waiting = new Map<Id, Reply<In>>()
+    return dispatch(wire, options, {
+      // Of one that does not decode nobody can tell whom it answers: it ends everything, unless it is skipped.
+      receive: Effect.map(wire.decoder.receiveMany(Limits.noTimeouts), Arr.map(Exit.succeed)),
+      ownerOf: (content) => {
+        if (Exit.isFailure(content)) return content
+        const id = idOf(content.value)
+        if (id === undefined) return "none"
+        const reply = waiting.get(id)
+        waiting.delete(id)
+        return reply ?? "given up"
+      },
+      takeAll: () => {
+        const all = [...waiting.values()]
+        waiting.clear()
+        return all
+      },
+      inFlight: () => waiting.size,
+      request: (message) => {
+        const id = idOf(message)
+        if (id === undefined) return Effect.die(new RangeError("request: a message without an id"))
+        if (waiting.has(id)) {
+          return Effect.die(
+            new RangeError(`request: a request with the id ${String(id)} is in flight already`)
+          )
+        }
+        const reply = new Reply<In>(wire)
+        waiting.set(id, reply)
+        return Effect.onExit(
+          Effect.andThen(
+            transmit(wire, message, () => {}),
+            reply.come
+          ),
+          (exit) => {
+            // The id of one that was answered may be in flight again.
+            if (Exit.isFailure(exit) && waiting.get(id) === reply) waiting.delete(id)
+            return Effect.void
+          }
+        )
+      }
+    })
+  })
+
+/** Requests and replies by their order. */
+export const inOrder = <In, Out>(
+  wire: Wire<In, Out>,
+  options: (Options & { readonly isReply?: ((message: In) => boolean) | undefined }) | undefined
+): Effect.Effect<Requests<In, Out>, never, Scope.Scope> =>
+  Effect.suspend(() => {
+    const isReply = options?.isReply
+    // In the order of sending. The place of a request that was given up is kept for its reply.
+    const places = new Set<Reply<In>>()
+    let inFlight = 0
+    return dispatch(wire, options, {
+      receive: wire.decoder.contents(Limits.noTimeouts),
+      ownerOf: (content) => {
+        if (isReply !== undefined) {
+          // What does not decode may be a reply or not: with either, all that follow could be taken for others'.
+          if (Exit.isFailure(content)) return content
+          if (!isReply(content.value)) return "none"
+        }
+        const [first] = places
+        if (first === undefined) return "given up"
+        places.delete(first)
+        return first.isGivenUp ? "given up" : first
+      },
+      takeAll: () => {
+        const all = [...places]
+        places.clear()
+        return all
+      },
+      inFlight: () => inFlight,
+      request: (message, ended) => {
+        const reply = new Reply<In>(wire)
+        const onTaken = (): void => {
+          const failure = ended()
+          if (failure === undefined) places.add(reply)
+          else reply.settle(failure)
+        }
+        inFlight++
+        return Effect.onExit(Effect.andThen(transmit(wire, message, onTaken), reply.come), (exit) => {
+          inFlight--
+          reply.isGivenUp = Exit.isFailure(exit)
+          return Effect.void
+        })
+      }
+    })
+  })
