@@ -30,7 +30,7 @@
 import type * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import { FrameTooLong, MalformedFrame } from "./FrameError.ts"
-import { indexOf } from "./internal/bytes.ts"
+import { empty, indexOf } from "./internal/bytes.ts"
 import * as Cobs from "./internal/cobs.ts"
 import * as Limits from "./internal/limits.ts"
 import { type Machine, Refusal, type Source } from "./internal/Machine.ts"
@@ -244,9 +244,12 @@ const indexOfEnd = (line: Uint8Array, strict: boolean, either: boolean): number 
 }
 
 /**
- * Frames that end with a separator, which is not part of them. Of several separators any ends a frame, and the first is
- * what is sent. A frame with a separator in it is not sent but fails with `MalformedFrame`. Throws a `RangeError` for an
- * empty separator.
+ * Frames that end with a separator, which is not part of them. Of several separators any ends a frame; of those that end in
+ * the same place the longest does, so that `["\r\n", "\n"]` leaves no `"\r"` at the end of a frame. The first one is what is
+ * sent. A frame that would be cut in another place than before its separator is not sent but fails with `MalformedFrame`.
+ *
+ * Throws a `RangeError` for an empty separator, and for a first one that contains another one before its end: nothing that is
+ * sent with it would arrive whole.
  *
  * **Example** (Records that end with a zero byte)
  *
@@ -269,41 +272,69 @@ const indexOfEnd = (line: Uint8Array, strict: boolean, either: boolean): number 
 export const delimited = (separator: Separator, options?: Options): Framing => {
   const maxLength = maxLengthOf(options)
   const compiled = Separators.make(separator)
-  const end = compiled.patterns[0]
+  const { longest, patterns } = compiled
+  const [end = empty] = patterns
+  if (patterns.some((pattern) => isWithin(end, pattern))) {
+    throw new RangeError(`delimited: the first separator must not contain another one before its end`)
+  }
 
   const decode = ({ buffer, limit }: Source): Uint8Array | undefined | Refusal => {
     const max = maxLength ?? limit
     const match = buffer.find(compiled)
-    const length = match === undefined ? buffer.size + 1 - compiled.longest : match.end - match.length
-    if (length > max) return tooLong(length, max, compiled)
-    return match && buffer.extract(0, length, match.end)
+    if (match === undefined) {
+      const searched = buffer.size + 1 - longest
+      return searched > max ? tooLong(searched, max, compiled) : undefined
+    }
+    // Of several that end there the search gives the shortest.
+    const separator =
+      patterns.length === 1
+        ? match.length
+        : longestAtEnd(buffer.slice(Math.max(0, match.end - longest), match.end), patterns)
+    const length = match.end - separator
+    return length > max ? tooLong(length, max, compiled) : buffer.extract(0, length, match.end)
   }
 
   const encode = (frame: Uint8Array): Encoded | MalformedFrame => {
-    const at = end === undefined ? -1 : firstOf(compiled, frame, end)
-    return at === -1 || end === undefined
-      ? [frame, end ?? ""]
+    const at = cutOf(compiled, frame, end)
+    return at === -1
+      ? [frame, end]
       : new MalformedFrame({ detail: "a frame must not contain its separator", at })
   }
 
   return buffered({ name: "delimited", maxLength, decode, encode })
 }
 
-// Where a frame that is sent with its end would be cut too early, or -1.
-const firstOf = ({ longest, patterns }: Separators.Separator, frame: Uint8Array, end: Uint8Array): number => {
+const isWithin = (bytes: Uint8Array, pattern: Uint8Array): boolean => {
+  const at = indexOf(bytes, pattern, 0)
+  return at !== -1 && at + pattern.length < bytes.length
+}
+
+const longestAtEnd = (bytes: Uint8Array, patterns: ReadonlyArray<Uint8Array>): number => {
+  let longest = 0
+  for (const pattern of patterns) {
+    const from = bytes.length - pattern.length
+    if (pattern.length > longest && from >= 0 && pattern.every((byte, i) => bytes[from + i] === byte)) {
+      longest = pattern.length
+    }
+  }
+  return longest
+}
+
+// Where a frame that is sent with its end would be cut, if not before that, or -1.
+const cutOf = ({ longest, patterns }: Separators.Separator, frame: Uint8Array, end: Uint8Array): number => {
   for (const pattern of patterns) {
     const at = indexOf(frame, pattern, 0)
     if (at !== -1) return at
   }
-  if (longest === 1) return -1
   // A match that begins in the frame and ends in its separator.
   const before = Math.min(frame.length, longest - 1)
+  if (before === 0) return -1
   const seam = new Uint8Array(before + end.length)
   seam.set(frame.subarray(frame.length - before), 0)
   seam.set(end, before)
   for (const pattern of patterns) {
     const at = indexOf(seam, pattern, 0)
-    if (at !== -1 && at + pattern.length < seam.length) return frame.length - before + at
+    if (at !== -1 && at < before) return frame.length - before + at
   }
   return -1
 }

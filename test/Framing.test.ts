@@ -181,6 +181,57 @@ describe("delimited", () => {
     assert.strictEqual(refusal(Framing.delimited(["ab", "xa"]), latin1("x")), "MalformedFrame")
   })
 
+  it.effect(
+    "of separators that end together the longest ends the frame, in whatever order they are given",
+    () =>
+      Effect.gen(function* () {
+        for (const separators of [
+          ["\r\n", "\n"],
+          ["\n", "\r\n"]
+        ]) {
+          const framing = Framing.delimited(separators, { maxLength: 3 })
+          assert.deepStrictEqual(yield* texts(framing, "abc\r\nb\n\r\n\n"), ["abc", "b", "", ""])
+          assert.strictEqual(yield* reasonOf(framing, latin1("abcd\r\n")), "FrameTooLong")
+          // However it is cut.
+          const whole = latin1("abc\r\nb\n")
+          const pieces = Array.from(whole, (byte) => Uint8Array.of(byte))
+          assert.deepStrictEqual((yield* frames(framing, ...pieces)).map(toHex), ["616263", "62"])
+        }
+      })
+  )
+
+  it.effect("what is sent arrives, whatever the separators", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(refusal(Framing.delimited(["\r\n", "\n"]), latin1("x")), toHex(latin1("x\r\n")))
+      assert.strictEqual(refusal(Framing.delimited(["\n", "\r\n"]), latin1("x")), toHex(latin1("x\n")))
+      // It would be taken for a part of the separator.
+      assert.strictEqual(refusal(Framing.delimited(["\n", "\r\n"]), latin1("x\r")), "MalformedFrame")
+      const separators = ["a", "b", "ab", "ba", "aab", "bb", "abab"]
+      const all = ["", "a", "b", "c", "ac", "ca", "cb", "bc", "cab", "aca", "cc", "caa"]
+      for (const first of separators) {
+        for (const second of separators) {
+          let framing: Framing.Framing
+          try {
+            framing = Framing.delimited([first, second])
+          } catch {
+            continue
+          }
+          for (const text of all) {
+            const sent = encode(framing, latin1(text))
+            if (sent instanceof Error) continue
+            assert.deepStrictEqual(yield* frames(framing, sent, sent), [latin1(text), latin1(text)])
+          }
+        }
+      }
+    })
+  )
+
+  it("a first separator that would be cut itself is refused", () => {
+    assert.throws(() => Framing.delimited(["\n\r", "\n"]), RangeError)
+    assert.throws(() => Framing.delimited(["xaab", "aa", "b"]), RangeError)
+    Framing.delimited(["\n", "\n\r", "\n"])
+  })
+
   it.effect("has no unterminated frame", () =>
     Effect.gen(function* () {
       assert.strictEqual(yield* reasonOf(Framing.delimited(";"), latin1("abc")), "IncompleteReadError")
