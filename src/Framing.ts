@@ -124,11 +124,11 @@ const DEFAULT_ANNOUNCED = 8 * 1024 * 1024
 const maxLengthOf = (options: Options | undefined): number | undefined =>
   options?.maxLength === undefined ? undefined : Limits.positive("maxLength", options.maxLength, "bytes")
 
-const tooLong = (length: number, limit: number, past?: Refusal["past"]): Refusal =>
-  new Refusal(new FrameTooLong({ length, limit }), past)
+const tooLong = (length: number, limit: number, past: Refusal["past"], endsWithInput = false): Refusal =>
+  new Refusal(new FrameTooLong({ length, limit }), past, endsWithInput)
 
 const malformed = (detail: string, past?: number, at?: number): Refusal =>
-  new Refusal(new MalformedFrame({ detail, at }), past)
+  new Refusal(new MalformedFrame({ detail, at }), past, false)
 
 const buffered = (options: {
   readonly name: string
@@ -205,7 +205,7 @@ export const lines = (options?: LinesOptions): Framing => {
       // At the end of input, too, a "\r" may be the first half of a strict line's end, which was cut off.
       const isAllContent = eof && !(strict && size > 0 && buffer.byteAt(size - 1) === CR)
       const searched = isAllContent ? size : size + 1 - separator.longest - slack
-      return searched > max ? tooLong(searched, max, separator) : undefined
+      return searched > max ? tooLong(searched, max, separator, !strict) : undefined
     }
     let length = match.end - match.length
     const returned = slack === 1 && length > 0 && buffer.byteAt(length - 1) === CR
@@ -563,7 +563,8 @@ const COMMA = 0x2c
 
 /**
  * Netstrings, as D. J. Bernstein wrote them down: the length in decimal, a colon, the bytes, a comma. `maxLength` is 8 MiB
- * unless set; a length above it fails before its last digit has come. See https://cr.yp.to/proto/netstrings.txt.
+ * unless set; a length above it fails before its last digit has come, or is skipped once it has. See
+ * https://cr.yp.to/proto/netstrings.txt.
  *
  * @category constructors
  * @since 0.1.0
@@ -578,19 +579,23 @@ export const netstring = (options?: Options): Framing => {
       const byte = buffer.byteAt(at)
       if (byte === COLON && at > 0) {
         const end = at + 1 + announced
+        if (announced > maxLength) return tooLong(announced, maxLength, end + 1)
         if (size <= end) return undefined
         if (buffer.byteAt(end) !== COMMA) return malformed("a netstring without its comma", undefined, end)
         return buffer.extract(at + 1, end, end + 1)
       }
       const digit = byte - ZERO
       if (digit < 0 || digit > 9)
-        return malformed("a netstring's length must be decimal digits and a colon", undefined, at)
+        return announced > maxLength
+          ? tooLong(announced, maxLength, undefined)
+          : malformed("a netstring's length must be decimal digits and a colon", undefined, at)
       if (at > 0 && announced === 0)
         return malformed("a netstring's length has a leading zero", undefined, at)
       announced = announced * 10 + digit
-      if (announced > maxLength) return tooLong(announced, maxLength)
+      if (announced > Number.MAX_SAFE_INTEGER) return tooLong(announced, maxLength, undefined)
     }
-    return undefined
+    // Whoever skips it needs the rest of its length.
+    return announced > maxLength ? tooLong(announced, maxLength, "later") : undefined
   }
 
   return buffered({
@@ -685,7 +690,7 @@ export const whole = (options?: Options): Framing => {
     maxLength,
     decode: ({ buffer, eof, limit }) => {
       const max = maxLength ?? limit
-      if (buffer.size > max) return tooLong(buffer.size, max)
+      if (buffer.size > max) return tooLong(buffer.size, max, Infinity, true)
       return eof && buffer.size > 0 ? buffer.take(buffer.size) : undefined
     },
     encode: (frame) => frame

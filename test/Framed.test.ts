@@ -290,6 +290,69 @@ describe("a frame that is too long", () => {
     })
   )
 
+  it.effect("netstrings: skipped once the rest of the length has come", () =>
+    Effect.gen(function* () {
+      for (const width of [1, 2, 3, 100]) {
+        const { feed, feedEof, reader } = StreamReader.feedable()
+        const framing = Framing.netstring({ maxLength: 2 })
+        const { messages, skipped } = Framed.receiver(reader, framing, Codec.string(), { onInvalid: "skip" })
+        const all = yield* Effect.forkChild(Stream.runCollect(messages), { startImmediately: true })
+        const input = bytes(`1:x,3:abc,2:yy,1000:${"z".repeat(1000)},0:,`)
+        for (let at = 0; at < input.length; at += width) {
+          feed(input.subarray(at, at + width))
+          assert.isAtMost(yield* reader.bufferedBytes, 5)
+        }
+        feedEof()
+        assert.deepStrictEqual(Array.from(yield* Fiber.join(all)), ["x", "yy", ""])
+        assert.strictEqual(yield* skipped, 2)
+      }
+      // Nobody can tell where these end.
+      for (const input of ["99999999999999999999:x,", "100x,", "9".repeat(20)]) {
+        const { feed, reader } = StreamReader.feedable()
+        const framing = Framing.netstring({ maxLength: 2 })
+        feed(bytes(input))
+        const { receive } = Framed.receiver(reader, framing, Codec.string(), { onInvalid: "skip" })
+        assert.strictEqual((yield* failure(receive)).reason._tag, "FrameTooLong")
+      }
+      // Without skipping, before the last digit has come.
+      const { feed, feedEof, reader } = StreamReader.feedable()
+      feed(bytes("100"))
+      const framing = Framing.netstring({ maxLength: 99 })
+      assert.strictEqual(
+        (yield* failure(Framed.receiver(reader, framing).receive)).reason._tag,
+        "FrameTooLong"
+      )
+      feedEof()
+      const skipping = Framed.receiver(reader, framing, Codec.bytes, { onInvalid: "skip" })
+      assert.strictEqual((yield* Effect.flip(skipping.receive))._tag, "IncompleteReadError")
+    })
+  )
+
+  it.effect("one that the end of input ends is skipped to there", () =>
+    Effect.gen(function* () {
+      const last = (framing: Framing.Framing, pieces: ReadonlyArray<string>) =>
+        Effect.gen(function* () {
+          const { feed, feedEof, reader } = StreamReader.feedable()
+          const { receive, skipped } = Framed.receiver(reader, framing, Codec.string(), { onInvalid: "skip" })
+          const waiting = yield* start(Effect.flip(receive))
+          for (const piece of pieces) feed(bytes(piece))
+          feedEof()
+          const again = yield* Effect.flip(receive)
+          return [waiting.value()._tag, again._tag, yield* skipped, yield* reader.bufferedBytes]
+        })
+      const maxLength = 4
+      const end = ["EndOfStream", "EndOfStream", 1, 0]
+      assert.deepStrictEqual(yield* last(Framing.lines({ maxLength }), ["too", "long"]), end)
+      assert.deepStrictEqual(yield* last(Framing.lines({ maxLength, ending: "\r\n" }), ["toolong\r"]), end)
+      assert.deepStrictEqual(yield* last(Framing.whole({ maxLength }), ["too", "long", "again"]), end)
+      // These end in the middle of it.
+      const cut = ["IncompleteReadError", "EndOfStream", 1, 0]
+      assert.deepStrictEqual(yield* last(Framing.lines({ maxLength, strict: true }), ["too", "long"]), cut)
+      assert.deepStrictEqual(yield* last(Framing.delimited("--", { maxLength }), ["too", "long-"]), cut)
+      assert.deepStrictEqual(yield* last(Framing.lengthPrefixed({ maxLength, width: 1 }), ["\x09abc"]), cut)
+    })
+  )
+
   it.effect(
     "of a framing of one's own, before any of it is buffered, however long the peer says that it is",
     () =>

@@ -151,8 +151,9 @@ abstract class Base<In> implements Decoder<In> {
 class Buffered<In, F> extends Base<In> {
   private readonly options: Options<In, F>
   private readonly decoder: Machine<F>
-  // What is left of a frame that is skipped.
-  private past: Refusal["past"] = undefined
+  // A frame that is skipped, and how many bytes of it are left if that is known.
+  private skipping: Refusal | undefined = undefined
+  private left = 0
   readonly receive: Effect.Effect<In, ReceiveError>
 
   constructor(options: Options<In, F>, decoder: Machine<F>) {
@@ -189,13 +190,16 @@ class Buffered<In, F> extends Base<In> {
   protected find(reports: boolean): Found<In> | undefined {
     const { codec, input, skips } = this.options
     const { buffer } = input
-    while (this.past === undefined || this.goPast()) {
+    while (this.skipping === undefined || this.goPast(this.skipping)) {
       const start = input.bytesRead - buffer.size
       const frame = this.decoder.decode(input)
       if (frame === undefined) return undefined
       if (frame instanceof Refusal) {
-        if (!skips || frame.past === undefined) return this.refuse(frame)
-        this.past = frame.past
+        const { past } = frame
+        if (!skips || past === undefined) return this.refuse(frame)
+        if (past === "later") return undefined
+        this.skipping = frame
+        if (typeof past === "number") this.left = past
         if (reports) return new Invalid(refused(input, frame.reason), true)
       } else {
         const message = decodeWith(codec, frame)
@@ -218,33 +222,38 @@ class Buffered<In, F> extends Base<In> {
   }
 
   /** Drops what is there of the frame that is skipped; whether all of it was. */
-  private goPast(): boolean {
-    const { past } = this
+  private goPast({ past }: Refusal): boolean {
     const { buffer } = this.options.input
-    if (past === undefined) return true
-    if (typeof past === "number") {
-      const dropped = Math.min(past, buffer.size)
-      buffer.discard(dropped)
-      this.past = dropped === past ? undefined : past - dropped
-    } else {
+    let isPast: boolean
+    if (typeof past === "object") {
       const match = buffer.find(past)
       // All but what could be the beginning of the separator.
-      const dropped = match?.end ?? Math.max(0, buffer.size - past.longest + 1)
+      buffer.discard(match?.end ?? Math.max(0, buffer.size - past.longest + 1))
+      isPast = match !== undefined
+    } else {
+      const dropped = Math.min(this.left, buffer.size)
       buffer.discard(dropped)
-      if (match !== undefined) this.past = undefined
+      this.left -= dropped
+      isPast = this.left === 0
     }
-    return this.past === undefined
+    if (isPast) this.skipping = undefined
+    return isPast
   }
 
   private atEnd(): Received<never> {
     const { input } = this.options
-    if (input.buffer.size === 0 && this.past === undefined) return endOfStream(input)
-    const expected = this.past === undefined ? this.decoder.expected?.(input) : undefined
-    this.past = undefined
+    const { skipping } = this
+    const expected =
+      skipping === undefined
+        ? this.decoder.expected?.(input)
+        : typeof skipping.past === "number"
+          ? this.left
+          : undefined
     const partial = input.buffer.take(input.buffer.size)
-    return Exit.fail(
-      new IncompleteReadError({ operation: "receive", partial, expected, address: input.address })
-    )
+    this.skipping = undefined
+    if (skipping === undefined ? partial.length === 0 : skipping.endsWithInput) return endOfStream(input)
+    const { address } = input
+    return Exit.fail(new IncompleteReadError({ operation: "receive", partial, expected, address }))
   }
 }
 

@@ -13,15 +13,18 @@ export interface Source {
 
 /**
  * Why the bytes in a buffer are no frame, and what lies between them and the next one: so many bytes, or everything through
- * a separator. Nothing if nobody can tell where the next one begins.
+ * a separator; `later` if more bytes will tell. Nothing if nobody can tell where the next one begins.
  */
 export class Refusal {
   readonly reason: FrameTooLong | MalformedFrame
-  readonly past: number | Separator | undefined
+  readonly past: number | Separator | "later" | undefined
+  /** Whether the end of input is an end of it as well. */
+  readonly endsWithInput: boolean
 
-  constructor(reason: FrameTooLong | MalformedFrame, past: number | Separator | undefined) {
+  constructor(reason: FrameTooLong | MalformedFrame, past: Refusal["past"], endsWithInput: boolean) {
     this.reason = reason
     this.past = past
+    this.endsWithInput = endsWithInput
   }
 }
 
