@@ -104,7 +104,8 @@ const show = (excerpt: Uint8Array): string =>
   ).join("")
 
 /**
- * A message could not be received or sent. `operation` is `receive` or `send`. When receiving, `offset` is where in the
+ * A message could not be received or sent. `operation` is `receive` or `send`. When several were to be sent at once, `index` is
+ * which of them, from 0. When receiving, `offset` is where in the
  * stream (bytes since the connection was made) and `excerpt` the bytes around it, at most 64.
  *
  * @category errors
@@ -113,6 +114,7 @@ const show = (excerpt: Uint8Array): string =>
 export class FrameError extends Schema.TaggedError<FrameError>("effect-wire/FrameError")("FrameError", {
   operation: Schema.Literals(["receive", "send"]),
   reason: FrameErrorReason,
+  index: Schema.optional(Schema.Number),
   offset: Schema.optional(Schema.Number),
   excerpt: Schema.optional(Schema.Uint8Array),
   address: Schema.optional(Schema.String)
@@ -120,10 +122,11 @@ export class FrameError extends Schema.TaggedError<FrameError>("effect-wire/Fram
   override get message(): string {
     const address =
       this.address === undefined ? "" : ` ${this.operation === "receive" ? "from" : "to"} ${this.address}`
+    const which = this.index === undefined ? "" : ` message ${this.index} of several`
     const where = this.offset === undefined ? "" : ` at byte ${this.offset}`
     const near =
       this.excerpt === undefined || this.excerpt.length === 0 ? "" : ` (near "${show(this.excerpt)}")`
-    return printable(`${this.operation}${address}${where}: ${this.reason.message}${near}`)
+    return printable(`${this.operation}${which}${address}${where}: ${this.reason.message}${near}`)
   }
 }
 

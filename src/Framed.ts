@@ -32,7 +32,6 @@
 import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
@@ -95,7 +94,7 @@ export interface Receiver<out In> {
 export interface Sender<in Out> {
   /** Sends one message, with one write. Interrupted while it waits for the peer, it sends all of it or nothing. */
   readonly send: (message: Out) => Effect.Effect<void, SendError>
-  /** Sends several messages with one write; if one of them cannot be encoded, none. */
+  /** Sends several messages with one write; if one of them cannot be encoded, none, and the error's `index` says which. */
   readonly sendAll: (messages: Iterable<Out>) => Effect.Effect<void, SendError>
   /** Sends all that a stream gives, in batches. Does not end the direction. */
   readonly sink: Sink.Sink<void, Out, never, SendError>
@@ -292,36 +291,18 @@ export const sender: {
   framing: Framing.Framing<F>,
   codec: Codec.Codec<unknown, F, F> = Codec.identity()
 ): Sender<F> => {
-  const { output } = StreamWriter.backingOf(writer)
-  return senderOf(writer, Encoder.make(output, framing, codec))
+  const { output, timeouts } = StreamWriter.backingOf(writer)
+  return senderOf({ output, writing: timeouts, encode: Encoder.make(output, framing, codec) })
 }
 
-const senderOf = <Out>(writer: StreamWriter.StreamWriter, encode: Encoder.Encoder<Out>): Sender<Out> => {
-  const sendAll = (messages: Iterable<Out>): Effect.Effect<void, SendError> =>
-    Effect.suspend((): Effect.Effect<void, SendError> => {
-      const chunks: Array<Uint8Array | string> = []
-      for (const message of messages) {
-        const encoded = encode(message)
-        if (Exit.isExit(encoded)) return encoded
-        if (isChunk(encoded)) chunks.push(encoded)
-        else for (const chunk of encoded) chunks.push(chunk)
-      }
-      return writer.writeAll(chunks)
-    })
+const senderOf = <Out>(to: Encoder.Destination<Out>): Sender<Out> => {
   return {
-    send: (message) =>
-      Effect.suspend((): Effect.Effect<void, SendError> => {
-        const encoded = encode(message)
-        if (Exit.isExit(encoded)) return encoded
-        return isChunk(encoded) ? writer.write(encoded) : writer.writeAll(encoded)
-      }),
-    sendAll,
-    sink: Sink.forEachArray(sendAll)
+    send: (message) => new Encoder.Send(to, message),
+    sendAll: (messages) => new Encoder.SendAll(to, messages, true),
+    // Of a batch nobody knows where in the stream it was.
+    sink: Sink.forEachArray((batch) => new Encoder.SendAll(to, batch, false))
   }
 }
-
-const isChunk = (encoded: Framing.Encoded): encoded is Uint8Array | string =>
-  typeof encoded === "string" || encoded instanceof Uint8Array
 
 /**
  * Speaks messages on a connection, which stays its owner's: its reader, its writer and its end are as before. Without a
@@ -350,8 +331,8 @@ export const make: {
   const { output, timeouts: writing } = StreamWriter.backingOf(connection.writer)
   const decoder = decoderOf(input, reading, framing, codec, options)
   const encode = Encoder.make(output, framing, codec)
-  const outgoing = senderOf(connection.writer, encode)
   const wire: Requests.Wire<F, F> = { input, reading, decoder, output, writing, encode }
+  const outgoing = senderOf(wire)
   const { send } = outgoing
   return {
     [TypeId]: TypeId,

@@ -719,13 +719,16 @@ describe("send", () => {
   it.effect("what cannot be encoded fails, and nothing is sent, of several nothing at all", () =>
     Effect.gen(function* () {
       const [left, right] = yield* pair()
-      const { send, sendAll } = Framed.make(left, lines, Codec.string())
+      const { send, sendAll, sink } = Framed.make(left, lines, Codec.string())
       const error = yield* failure(send("two\nlines"))
       assert.deepStrictEqual(
         [error.operation, error.reason._tag, error.offset],
         ["send", "MalformedFrame", undefined]
       )
-      yield* failure(sendAll(["one", "two\nlines"]))
+      const second = yield* failure(sendAll(["one", "two\nlines"]))
+      assert.deepStrictEqual([second.index, second.operation], [1, "send"])
+      const { index } = yield* failure(Stream.run(Stream.make("a", "b\n"), sink))
+      assert.strictEqual(index, undefined)
       yield* failure(Framed.make(left, Framing.lengthPrefixed({ width: 1 })).send(new Uint8Array(256)))
       yield* failure(Framed.make(left, Framing.fixedLength(2)).send(new Uint8Array(3)))
       yield* failure(Framed.make(left, lines, Codec.json).send(undefined))
@@ -742,6 +745,74 @@ describe("send", () => {
       yield* Framed.make(connection, lines, Codec.string()).sendAll(["a", "b"])
       yield* Framed.make(connection, Framing.whole(), Codec.string()).send("end")
       assert.deepStrictEqual(transport.takeCalls(), ["writeAll 2:|ab|,", "writeAll a|\n|b|\n", "write end"])
+    })
+  )
+
+  it.effect("any number of chunks, with any number of messages", () =>
+    Effect.gen(function* () {
+      const { connection, transport } = yield* connect({}, { room: Infinity })
+      const framing = Framing.make<number>({
+        decode: (reader) => Effect.map(reader.readExactly(1), ([byte = 0]) => byte),
+        encode: (count) => Array.from({ length: count }, () => "x")
+      })
+      const framed = Framed.make(connection, framing)
+      yield* framed.send(200_000)
+      yield* framed.sendAll([200_000, 1, 200_000])
+      assert.strictEqual(transport.written().length, 600_001)
+    })
+  )
+
+  it.effect("encodes each time that it is run, and sends at once", () =>
+    Effect.gen(function* () {
+      const { connection, transport } = yield* connect({}, { room: Infinity })
+      let encoded = 0
+      const codec = Codec.make<string>({
+        decode: () => Result.succeed(""),
+        encode: (message) => Result.succeed(bytes(`${message}${encoded++}`))
+      })
+      const { send, sendAll } = Framed.make(connection, lines, codec)
+      const both = [send("a"), sendAll(["b", "c"])]
+      assert.strictEqual(encoded, 0)
+      for (const effect of [...both, ...both]) {
+        const before = transport.written().length
+        const fiber = Effect.runFork(effect)
+        assert.isDefined(fiber.pollUnsafe())
+        assert.isAbove(transport.written().length, before)
+      }
+      assert.strictEqual(transport.text(), "a0\nb1\nc2\na3\nb4\nc5\n")
+    })
+  )
+
+  it.effect("what a codec throws is a defect, unless it is an InvalidMessage", () =>
+    Effect.gen(function* () {
+      const [left, right] = yield* pair()
+      const codec = Codec.make<string>({
+        decode: () => Result.succeed(""),
+        encode: (message) => {
+          if (message === "invalid") throw new FrameError.InvalidMessage({ detail: "no" })
+          throw new Error("a bug")
+        }
+      })
+      const framed = Framed.make(left, lines, codec)
+      const pipeline = yield* framed.pipeline()
+      function* broken() {
+        yield "invalid"
+        throw new Error("a bug")
+      }
+      for (const send of [
+        framed.send,
+        framed.request,
+        pipeline.request,
+        (_: string) => framed.sendAll([_])
+      ]) {
+        assert.strictEqual((yield* failure(send("invalid"))).reason._tag, "InvalidMessage")
+        const exit = yield* Effect.exit(send("a"))
+        assert.match(String(exit), /Die\(Error: a bug\)/)
+      }
+      const good = Framed.make(left, lines, Codec.string())
+      assert.match(String(yield* Effect.exit(good.sendAll(broken()))), /Die\(Error: a bug\)/)
+      yield* good.send("end")
+      assert.strictEqual(text(yield* right.reader.readLine), "end\n")
     })
   )
 
@@ -1467,7 +1538,7 @@ describe("errors name the peer", () => {
         sender.send("a\n")
       ]) {
         assert.strictEqual(
-          yield* messageOf(send),
+          (yield* messageOf(send)).replace(" message 1 of several", ""),
           `send to ${peer}: malformed frame: a line must not contain an end of line`
         )
       }

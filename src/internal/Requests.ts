@@ -7,24 +7,21 @@ import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import { type EndOfStream, type FrameError, type ReceiveError, type SendError } from "../FrameError.ts"
-import type { Encoded } from "../Framing.ts"
+import { type EndOfStream, type ReceiveError, type SendError } from "../FrameError.ts"
 import { ConnectionClosed, ConnectionError } from "../StreamError.ts"
 import type { Deadline, TimeLimits } from "./Deadlines.ts"
 import type { Content, Decoder } from "./Decoder.ts"
+import { type Destination, isChunk, Unsendable } from "./Encoder.ts"
 import type { Input } from "./Input.ts"
 import * as Limits from "./limits.ts"
-import { type Output, Transmission } from "./Output.ts"
+import { Transmission } from "./Output.ts"
 import { within } from "./within.ts"
 
 /** What requests are made with. */
-export interface Wire<In, Out> {
+export interface Wire<In, Out> extends Destination<Out> {
   readonly input: Input
   readonly reading: TimeLimits
   readonly decoder: Decoder<In>
-  readonly output: Output
-  readonly writing: TimeLimits
-  readonly encode: (message: Out) => Encoded | Exit.Exit<never, FrameError>
 }
 
 type Request<In, Out> = (message: Out) => Effect.Effect<In, ReceiveError | SendError>
@@ -38,9 +35,8 @@ const transmit = <In, Out>(
   onTaken: () => void
 ): Effect.Effect<void, SendError> => {
   const encoded = encode(message)
-  if (Exit.isExit(encoded)) return encoded
-  const chunks = typeof encoded === "string" || encoded instanceof Uint8Array ? [encoded] : encoded
-  return new Transmission(output, writing, chunks, onTaken)
+  if (encoded instanceof Unsendable) return encoded.exit
+  return new Transmission(output, writing, isChunk(encoded) ? [encoded] : encoded, onTaken)
 }
 
 /** Requests and replies in turn. */
