@@ -97,20 +97,25 @@ export const bytes: Codec<Uint8Array> = identity()
  * @since 0.1.0
  */
 export const string = (encoding: "utf-8" | "utf-16le" | "latin1" | "ascii" = "utf-8"): Codec<string> => {
-  const { decode, encode } = Text.coders[encoding]
+  const { decode, encode, strangerIn } = Text.coders[encoding]
   return make({
     decode: (frame) => {
       const text = decode(frame)
-      return text === undefined ? invalid(`not ${encoding}`) : Result.succeed(text)
+      return text === undefined ? notText(encoding, frame) : Result.succeed(text)
     },
     encode: (text) => {
       const frame = encode(text)
-      return frame === undefined
-        ? invalid(`text that cannot be written in ${encoding}`)
-        : Result.succeed(frame)
+      if (frame !== undefined) return Result.succeed(frame)
+      const at = strangerIn(text)
+      return invalid(`${encoding} has no ${Text.codePoint(text, at)}, which is character ${at} of the text`)
     }
   })
 }
+
+const notText = (
+  encoding: keyof typeof Text.coders,
+  frame: Uint8Array
+): Result.Result<never, InvalidMessage> => invalid(`not ${encoding}: ${Text.coders[encoding].faultOf(frame)}`)
 
 const messageOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
 
@@ -123,7 +128,7 @@ const messageOf = (cause: unknown): string => (cause instanceof Error ? cause.me
 export const json: Codec<unknown> = make<unknown>({
   decode: (frame) => {
     const text = Text.coders["utf-8"].decode(frame)
-    if (text === undefined) return invalid("not utf-8")
+    if (text === undefined) return notText("utf-8", frame)
     try {
       const message: unknown = JSON.parse(text)
       return Result.succeed(message)

@@ -33,17 +33,26 @@ const bytes = (n: number): string => (n === 1 ? "1 byte" : `${n} bytes`)
 
 /**
  * A frame is longer than the framing allows. `length` is how long it is, as far as that is known: what its header announces
- * (rounded beyond 2^53), or how much was searched for its end. `limit` is what is allowed.
+ * (rounded beyond 2^53), or, with `orMore`, how much of it was read or searched for its end. `limit` is what is allowed: the
+ * framing's `maxLength`, or, of a frame that is to be sent, what a prefix of `prefix` bytes can say.
  *
  * @category reasons
  * @since 0.1.0
  */
 export class FrameTooLong extends Schema.TaggedError<FrameTooLong>("effect-wire/FrameTooLong")(
   "FrameTooLong",
-  { length: Schema.Number, limit: Schema.Number }
+  {
+    length: Schema.Number,
+    limit: Schema.Number,
+    orMore: Schema.optional(Schema.Boolean),
+    prefix: Schema.optional(Schema.Number)
+  }
 ) {
   override get message(): string {
-    return `a frame of ${bytes(this.length)} or more, the limit is ${bytes(this.limit)}; raise it with the framing's maxLength`
+    const frame = `a frame of ${bytes(this.length)}${this.orMore === true ? " or more" : ""}`
+    return this.prefix === undefined
+      ? `${frame}, the limit is ${bytes(this.limit)}; raise it with the framing's maxLength`
+      : `${frame}, with a prefix of ${bytes(this.prefix)} it can have ${this.limit}; choose a wider one`
   }
 }
 
@@ -123,10 +132,16 @@ export class FrameError extends Schema.TaggedError<FrameError>("effect-wire/Fram
     const address =
       this.address === undefined ? "" : ` ${this.operation === "receive" ? "from" : "to"} ${this.address}`
     const which = this.index === undefined ? "" : ` message ${this.index} of several`
-    const where = this.offset === undefined ? "" : ` at byte ${this.offset}`
+    const where = this.offset === undefined ? this.whereInFrame : ` at byte ${this.offset}`
     const near =
       this.excerpt === undefined || this.excerpt.length === 0 ? "" : ` (near "${show(this.excerpt)}")`
     return printable(`${this.operation}${which}${address}${where}: ${this.reason.message}${near}`)
+  }
+
+  private get whereInFrame(): string {
+    return this.reason._tag === "MalformedFrame" && this.reason.at !== undefined
+      ? ` at byte ${this.reason.at} of the frame`
+      : ""
   }
 }
 

@@ -115,7 +115,11 @@ export const isFraming = (u: unknown): u is Framing<unknown> => Predicate.hasPro
  * @since 0.1.0
  */
 export interface Options {
-  /** The most bytes of a frame, what is around it on the wire not counted: a positive integer. */
+  /**
+   * The most bytes of a frame, what is around it on the wire not counted: a positive integer. Set, it holds for frames that
+   * are sent as well as for those that are received. Where the reader's limit holds because it is not set, frames of any
+   * length are sent: nobody knows the limit of the peer's reader.
+   */
   readonly maxLength?: number | undefined
 }
 
@@ -124,8 +128,12 @@ const DEFAULT_ANNOUNCED = 8 * 1024 * 1024
 const maxLengthOf = (options: Options | undefined): number | undefined =>
   options?.maxLength === undefined ? undefined : Limits.positive("maxLength", options.maxLength, "bytes")
 
-const tooLong = (length: number, limit: number, past: Refusal["past"], endsWithInput = false): Refusal =>
-  new Refusal(new FrameTooLong({ length, limit }), past, endsWithInput)
+const tooLong = (length: number, limit: number, past: Refusal["past"]): Refusal =>
+  new Refusal(new FrameTooLong({ length, limit }), past, false)
+
+/** So much of it is there, and no end. */
+const endless = (length: number, limit: number, past: Refusal["past"], endsWithInput = false): Refusal =>
+  new Refusal(new FrameTooLong({ length, limit, orMore: true }), past, endsWithInput)
 
 const malformed = (detail: string, past?: number, at?: number): Refusal =>
   new Refusal(new MalformedFrame({ detail, at }), past, false)
@@ -134,25 +142,29 @@ const buffered = (options: {
   readonly name: string
   readonly maxLength: number | undefined
   readonly decode: (source: Source) => Uint8Array | undefined | Refusal
-  readonly encode: (frame: Uint8Array) => Encoded | MalformedFrame | FrameTooLong
+  readonly encode: Encode
   readonly expected?: (source: Source) => number | undefined
 }): Framing => {
-  const { encode, maxLength, name } = options
   return {
     [TypeId]: {
       decoder: { _tag: "Buffered", decode: options.decode, expected: options.expected },
-      encode:
-        maxLength === undefined
-          ? encode
-          : (frame) =>
-              frame.length > maxLength
-                ? new FrameTooLong({ length: frame.length, limit: maxLength })
-                : encode(frame)
+      encode: options.encode
     },
-    name,
-    maxLength
+    name: options.name,
+    maxLength: options.maxLength
   }
 }
+
+type Encode = (frame: Uint8Array) => Encoded | MalformedFrame | FrameTooLong
+
+/** What holds for frames that are received holds for those that are sent. */
+const atMost = (maxLength: number | undefined, encode: Encode): Encode =>
+  maxLength === undefined
+    ? encode
+    : (frame) =>
+        frame.length > maxLength
+          ? new FrameTooLong({ length: frame.length, limit: maxLength })
+          : encode(frame)
 
 const CR = 0x0d
 const LF = 0x0a
@@ -205,7 +217,7 @@ export const lines = (options?: LinesOptions): Framing => {
       // At the end of input, too, a "\r" may be the first half of a strict line's end, which was cut off.
       const isAllContent = eof && !(strict && size > 0 && buffer.byteAt(size - 1) === CR)
       const searched = isAllContent ? size : size + 1 - separator.longest - slack
-      return searched > max ? tooLong(searched, max, separator, !strict) : undefined
+      return searched > max ? endless(searched, max, separator, !strict) : undefined
     }
     let length = match.end - match.length
     const returned = slack === 1 && length > 0 && buffer.byteAt(length - 1) === CR
@@ -213,9 +225,9 @@ export const lines = (options?: LinesOptions): Framing => {
     if (length > max) return tooLong(length, max, separator)
     if (!strict) return buffer.extract(0, length, match.end)
     if (ending === "\r\n" && !returned)
-      return malformed('a line that ends in a bare "\\n"', match.end, length)
+      return malformed('a line that ends in a bare "\\n", and not in "\\r\\n"', match.end, length)
     const at = buffer.slice(0, length).indexOf(CR)
-    if (at !== -1) return malformed('a bare "\\r" in a line', match.end, at)
+    if (at !== -1) return malformed('a bare "\\r" within a line', match.end, at)
     return buffer.extract(0, length, match.end)
   }
 
@@ -230,7 +242,7 @@ export const lines = (options?: LinesOptions): Framing => {
       : new MalformedFrame({ detail: "a line must not contain an end of line", at })
   }
 
-  return buffered({ name: "lines", maxLength, decode, encode })
+  return buffered({ name: "lines", maxLength, decode, encode: atMost(maxLength, encode) })
 }
 
 const crlfBytes = Uint8Array.of(CR, LF)
@@ -283,7 +295,7 @@ export const delimited = (separator: Separator, options?: Options): Framing => {
     const match = buffer.find(compiled)
     if (match === undefined) {
       const searched = buffer.size + 1 - longest
-      return searched > max ? tooLong(searched, max, compiled) : undefined
+      return searched > max ? endless(searched, max, compiled) : undefined
     }
     // Of several that end there the search gives the shortest.
     const separator =
@@ -301,7 +313,7 @@ export const delimited = (separator: Separator, options?: Options): Framing => {
       : new MalformedFrame({ detail: "a frame must not contain its separator", at })
   }
 
-  return buffered({ name: "delimited", maxLength, decode, encode })
+  return buffered({ name: "delimited", maxLength, decode, encode: atMost(maxLength, encode) })
 }
 
 const isWithin = (bytes: Uint8Array, pattern: Uint8Array): boolean => {
@@ -449,6 +461,8 @@ const fixedPrefixed = (
 ): Framing => {
   const header = offset + width
   const greatest = width === 8 ? Number.MAX_SAFE_INTEGER : 256 ** width - 1
+  // What the length has to count at least: all that belongs to the header, or is skipped.
+  const least = Math.max(0, Math.max(header, skip) - header - counted)
 
   const decode = ({ buffer }: Source): Uint8Array | undefined | Refusal => {
     const { size } = buffer
@@ -456,8 +470,7 @@ const fixedPrefixed = (
     const announced = buffer.uint(offset, width, littleEndian)
     const total = header + announced + counted
     if (total - skip > maxLength) return tooLong(total - skip, maxLength, total)
-    if (total < header || total < skip)
-      return malformed(`a length of ${announced} is too small`, undefined, offset)
+    if (announced < least) return tooSmall(announced, least, offset)
     return size < total ? undefined : buffer.extract(skip, total, total)
   }
 
@@ -471,11 +484,15 @@ const fixedPrefixed = (
 
   const encode = (frame: Uint8Array): Encoded | MalformedFrame | FrameTooLong => {
     const value = skip + frame.length - header - counted
-    if (value > greatest)
-      return new FrameTooLong({ length: frame.length, limit: greatest + header + counted - skip })
-    if (value < 0 || skip + frame.length < header) {
-      return new MalformedFrame({ detail: `a frame of ${frame.length} bytes is too short for its header` })
+    if (value > greatest) {
+      return new FrameTooLong({
+        length: frame.length,
+        limit: greatest + header + counted - skip,
+        prefix: width
+      })
     }
+    const shortest = Math.max(0, header - skip, header + counted - skip)
+    if (frame.length < shortest) return tooShort(frame, shortest)
     // What is skipped on receipt has no content that is known here.
     const head = new Uint8Array(Math.max(header, skip))
     const own = Math.max(0, header - skip)
@@ -487,8 +504,20 @@ const fixedPrefixed = (
   const expected = ({ buffer }: Source): number =>
     buffer.size < header ? header : header + buffer.uint(offset, width, littleEndian) + counted
 
-  return buffered({ name: "lengthPrefixed", maxLength, decode, encode, expected })
+  return buffered({
+    name: "lengthPrefixed",
+    maxLength,
+    decode,
+    encode: atMost(maxLength, encode),
+    expected
+  })
 }
+
+const tooSmall = (announced: number, least: number, at: number): Refusal =>
+  malformed(`a length of ${announced}, which is at least ${least} where it counts the header`, undefined, at)
+
+const tooShort = (frame: Uint8Array, shortest: number): MalformedFrame =>
+  new MalformedFrame({ detail: `a frame of ${frame.length} bytes, of which the header takes ${shortest}` })
 
 const VARINT_BYTES = 10
 
@@ -514,7 +543,7 @@ const varintPrefixed = (
         const from = skip ?? header
         const total = header + announced + adjustment
         if (total - from > maxLength) return tooLong(total - from, maxLength, total)
-        if (total < header) return malformed(`a length of ${announced} is too small`, undefined, offset)
+        if (total < header) return tooSmall(announced, -adjustment, offset)
         return size < total ? undefined : buffer.extract(from, total, total)
       }
       if (header - offset === VARINT_BYTES) return malformed("a varint of more than 10 bytes", undefined, at)
@@ -525,16 +554,30 @@ const varintPrefixed = (
   const encode = (frame: Uint8Array): Encoded | MalformedFrame => {
     if (skip !== undefined) return withOwnVarint(frame, offset - skip, adjustment, skip)
     let rest = frame.length - adjustment
-    if (rest < 0) {
-      return new MalformedFrame({ detail: `a frame of ${frame.length} bytes is too short for its header` })
-    }
+    if (rest < 0) return tooShort(frame, adjustment)
     const head = Array.from({ length: offset }, () => 0)
     for (; rest > 127; rest = Math.floor(rest / 128)) head.push((rest % 128) | 0x80)
     head.push(rest)
     return frame.length === 0 ? Uint8Array.from(head) : [Uint8Array.from(head), frame]
   }
 
-  return buffered({ name: "lengthPrefixed", maxLength, decode, encode })
+  const expected = ({ buffer }: Source): number | undefined => {
+    let announced = 0
+    for (let at = offset, unit = 1; at < buffer.size; at++, unit *= 128) {
+      const byte = buffer.byteAt(at)
+      announced += (byte & 0x7f) * unit
+      if (byte < 0x80) return at + 1 + announced + adjustment
+    }
+    return undefined
+  }
+
+  return buffered({
+    name: "lengthPrefixed",
+    maxLength,
+    decode,
+    encode: atMost(maxLength, encode),
+    expected
+  })
 }
 
 // A frame that begins with its header: its varint is as long as it is, so it cannot be filled in, only checked.
@@ -551,11 +594,18 @@ const withOwnVarint = (
     announced += (byte & 0x7f) * unit
     unit *= 128
     if (byte >= 0x80) continue
-    if (at + 1 + announced + adjustment !== frame.length) break
-    return skip === 0 ? frame : [new Uint8Array(skip), frame]
+    const length = at + 1 + announced + adjustment
+    if (length === frame.length) return skip === 0 ? frame : [new Uint8Array(skip), frame]
+    const detail = `a frame of ${frame.length} bytes whose own varint makes it ${length}`
+    return new MalformedFrame({ detail, at: offset })
   }
-  return new MalformedFrame({ detail: "a frame whose own varint is not its length", at: offset })
+  return new MalformedFrame({ detail: `a frame of ${frame.length} bytes without its own varint`, at: offset })
 }
+
+const shown = (byte: number): string =>
+  byte > 0x20 && byte < 0x7f
+    ? JSON.stringify(String.fromCharCode(byte))
+    : `0x${byte.toString(16).padStart(2, "0")}`
 
 const ZERO = 0x30
 const COLON = 0x3a
@@ -581,28 +631,44 @@ export const netstring = (options?: Options): Framing => {
         const end = at + 1 + announced
         if (announced > maxLength) return tooLong(announced, maxLength, end + 1)
         if (size <= end) return undefined
-        if (buffer.byteAt(end) !== COMMA) return malformed("a netstring without its comma", undefined, end)
+        if (buffer.byteAt(end) !== COMMA) {
+          const detail = `a netstring of ${announced} bytes with ${shown(buffer.byteAt(end))} behind it, and not a comma`
+          return malformed(detail, undefined, end)
+        }
         return buffer.extract(at + 1, end, end + 1)
       }
       const digit = byte - ZERO
-      if (digit < 0 || digit > 9)
-        return announced > maxLength
-          ? tooLong(announced, maxLength, undefined)
-          : malformed("a netstring's length must be decimal digits and a colon", undefined, at)
-      if (at > 0 && announced === 0)
-        return malformed("a netstring's length has a leading zero", undefined, at)
+      if (digit < 0 || digit > 9) {
+        if (announced > maxLength) return endless(announced, maxLength, undefined)
+        const detail = `a netstring's length must be decimal digits and a colon, found ${shown(byte)}`
+        return malformed(detail, undefined, at)
+      }
+      if (at > 0 && announced === 0) {
+        return malformed(`a netstring's length has a leading zero, before ${shown(byte)}`, undefined, at)
+      }
       announced = announced * 10 + digit
-      if (announced > Number.MAX_SAFE_INTEGER) return tooLong(announced, maxLength, undefined)
+      if (announced > Number.MAX_SAFE_INTEGER) return endless(announced, maxLength, undefined)
     }
     // Whoever skips it needs the rest of its length.
-    return announced > maxLength ? tooLong(announced, maxLength, "later") : undefined
+    return announced > maxLength ? endless(announced, maxLength, "later") : undefined
+  }
+
+  const expected = ({ buffer }: Source): number | undefined => {
+    let announced = 0
+    for (let at = 0; at < buffer.size; at++) {
+      const byte = buffer.byteAt(at)
+      if (byte === COLON) return at + 1 + announced + 1
+      announced = announced * 10 + byte - ZERO
+    }
+    return undefined
   }
 
   return buffered({
     name: "netstring",
     maxLength,
     decode,
-    encode: (frame) => [`${frame.length}:`, frame, ","]
+    encode: atMost(maxLength, (frame) => [`${frame.length}:`, frame, ","]),
+    expected
   })
 }
 
@@ -612,8 +678,7 @@ const escaped = (options: {
   readonly maxLength: number | undefined
   readonly end: Separators.Separator
   readonly encodedLength: (length: number) => number
-  /** The bytes, or where the encoding is violated. */
-  readonly decode: (encoded: Uint8Array) => Uint8Array | number
+  readonly decode: (encoded: Uint8Array) => Uint8Array | MalformedFrame
   readonly encode: (frame: Uint8Array) => Encoded | MalformedFrame
 }): Framing => {
   const { encodedLength, end, maxLength, name } = options
@@ -628,14 +693,14 @@ const escaped = (options: {
       }
       if (length > most) return tooLong(length, max, end)
       const frame = options.decode(buffer.slice(0, length))
-      if (typeof frame === "number") return malformed(`a violation of ${name}`, match.end, frame)
+      if (frame instanceof MalformedFrame) return new Refusal(frame, match.end, false)
       if (frame.length > max) return tooLong(frame.length, max, end)
       buffer.discard(match.end)
       return frame
     }
-    return buffer.size > most ? tooLong(buffer.size, max, end) : undefined
+    return buffer.size > most ? endless(buffer.size, max, end) : undefined
   }
-  return buffered({ name, maxLength, decode, encode: options.encode })
+  return buffered({ name, maxLength, decode, encode: atMost(maxLength, options.encode) })
 }
 
 /**
@@ -690,10 +755,10 @@ export const whole = (options?: Options): Framing => {
     maxLength,
     decode: ({ buffer, eof, limit }) => {
       const max = maxLength ?? limit
-      if (buffer.size > max) return tooLong(buffer.size, max, Infinity, true)
+      if (buffer.size > max) return endless(buffer.size, max, Infinity, true)
       return eof && buffer.size > 0 ? buffer.take(buffer.size) : undefined
     },
-    encode: (frame) => frame
+    encode: atMost(maxLength, (frame) => frame)
   })
 }
 
@@ -711,7 +776,8 @@ export const whole = (options?: Options): Framing => {
  *
  * `encode` gives the bytes of a frame, or (as a value) the error that says why there are none.
  *
- * `maxLength` is the most bytes that `decode` may read for one frame: the reader's limit unless set.
+ * `maxLength` is the most bytes that `decode` may read for one frame: the reader's limit unless set. What is sent is not held
+ * to it, since it may be of another kind: `encode` can refuse what is too long.
  *
  * **Example** (A count of records, and the records)
  *

@@ -38,6 +38,33 @@ describe("string", () => {
     }
   })
 
+  it("says what is wrong, and where", () => {
+    for (const [encoding, frame, detail] of [
+      ["utf-8", "61 ff 62", "byte 1 is 0xff"],
+      ["utf-8", "c3 a9 e2 82", "byte 2 is 0xe2"],
+      // A replacement character that was sent is none.
+      ["utf-8", "ef bf bd 61 ef bf bd 80", "byte 7 is 0x80"],
+      ["utf-8", "c3 a9 ed a0 80", "byte 2 is 0xed"],
+      ["utf-16le", "61", "an odd number of bytes, 1"],
+      ["utf-16le", "61 00 00 d8", "half of a surrogate pair, 0xd800, at byte 2"],
+      ["utf-16le", "3d d8 00 de 00 dc", "half of a surrogate pair, 0xdc00, at byte 4"],
+      ["ascii", "61 62 e9", "byte 2 is 0xe9"]
+    ] as const) {
+      const { detail: found } = failureOf(Codec.string(encoding).decode(hex(frame)))
+      assert.strictEqual(found, `not ${encoding}: ${detail}`)
+    }
+    for (const [encoding, message, detail] of [
+      ["utf-8", "a😀\ud800", "U+D800, which is character 3 of the text"],
+      ["utf-16le", "\udc00", "U+DC00, which is character 0 of the text"],
+      ["latin1", "é€", "U+20AC, which is character 1 of the text"],
+      ["ascii", "a😀", "U+1F600, which is character 1 of the text"]
+    ] as const) {
+      const { detail: found } = failureOf(Codec.string(encoding).encode(message))
+      assert.strictEqual(found, `${encoding} has no ${detail}`)
+    }
+    assert.strictEqual(failureOf(Codec.json.decode(hex("22 ff 22"))).detail, "not utf-8: byte 1 is 0xff")
+  })
+
   it("round trips; a byte order mark is kept", () => {
     fc.assert(
       fc.property(fc.string({ unit: "grapheme", maxLength: 50 }), (message) => {
@@ -198,7 +225,7 @@ describe("errors", () => {
       assert.deepStrictEqual(back, error)
       assert.strictEqual(
         back.message,
-        `receive from 127.0.0.1:1 at byte 3: a frame of ${2 ** 64} bytes or more, the limit is 10 bytes; raise it with the framing's maxLength (near "\\x00"\\x5cx")`
+        `receive from 127.0.0.1:1 at byte 3: a frame of ${2 ** 64} bytes, the limit is 10 bytes; raise it with the framing's maxLength (near "\\x00"\\x5cx")`
       )
     })
   )

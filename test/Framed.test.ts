@@ -1539,7 +1539,7 @@ describe("errors name the peer", () => {
       ]) {
         assert.strictEqual(
           (yield* messageOf(send)).replace(" message 1 of several", ""),
-          `send to ${peer}: malformed frame: a line must not contain an end of line`
+          `send to ${peer} at byte 1 of the frame: malformed frame: a line must not contain an end of line`
         )
       }
       const json = Framed.make(connection, lines, Codec.json)

@@ -446,3 +446,134 @@ describe("a frame in pieces of one byte", () => {
     )
   }
 })
+
+// What, where, and what was expected.
+describe("messages of errors", () => {
+  const received = (framing: Framing.Framing, ...chunks: ReadonlyArray<Uint8Array>) =>
+    Effect.map(Effect.flip(Framed.receiver(ended(chunks), framing).receive), ({ message }) => message)
+
+  const cases: ReadonlyArray<readonly [Framing.Framing, string, string]> = [
+    [
+      Framing.lines({ ending: "\r\n", strict: true }),
+      "ab\n",
+      'receive at byte 2: malformed frame: a line that ends in a bare "\\n", and not in "\\r\\n" (near "ab\\x0a")'
+    ],
+    [
+      Framing.lines({ strict: true }),
+      "a\rb\n",
+      'receive at byte 1: malformed frame: a bare "\\r" within a line (near "a\\x0db\\x0a")'
+    ],
+    [
+      Framing.lines({ maxLength: 3 }),
+      "abcd\n",
+      `receive at byte 0: a frame of 4 bytes, the limit is 3 bytes; raise it with the framing's maxLength (near "abcd\\x0a")`
+    ],
+    [
+      Framing.delimited(";", { maxLength: 3 }),
+      "abcde",
+      `receive at byte 0: a frame of 5 bytes or more, the limit is 3 bytes; raise it with the framing's maxLength (near "abcde")`
+    ],
+    [
+      Framing.lengthPrefixed({ width: 1, includesLength: true }),
+      "\0",
+      'receive at byte 0: malformed frame: a length of 0, which is at least 1 where it counts the header (near "\\x00")'
+    ],
+    [
+      Framing.lengthPrefixed({ width: "varint", adjustment: -2 }),
+      "\x01",
+      'receive at byte 0: malformed frame: a length of 1, which is at least 2 where it counts the header (near "\\x01")'
+    ],
+    [
+      Framing.netstring(),
+      "3:abc;",
+      'receive at byte 5: malformed frame: a netstring of 3 bytes with ";" behind it, and not a comma (near "3:abc;")'
+    ],
+    [
+      Framing.netstring(),
+      "3\n",
+      `receive at byte 1: malformed frame: a netstring's length must be decimal digits and a colon, found 0x0a (near "3\\x0a")`
+    ],
+    [
+      Framing.netstring(),
+      "03:abc,",
+      `receive at byte 1: malformed frame: a netstring's length has a leading zero, before "3" (near "03:abc,")`
+    ],
+    [
+      Framing.cobs(),
+      "\x05ab\0",
+      'receive at byte 0: malformed frame: a COBS block of 5 bytes, of which 3 came before the zero (near "\\x05ab\\x00")'
+    ],
+    [
+      Framing.slip(),
+      "a\xdbb\xc0",
+      'receive at byte 1: malformed frame: 0xdb before 0x62, and not before 0xdc or 0xdd (near "a\\xdbb\\xc0")'
+    ],
+    [
+      Framing.slip(),
+      "a\xdb\xc0",
+      'receive at byte 1: malformed frame: 0xdb before the end of the frame, and not before 0xdc or 0xdd (near "a\\xdb\\xc0")'
+    ]
+  ]
+  for (const [framing, input, message] of cases) {
+    it.effect(`received: ${framing.name} ${JSON.stringify(input)}`, () =>
+      Effect.gen(function* () {
+        assert.strictEqual(yield* received(framing, latin1(input)), message)
+      })
+    )
+  }
+
+  const sent: ReadonlyArray<readonly [Framing.Framing, Uint8Array, string]> = [
+    [
+      Framing.lines(),
+      latin1("a\nb"),
+      "at byte 1 of the frame: malformed frame: a line must not contain an end of line"
+    ],
+    [
+      Framing.lengthPrefixed({ width: 1, includesLength: true }),
+      new Uint8Array(255),
+      "a frame of 255 bytes, with a prefix of 1 byte it can have 254; choose a wider one"
+    ],
+    [
+      Framing.lengthPrefixed({ width: 2, skip: 0, offset: 1 }),
+      new Uint8Array(2),
+      "malformed frame: a frame of 2 bytes, of which the header takes 3"
+    ],
+    [
+      Framing.lengthPrefixed({ width: "varint", skip: 0 }),
+      hex("03 68 69"),
+      "at byte 0 of the frame: malformed frame: a frame of 3 bytes whose own varint makes it 4"
+    ],
+    [Framing.fixedLength(2), new Uint8Array(3), "malformed frame: a frame of 3 bytes, all have 2"],
+    [
+      Framing.netstring({ maxLength: 2 }),
+      new Uint8Array(3),
+      "a frame of 3 bytes, the limit is 2 bytes; raise it with the framing's maxLength"
+    ]
+  ]
+  for (const [framing, frame, message] of sent) {
+    it.effect(`sent: ${message}`, () =>
+      Effect.gen(function* () {
+        const [left] = yield* Connection.pair()
+        const error = yield* Effect.flip(Framed.sender(left.writer, framing).send(frame))
+        assert.strictEqual(error.message, `send${message.startsWith("at") ? " " : ": "}${message}`)
+        yield* left.abort
+      })
+    )
+  }
+
+  it.effect("an end of input within a frame says how much was expected, where that is known", () =>
+    Effect.gen(function* () {
+      const expected = (framing: Framing.Framing, input: Uint8Array) =>
+        Effect.map(Effect.flip(Framed.receiver(ended([input]), framing).receive), (error) =>
+          error._tag === "IncompleteReadError" ? error.expected : error
+        )
+      const varint = Framing.lengthPrefixed({ width: "varint", offset: 1, adjustment: 2 })
+      assert.strictEqual(yield* expected(varint, hex("00 96 01 07")), 155)
+      assert.strictEqual(yield* expected(varint, hex("00 96")), undefined)
+      assert.strictEqual(yield* expected(Framing.netstring(), latin1("12:hello")), 16)
+      assert.strictEqual(yield* expected(Framing.netstring(), latin1("12")), undefined)
+      assert.strictEqual(yield* expected(Framing.lengthPrefixed({ width: 2 }), hex("00")), 2)
+      assert.strictEqual(yield* expected(Framing.fixedLength(5), hex("00")), 5)
+    })
+  )
+})

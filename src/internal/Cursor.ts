@@ -232,7 +232,7 @@ export class Cursor extends Holder implements FrameReader {
   }
 
   private tooLong(length: number): Exit.Exit<never, FrameTooLong> {
-    return Exit.fail(new FrameTooLong({ length, limit: this.max }))
+    return Exit.fail(new FrameTooLong({ length, limit: this.max, orMore: true }))
   }
 }
 

@@ -1,3 +1,5 @@
+import { MalformedFrame } from "../FrameError.ts"
+
 /** A block of 254 bytes without a zero, after which none is implied. */
 const FULL = 0xff
 
@@ -23,14 +25,17 @@ export const encode = (frame: Uint8Array): Uint8Array => {
   return out.subarray(0, end + 1)
 }
 
-/** The bytes of what came before the zero, or where it is no COBS. */
-export const decode = (encoded: Uint8Array): Uint8Array | number => {
+/** The bytes of what came before the zero, unless it is no COBS. */
+export const decode = (encoded: Uint8Array): Uint8Array | MalformedFrame => {
   const out = new Uint8Array(encoded.length)
   let length = 0
   for (let at = 0; at < encoded.length;) {
     const code = encoded[at] ?? 0
     const end = at + code
-    if (end > encoded.length) return at
+    if (end > encoded.length) {
+      const detail = `a COBS block of ${code} bytes, of which ${encoded.length - at} came before the zero`
+      return new MalformedFrame({ detail, at })
+    }
     for (let i = at + 1; i < end; i++) out[length++] = encoded[i] ?? 0
     if (code < FULL && end < encoded.length) length++
     at = end

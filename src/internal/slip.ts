@@ -1,3 +1,5 @@
+import { MalformedFrame } from "../FrameError.ts"
+
 export const END = 0xc0
 const ESC = 0xdb
 const ESC_END = 0xdc
@@ -21,8 +23,8 @@ export const encode = (frame: Uint8Array): Uint8Array => {
   return out
 }
 
-/** The bytes of what came before the `END`, or where an escape is none. */
-export const decode = (encoded: Uint8Array): Uint8Array | number => {
+/** The bytes of what came before the `END`, unless an escape is none. */
+export const decode = (encoded: Uint8Array): Uint8Array | MalformedFrame => {
   let at = encoded.indexOf(ESC)
   if (at === -1) return encoded
   const out = new Uint8Array(encoded.length)
@@ -32,7 +34,11 @@ export const decode = (encoded: Uint8Array): Uint8Array | number => {
     let byte = encoded[at]
     if (byte === ESC) {
       const escaped = encoded[++at]
-      if (escaped !== ESC_END && escaped !== ESC_ESC) return at - 1
+      if (escaped !== ESC_END && escaped !== ESC_ESC) {
+        const found =
+          escaped === undefined ? "the end of the frame" : `0x${escaped.toString(16).padStart(2, "0")}`
+        return new MalformedFrame({ detail: `0xdb before ${found}, and not before 0xdc or 0xdd`, at: at - 1 })
+      }
       byte = escaped === ESC_END ? END : ESC
     }
     out[length++] = byte ?? 0
