@@ -185,7 +185,8 @@ export interface Correlated<out In, in Out> {
    * Sends a message and waits for its reply. Fails with `TimeoutError` when it takes longer than its `timeout` (operation
    * `request`) or than the connection's limits (`read`, `idle`, `write`). An interrupted or timed-out request is forgotten:
    * its reply, should it come, is dropped. With `correlate`, a message without
-   * an id, or with one that is in flight already, is a `RangeError` defect.
+   * an id is a `RangeError` defect, as is one with the id of a request that is in flight, or that was given up and whose reply
+   * has not come: nobody could tell the two replies apart. (The last 10,000 of those are remembered.)
    */
   readonly request: (
     message: Out,

@@ -1198,6 +1198,43 @@ describe("correlate", () => {
       assert.strictEqual(yield* client.inFlight, 1)
     })
   )
+
+  it.effect("nor is one of a request that was given up, until its reply has come", () =>
+    Effect.gen(function* () {
+      const { client, server } = yield* setup()
+      const given = yield* start(client.request(ask(1)))
+      yield* given.interrupt
+      assert.match((yield* rangeError(client.request(ask(1)))).message, /id 1 was given up/)
+      yield* server.send(answer(1, "late"))
+      yield* turns
+      assert.strictEqual(yield* client.unmatched, 1)
+      const again = yield* start(client.request(ask(1)))
+      yield* server.send(answer(1, "its own"))
+      assert.strictEqual((yield* Fiber.join(again.fiber)).answer, "its own")
+    })
+  )
+
+  it.effect("one that was never sent is forgotten, and of the others the last 10,000 are remembered", () =>
+    Effect.gen(function* () {
+      const { connection, transport } = yield* connect({ watermarks: { high: 8, low: 4 } })
+      const client = yield* Framed.make(connection, lines, Codec.string()).correlate({ idOf: (_) => _ })
+      yield* start(client.request("x".repeat(10)))
+      for (let i = 0; i < 2; i++) {
+        const given = yield* start(client.request("waits"))
+        yield* given.interrupt
+      }
+      transport.accept()
+      yield* turns
+      yield* connection.writer.setWatermarks({ high: 1_000_000 })
+      for (let id = 0; id <= 10_000; id++) {
+        const given = yield* start(client.request(`${id}`))
+        yield* given.interrupt
+      }
+      yield* rangeError(client.request("1"))
+      yield* start(client.request("0"))
+      assert.strictEqual(yield* client.inFlight, 2)
+    })
+  )
 })
 
 describe("pipeline", () => {

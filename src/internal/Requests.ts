@@ -183,6 +183,11 @@ const dispatch = Effect.fnUntraced(function* <In, Out>(
 const closed = (address: string | undefined): ConnectionError =>
   new ConnectionError({ operation: "request", address, reason: new ConnectionClosed({}) })
 
+const refused = (detail: string): Effect.Effect<never> => Effect.die(new RangeError(`request: ${detail}`))
+
+// How many ids are kept of requests that were given up; what a peer never answers must not fill the memory.
+const MOST_OWED = 10_000
+
 /** Requests and replies by their ids. */
 export const byId = <In, Out, Id>(
   wire: Wire<In, Out>,
@@ -191,6 +196,15 @@ export const byId = <In, Out, Id>(
   Effect.suspend(() => {
     const { idOf } = options
     const waiting = new Map<Id, Reply<In>>()
+    // Of requests that were given up, until their replies come: another one's could not be told from those.
+    const owed = new Set<Id>()
+    const giveUp = (id: Id): void => {
+      waiting.delete(id)
+      owed.add(id)
+      if (owed.size <= MOST_OWED) return
+      const [oldest] = owed
+      if (oldest !== undefined) owed.delete(oldest)
+    }
     return dispatch(wire, options, {
       // Of one that does not decode nobody can tell whom it answers: it ends everything, unless it is skipped.
       receive: Effect.map(wire.decoder.receiveMany(Limits.noTimeouts), Arr.map(Exit.succeed)),
@@ -200,6 +214,7 @@ export const byId = <In, Out, Id>(
         if (id === undefined) return "none"
         const reply = waiting.get(id)
         waiting.delete(id)
+        owed.delete(id)
         return reply ?? "given up"
       },
       takeAll: () => {
@@ -210,25 +225,24 @@ export const byId = <In, Out, Id>(
       inFlight: () => waiting.size,
       request: (message) => {
         const id = idOf(message)
-        if (id === undefined) return Effect.die(new RangeError("request: a message without an id"))
-        if (waiting.has(id)) {
-          return Effect.die(
-            new RangeError(`request: a request with the id ${String(id)} is in flight already`)
-          )
+        if (id === undefined) return refused("a message without an id")
+        if (waiting.has(id)) return refused(`a request with the id ${String(id)} is in flight already`)
+        if (owed.has(id)) {
+          return refused(`a request with the id ${String(id)} was given up, and its reply is still to come`)
         }
         const reply = new Reply<In>(wire)
+        let isSent = false
+        const onTaken = (): void => {
+          isSent = true
+        }
         waiting.set(id, reply)
-        return Effect.onExit(
-          Effect.andThen(
-            transmit(wire, message, () => {}),
-            reply.come
-          ),
-          (exit) => {
-            // The id of one that was answered may be in flight again.
-            if (Exit.isFailure(exit) && waiting.get(id) === reply) waiting.delete(id)
-            return Effect.void
-          }
-        )
+        return Effect.onExit(Effect.andThen(transmit(wire, message, onTaken), reply.come), (exit) => {
+          // The id of one that was answered may be in flight again.
+          if (Exit.isSuccess(exit) || waiting.get(id) !== reply) return Effect.void
+          if (isSent) giveUp(id)
+          else waiting.delete(id)
+          return Effect.void
+        })
       }
     })
   })
