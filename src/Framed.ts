@@ -38,7 +38,7 @@ import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import * as Codec from "./Codec.ts"
 import type { Connection } from "./Connection.ts"
-import type { EndOfStream, ReceiveError, SendError } from "./FrameError.ts"
+import type { EndOfStream, FrameError, ReceiveError, SendError } from "./FrameError.ts"
 import type * as Framing from "./Framing.ts"
 import type { TimeLimits } from "./internal/Deadlines.ts"
 import * as Decoder from "./internal/Decoder.ts"
@@ -213,8 +213,11 @@ export interface Options {
    * What becomes of a frame that does not decode: `"fail"` (the default) fails the `receive`, `"skip"` counts it in
    * `skipped` and goes on with the next. A frame that is too long is skipped without being buffered. Where nobody can tell
    * where the next frame begins, it is a failure all the same.
+   *
+   * A function is asked about each frame that can be skipped: it can log the error, or decide by it. About one that is too long
+   * and not skipped it is asked at every `receive`. What it throws is a defect of that `receive`.
    */
-  readonly onInvalid?: "fail" | "skip" | undefined
+  readonly onInvalid?: "fail" | "skip" | ((error: FrameError) => "fail" | "skip") | undefined
 }
 
 /**
@@ -262,7 +265,7 @@ const decoderOf = <In, F>(
     limits,
     framing,
     codec,
-    skips: Limits.oneOf("onInvalid", options?.onInvalid ?? "fail", ["fail", "skip"]) === "skip"
+    onInvalid: Limits.onInvalid(options?.onInvalid)
   })
 
 const receiverOf = <In>(decoder: Decoder.Decoder<In>, limits: TimeLimits): Receiver<In> => {

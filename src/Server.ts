@@ -51,6 +51,7 @@ import * as Framed from "./Framed.ts"
 import type { Framing } from "./Framing.ts"
 import * as Connection from "./internal/connection.ts"
 import type { Settings } from "./internal/ConnectionCore.ts"
+import * as Limits from "./internal/limits.ts"
 import * as Numbers from "./internal/numbers.ts"
 import { printable } from "./internal/printable.ts"
 import { publish } from "./internal/publish.ts"
@@ -435,7 +436,11 @@ export const serveFramed = <In, Out, F, E, R, R2 = never>(
   handler: (framed: Framed.Framed<In, Out>) => Effect.Effect<unknown, E, R>,
   options: Options<E, R2> & Framed.Options
 ): Effect.Effect<Server, ListenError, Network | Scope.Scope | Exclude<R | R2, Scope.Scope>> =>
-  serve((connection) => handler(Framed.make(connection, framing, codec, options)), options)
+  Effect.suspend(() => {
+    // Checked here, not for each client.
+    const onInvalid = Limits.onInvalid(options.onInvalid)
+    return serve((connection) => handler(Framed.make(connection, framing, codec, { onInvalid })), options)
+  })
 
 /**
  * A server as a layer: it listens when the layer is built, and shuts down when the layer's scope ends.

@@ -195,6 +195,113 @@ describe("a frame that does not decode", () => {
     })
   )
 
+  it.effect("onInvalid can be a function, which sees each error and decides", () =>
+    Effect.gen(function* () {
+      const own = Framing.make<Uint8Array>({
+        *decode(reader) {
+          const line = yield* reader.readUntil("\n")
+          if (line[0] === 0x3f) return yield* new FrameError.MalformedFrame({ detail: "a question" })
+          return line.subarray(0, -1)
+        },
+        encode: (frame) => frame
+      })
+      for (const framing of [Framing.lines({ maxLength: 20 }), own]) {
+        const seen: Array<string> = []
+        const { feedEof, reader } = feedable('1\nbad\n"skip"\n2\n{\n3\n')
+        feedEof()
+        const { receive, skipped } = Framed.receiver(reader, framing, Codec.schema(Schema.Number), {
+          onInvalid: (error) => {
+            const excerpt = text(error.excerpt ?? new Uint8Array())
+            seen.push(`${error.offset} ${excerpt.trim()}`)
+            return excerpt.startsWith("{") ? "fail" : "skip"
+          }
+        })
+        assert.deepStrictEqual([yield* receive, yield* receive, yield* skipped], [1, 2, 2])
+        assert.strictEqual((yield* failure(receive)).offset, 15)
+        assert.strictEqual(yield* receive, 3)
+        assert.deepStrictEqual([seen, yield* skipped], [["2 bad", '6 "skip"', "15 {"], 2])
+      }
+    })
+  )
+
+  it.effect("also of frames that are too long, malformed, or skipped once more of them has come", () =>
+    Effect.gen(function* () {
+      const seen: Array<string> = []
+      const options = (verdict: () => "fail" | "skip"): Framed.Options => ({
+        onInvalid: ({ reason }) => {
+          seen.push(reason._tag)
+          return verdict()
+        }
+      })
+      const long = feedable("too long\nok\n")
+      let skips = false
+      const lines = Framed.receiver(
+        long.reader,
+        Framing.lines({ maxLength: 3 }),
+        Codec.string(),
+        options(() => (skips ? "skip" : "fail"))
+      )
+      yield* failure(lines.receive)
+      yield* failure(lines.receive)
+      assert.strictEqual(yield* long.reader.bufferedBytes, 12)
+      skips = true
+      assert.strictEqual(yield* lines.receive, "ok")
+
+      const netstrings = feedable("10")
+      const receiver = Framed.receiver(
+        netstrings.reader,
+        Framing.netstring({ maxLength: 3 }),
+        Codec.string(),
+        options(() => "skip")
+      )
+      const waiting = yield* start(receiver.receive)
+      netstrings.feed(":0123456789,2:ok,")
+      assert.strictEqual(waiting.value(), "ok")
+
+      const strict = feedable("a\rb\nok\n")
+      const ending = Framed.receiver(
+        strict.reader,
+        Framing.lines({ strict: true }),
+        Codec.string(),
+        options(() => "skip")
+      )
+      assert.strictEqual(yield* ending.receive, "ok")
+      // Nobody can tell where these end: there is nothing to decide.
+      const lost = feedable("x")
+      yield* failure(
+        Framed.receiver(
+          lost.reader,
+          Framing.netstring(),
+          Codec.string(),
+          options(() => "skip")
+        ).receive
+      )
+      assert.deepStrictEqual(seen, [
+        "FrameTooLong",
+        "FrameTooLong",
+        "FrameTooLong",
+        "FrameTooLong",
+        "MalformedFrame"
+      ])
+    })
+  )
+
+  it.effect("what it throws is a defect of the receive, and of nobody else", () =>
+    Effect.gen(function* () {
+      const { feed, reader } = feedable()
+      const { receive } = Framed.receiver(reader, lines, Codec.json, {
+        onInvalid: () => {
+          throw new Error("a bug")
+        }
+      })
+      const first = yield* start(Effect.exit(receive))
+      const second = yield* start(receive)
+      feed("bad\n1\n")
+      assert.match(String(first.value()), /Die\(Error: a bug\)/)
+      assert.strictEqual(second.value(), 1)
+    })
+  )
+
   it.effect("a codec that throws is a defect of its receive, and of nobody else", () =>
     Effect.gen(function* () {
       const { feed, reader } = feedable()

@@ -65,6 +65,16 @@ const cases: Record<string, readonly [() => Effect.Effect<unknown, unknown, neve
       ),
     'onInvalid must be one of "fail", "skip", received "ignore"'
   ],
+  "onInvalid of a server, before it listens": [
+    () =>
+      Effect.scoped(
+        Server.serveFramed(Framing.lines(), Codec.bytes, () => Effect.void, {
+          listen,
+          onInvalid: untyped("ignore")
+        })
+      ).pipe(Effect.provide(TestNetwork.layer)),
+    'onInvalid must be one of "fail", "skip", received "ignore"'
+  ],
   "halfClose of a relay": [
     () =>
       Effect.scoped(

@@ -1,5 +1,4 @@
 import * as Arr from "effect/Array"
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
@@ -54,8 +53,11 @@ interface Options<In, F> {
   readonly limits: TimeLimits
   readonly framing: Framing.Framing<F>
   readonly codec: Codec<In, never, F>
-  readonly skips: boolean
+  readonly onInvalid: OnInvalid
 }
+
+/** What becomes of a frame that does not decode. */
+export type OnInvalid = "fail" | "skip" | ((error: FrameError) => "fail" | "skip")
 
 export const make = <In, F>(options: Options<In, F>): Decoder<In> => {
   const { decoder } = options.framing[Framing.TypeId]
@@ -68,13 +70,9 @@ class Invalid {
   /** Whether it is consumed, and the next frame follows. */
   readonly isPast: boolean
 
-  constructor(cause: FrameError | Exit.Exit<never>, isPast: boolean) {
-    this.exit = cause instanceof FrameError ? Exit.fail(cause) : cause
+  constructor(exit: Exit.Exit<never, FrameError>, isPast: boolean) {
+    this.exit = exit
     this.isPast = isPast
-  }
-
-  get canBeSkipped(): boolean {
-    return this.isPast && Exit.isFailure(this.exit) && !Cause.hasDies(this.exit.cause)
   }
 }
 
@@ -106,10 +104,16 @@ const invalid = (input: Input, reason: InvalidMessage, offset: number, frame: un
 const endOfStream = (input: Input): Exit.Exit<never, EndOfStream> =>
   Exit.fail(new EndOfStream({ address: input.address }))
 
-abstract class Base<In> implements Decoder<In> {
-  protected count = 0
+/** What all decoders have. */
+abstract class Base<In, F> implements Decoder<In> {
+  protected readonly options: Options<In, F>
+  private count = 0
   // What was found behind messages, which come first.
   private failed: Invalid | undefined = undefined
+
+  constructor(options: Options<In, F>) {
+    this.options = options
+  }
 
   abstract readonly receive: Effect.Effect<In, ReceiveError>
   abstract receiveMany(limits: TimeLimits): Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError>
@@ -126,6 +130,27 @@ abstract class Base<In> implements Decoder<In> {
     if (failed === undefined) return this.find(reports)
     this.failed = undefined
     return failed
+  }
+
+  /** Whether a frame that can be skipped is: counted, and not shown to anybody. */
+  protected skipsUnseen(reports: boolean): boolean {
+    if (this.options.onInvalid !== "skip" || reports) return false
+    this.count++
+    return true
+  }
+
+  /** What is to be said of an invalid frame that can be skipped; nothing if it is, and only counted. */
+  protected judge(error: FrameError, reports: boolean, pastIfFailed: boolean): Invalid | undefined {
+    const { onInvalid } = this.options
+    try {
+      const verdict = typeof onInvalid === "function" ? onInvalid(error) : onInvalid
+      if (verdict !== "skip") return new Invalid(Exit.fail(error), pastIfFailed)
+      if (reports) return new Invalid(Exit.fail(error), true)
+      this.count++
+      return undefined
+    } catch (cause) {
+      return new Invalid(Exit.die(cause), pastIfFailed)
+    }
   }
 
   protected many<A>(
@@ -148,8 +173,7 @@ abstract class Base<In> implements Decoder<In> {
 }
 
 /** Decodes whole frames in the step in which their last byte comes. */
-class Buffered<In, F> extends Base<In> {
-  private readonly options: Options<In, F>
+class Buffered<In, F> extends Base<In, F> {
   private readonly decoder: Machine<F>
   // A frame that is skipped, and how many bytes of it are left if that is known.
   private skipping: Refusal | undefined = undefined
@@ -157,8 +181,7 @@ class Buffered<In, F> extends Base<In> {
   readonly receive: Effect.Effect<In, ReceiveError>
 
   constructor(options: Options<In, F>, decoder: Machine<F>) {
-    super()
-    this.options = options
+    super(options)
     this.decoder = decoder
     this.receive = this.run(options.limits, () => {
       const found = this.next(false)
@@ -188,36 +211,44 @@ class Buffered<In, F> extends Base<In> {
   }
 
   protected find(reports: boolean): Found<In> | undefined {
-    const { codec, input, skips } = this.options
+    const { input, onInvalid } = this.options
     const { buffer } = input
     while (this.skipping === undefined || this.goPast(this.skipping)) {
       const start = input.bytesRead - buffer.size
       const frame = this.decoder.decode(input)
       if (frame === undefined) return undefined
-      if (frame instanceof Refusal) {
-        const { past } = frame
-        if (!skips || past === undefined) return this.refuse(frame)
-        if (past === "later") return undefined
-        this.skipping = frame
-        if (typeof past === "number") this.left = past
-        if (reports) return new Invalid(refused(input, frame.reason), true)
-      } else {
-        const message = decodeWith(codec, frame)
-        if (message instanceof Invalid) return message
-        if (Result.isSuccess(message)) return new Ready(message.success)
-        if (!skips || reports) return new Invalid(invalid(input, message.failure, start, frame), true)
-      }
-      this.count++
+      if (frame instanceof Refusal && frame.past === "later" && onInvalid !== "fail") return undefined
+      const found = frame instanceof Refusal ? this.refuse(frame, reports) : this.take(frame, start, reports)
+      if (found !== undefined) return found
     }
     return undefined
   }
 
-  // A frame whose end is known is consumed with its failure; one that is too long may not even be there.
-  private refuse({ past, reason }: Refusal): Invalid {
+  private take(frame: F, start: number, reports: boolean): Found<In> | undefined {
+    const { codec, input } = this.options
+    const message = decodeWith(codec, frame)
+    if (message instanceof Invalid) return message
+    if (Result.isSuccess(message)) return new Ready(message.success)
+    if (this.skipsUnseen(reports)) return undefined
+    return this.judge(invalid(input, message.failure, start, frame), reports, true)
+  }
+
+  private refuse(frame: Refusal, reports: boolean): Invalid | undefined {
     const { input } = this.options
-    const isPast = reason instanceof MalformedFrame && typeof past === "number"
-    const found = new Invalid(refused(input, reason), isPast)
-    if (isPast) input.buffer.discard(past)
+    const { past, reason } = frame
+    if (past === undefined || past === "later") {
+      return new Invalid(Exit.fail(refused(input, reason)), false)
+    }
+    const isConsumed = reason instanceof MalformedFrame && typeof past === "number"
+    // One that is too long may not even be there: it is consumed only if it is skipped.
+    const found = this.skipsUnseen(reports)
+      ? undefined
+      : this.judge(refused(input, reason), reports, isConsumed)
+    if (isConsumed || found === undefined || found.isPast) {
+      this.skipping = frame
+      if (typeof past === "number") this.left = past
+      this.goPast(frame)
+    }
     return found
   }
 
@@ -310,17 +341,15 @@ const isGenerator = <F>(
 ): decoding is Extract<ReturnType<Decode<F>>, Generator> => "next" in decoding
 
 /** Runs a decoder that reads step by step. */
-class Stepwise<In, F> extends Base<In> {
-  private readonly options: Options<In, F>
+class Stepwise<In, F> extends Base<In, F> {
   private readonly decode: Decode<F>
   private readonly limit: number
   private isEffectful = false
   readonly receive: Effect.Effect<In, ReceiveError>
 
   constructor(options: Options<In, F>, decode: Decode<F>) {
-    super()
+    super(options)
     const { framing, input, limits } = options
-    this.options = options
     this.decode = decode
     this.limit = framing.maxLength ?? input.limit
     const found = (): Received<In> | undefined => {
@@ -358,24 +387,23 @@ class Stepwise<In, F> extends Base<In> {
   }
 
   protected find(reports: boolean): Found<In> | undefined {
-    const { input, skips } = this.options
+    const { input } = this.options
     while (!this.isEffectful && input.isFree && input.buffer.size > 0) {
-      const found = this.findNow()
-      if (!skips || reports || !(found instanceof Invalid) || !found.canBeSkipped) return found
-      this.count++
+      const found = this.findNow(reports)
+      if (found !== skipped) return found
     }
     return undefined
   }
 
   // A generator that finds all that it reads is done in one step. One that does not begins anew, as an effect.
-  private findNow(): Found<In> | undefined {
+  private findNow(reports: boolean): Found<In> | typeof skipped | undefined {
     const { input, limits } = this.options
     const cursor = new Cursor(input, limits, this.limit)
     try {
       const decoding = this.decode(cursor)
       if (isGenerator(decoding)) {
         const result = decoding.next()
-        return result.done === true ? this.take(result.value, cursor) : undefined
+        return result.done === true ? this.take(result.value, cursor, reports) : undefined
       }
       this.isEffectful = true
       return undefined
@@ -389,12 +417,7 @@ class Stepwise<In, F> extends Base<In> {
     reports: boolean,
     deliver: (found: Found<In>) => Received<A>
   ): Effect.Effect<A, ReceiveError> {
-    if (!this.options.skips || reports) return this.attempt(limits, deliver)
-    const attempt = this.attempt<A | typeof skipped>(limits, (found) => {
-      if (found instanceof Ready || !found.canBeSkipped) return deliver(found)
-      this.count++
-      return new Ready(skipped)
-    })
+    const attempt = Effect.suspend(() => this.attempt(limits, reports, deliver))
     const next: Effect.Effect<A, ReceiveError> = Effect.flatMap(attempt, (message) =>
       message === skipped ? next : Effect.succeed(message)
     )
@@ -403,55 +426,71 @@ class Stepwise<In, F> extends Base<In> {
 
   private attempt<A>(
     limits: TimeLimits,
+    reports: boolean,
     deliver: (found: Found<In>) => Received<A>
-  ): Effect.Effect<A, ReceiveError> {
-    return Effect.suspend(() => {
-      const cursor = new Cursor(this.options.input, limits, this.limit)
-      const decoded = Effect.matchEffect(new Decoding(cursor, this.decode), {
-        onFailure: (error) => inOneStep(() => this.refuse(error, cursor, deliver)),
-        onSuccess: (frame) => inOneStep(() => deliver(this.take(frame, cursor)))
-      })
-      const release = () => {
-        cursor.release()
-        return undefined
-      }
-      return Effect.onExitPrimitive(decoded, release)
+  ): Effect.Effect<A | typeof skipped, ReceiveError> {
+    const cursor = new Cursor(this.options.input, limits, this.limit)
+    const end = (found: Found<In> | typeof skipped): Received<A | typeof skipped> =>
+      found === skipped ? new Ready(skipped) : deliver(found)
+    const decoded = Effect.matchEffect(new Decoding(cursor, this.decode), {
+      onFailure: (error) =>
+        inOneStep(() => {
+          const failed = this.refuse(error, cursor, reports)
+          return Exit.isExit(failed) ? failed : end(failed)
+        }),
+      onSuccess: (frame) => inOneStep(() => end(this.take(frame, cursor, reports)))
     })
+    const release = () => {
+      cursor.release()
+      return undefined
+    }
+    return Effect.onExitPrimitive(decoded, release)
   }
 
   // From here on the frame is consumed, and its message handed on.
-  private take(frame: F, { position }: Cursor): Found<In> {
+  private take(frame: F, { position }: Cursor, reports: boolean): Found<In> | typeof skipped {
     const { codec, framing, input } = this.options
     if (position === 0) {
       const defect = new Error(`${framing.name}: decode gave a frame without having read any byte`)
       return new Invalid(Exit.die(defect), false)
     }
     const message = decodeWith(codec, frame)
-    const found = message instanceof Invalid ? message : this.found(message, position)
+    const found = message instanceof Invalid ? message : this.found(message, position, reports)
     input.discard(position)
     return found
   }
 
-  private found(message: Result.Result<In, InvalidMessage>, length: number): Found<In> {
-    return Result.isSuccess(message)
-      ? new Ready(message.success)
-      : new Invalid(refused(this.options.input, message.failure, length), true)
+  private found(
+    message: Result.Result<In, InvalidMessage>,
+    length: number,
+    reports: boolean
+  ): Found<In> | typeof skipped {
+    if (Result.isSuccess(message)) return new Ready(message.success)
+    if (this.skipsUnseen(reports)) return skipped
+    return this.judge(refused(this.options.input, message.failure, length), reports, true) ?? skipped
   }
 
-  private refuse<A>(
+  private refuse(
     error: Framing.DecodeError | EndOfStream,
     { hasFoundEnd, position }: Cursor,
-    deliver: (found: Found<In>) => Received<A>
-  ): Received<A> {
+    reports: boolean
+  ): Invalid | typeof skipped | Exit.Exit<never, ReceiveError> {
     const { input } = this.options
-    if (error._tag === "MalformedFrame" || error._tag === "FrameTooLong") {
-      const isPast = error._tag === "MalformedFrame" && position > 0
-      const found = new Invalid(refused(input, error), isPast)
-      if (isPast) input.discard(position)
-      return deliver(found)
+    switch (error._tag) {
+      case "MalformedFrame": {
+        const failure = refused(input, error)
+        if (position === 0) return new Invalid(Exit.fail(failure), false)
+        input.discard(position)
+        return this.judge(failure, reports, true) ?? skipped
+      }
+      case "FrameTooLong":
+        return new Invalid(Exit.fail(refused(input, error)), false)
+      case "IncompleteReadError":
+        input.discard(hasFoundEnd ? input.buffer.size : position)
+        return Exit.fail(error)
+      default:
+        return Exit.fail(error)
     }
-    if (error._tag === "IncompleteReadError") input.discard(hasFoundEnd ? input.buffer.size : position)
-    return Exit.fail(error)
   }
 }
 

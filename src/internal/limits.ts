@@ -30,6 +30,12 @@ export const oneOf = <A extends string>(name: string, value: A, allowed: Readonl
   return value
 }
 
+/** What becomes of frames that do not decode. Throws a `RangeError` for anything else than the types allow. */
+export const onInvalid = <A>(
+  input: "fail" | "skip" | ((error: A) => "fail" | "skip") = "fail"
+): "fail" | "skip" | ((error: A) => "fail" | "skip") =>
+  typeof input === "function" ? input : oneOf<"fail" | "skip">("onInvalid", input, ["fail", "skip"])
+
 /** Throws a `RangeError` unless it is a non-negative integer. */
 export const natural = (name: string, n: number): number => {
   if (!isCount(n)) throw new RangeError(`${name} must be a non-negative integer, received ${n}`)
