@@ -37,16 +37,16 @@ import * as Text from "./internal/text.ts"
 export const TypeId = "~effect-wire/Codec"
 
 /**
- * Turns frames `F` into messages `In`, and messages `Out` into frames. The two kinds of messages are the same unless
- * `duplex` puts two codecs together.
+ * Turns frames `FIn` into messages `In`, and messages `Out` into frames `FOut`. The two kinds of messages are the same unless
+ * `duplex` puts two codecs together, the two kinds of frames unless the framing has two.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Codec<out In, in Out = In, in out F = Uint8Array> {
+export interface Codec<out In, in Out = In, in FIn = Uint8Array, out FOut = FIn> {
   readonly [TypeId]: typeof TypeId
-  readonly decode: (frame: F) => Result.Result<In, InvalidMessage>
-  readonly encode: (message: Out) => Result.Result<F, InvalidMessage>
+  readonly decode: (frame: FIn) => Result.Result<In, InvalidMessage>
+  readonly encode: (message: Out) => Result.Result<FOut, InvalidMessage>
 }
 
 /**
@@ -55,7 +55,8 @@ export interface Codec<out In, in Out = In, in out F = Uint8Array> {
  * @category guards
  * @since 0.1.0
  */
-export const isCodec = (u: unknown): u is Codec<unknown, never, never> => Predicate.hasProperty(u, TypeId)
+export const isCodec = (u: unknown): u is Codec<unknown, never, never, unknown> =>
+  Predicate.hasProperty(u, TypeId)
 
 /**
  * A codec of your own. What `decode` or `encode` throws is a defect of the `receive` or `send`, unless it is an
@@ -64,10 +65,10 @@ export const isCodec = (u: unknown): u is Codec<unknown, never, never> => Predic
  * @category constructors
  * @since 0.1.0
  */
-export const make = <In, Out = In, F = Uint8Array>(options: {
-  readonly decode: (frame: F) => Result.Result<In, InvalidMessage>
-  readonly encode: (message: Out) => Result.Result<F, InvalidMessage>
-}): Codec<In, Out, F> => ({ [TypeId]: TypeId, decode: options.decode, encode: options.encode })
+export const make = <In, Out = In, FIn = Uint8Array, FOut = FIn>(options: {
+  readonly decode: (frame: FIn) => Result.Result<In, InvalidMessage>
+  readonly encode: (message: Out) => Result.Result<FOut, InvalidMessage>
+}): Codec<In, Out, FIn, FOut> => ({ [TypeId]: TypeId, decode: options.decode, encode: options.encode })
 
 const invalid = (detail: string, cause?: unknown): Result.Result<never, InvalidMessage> =>
   Result.fail(new InvalidMessage({ detail, cause }))
@@ -78,8 +79,8 @@ const invalid = (detail: string, cause?: unknown): Result.Result<never, InvalidM
  * @category constructors
  * @since 0.1.0
  */
-export const identity = <F>(): Codec<F, F, F> =>
-  make<F, F, F>({ decode: Result.succeed, encode: Result.succeed })
+export const identity = <In, Out = In>(): Codec<In, Out, In, Out> =>
+  make<In, Out, In, Out>({ decode: Result.succeed, encode: Result.succeed })
 
 /**
  * The bytes of the frame, a view of what was received wherever the frame lies in one chunk.
@@ -207,19 +208,23 @@ export const schemaBinary = <T, E>(
  * @since 0.1.0
  */
 export const compose: {
-  <In2, Out2, A>(that: Codec<In2, Out2, A>): <F>(self: Codec<A, A, F>) => Codec<In2, Out2, F>
-  <A, F, In2, Out2>(self: Codec<A, A, F>, that: Codec<In2, Out2, A>): Codec<In2, Out2, F>
-} = dual(2, <A, F, In2, Out2>(self: Codec<A, A, F>, that: Codec<In2, Out2, A>): Codec<In2, Out2, F> =>
-  make<In2, Out2, F>({
-    decode: (frame) => {
-      const message = self.decode(frame)
-      return Result.isFailure(message) ? Result.fail(message.failure) : that.decode(message.success)
-    },
-    encode: (message) => {
-      const frame = that.encode(message)
-      return Result.isFailure(frame) ? Result.fail(frame.failure) : self.encode(frame.success)
-    }
-  })
+  <In2, Out2, A, B>(
+    that: Codec<In2, Out2, A, B>
+  ): <FIn, FOut>(self: Codec<A, B, FIn, FOut>) => Codec<In2, Out2, FIn, FOut>
+  <A, B, FIn, FOut, In2, Out2>(
+    self: Codec<A, B, FIn, FOut>,
+    that: Codec<In2, Out2, A, B>
+  ): Codec<In2, Out2, FIn, FOut>
+} = dual(
+  2,
+  <A, B, FIn, FOut, In2, Out2>(
+    self: Codec<A, B, FIn, FOut>,
+    that: Codec<In2, Out2, A, B>
+  ): Codec<In2, Out2, FIn, FOut> =>
+    make<In2, Out2, FIn, FOut>({
+      decode: (frame) => Result.flatMap(self.decode(frame), that.decode),
+      encode: (message) => Result.flatMap(that.encode(message), self.encode)
+    })
 )
 
 /**
@@ -229,21 +234,21 @@ export const compose: {
  * @since 0.1.0
  */
 export const map: {
-  <A, B>(options: {
+  <A, B, C = A, D = B>(options: {
     readonly decode: (message: A) => B
-    readonly encode: (message: B) => A
-  }): <F>(self: Codec<A, A, F>) => Codec<B, B, F>
-  <A, B, F>(
-    self: Codec<A, A, F>,
-    options: { readonly decode: (message: A) => B; readonly encode: (message: B) => A }
-  ): Codec<B, B, F>
+    readonly encode: (message: D) => C
+  }): <FIn, FOut>(self: Codec<A, C, FIn, FOut>) => Codec<B, D, FIn, FOut>
+  <A, C, FIn, FOut, B, D = B>(
+    self: Codec<A, C, FIn, FOut>,
+    options: { readonly decode: (message: A) => B; readonly encode: (message: D) => C }
+  ): Codec<B, D, FIn, FOut>
 } = dual(
   2,
-  <A, B, F>(
-    self: Codec<A, A, F>,
-    options: { readonly decode: (message: A) => B; readonly encode: (message: B) => A }
-  ): Codec<B, B, F> =>
-    make<B, B, F>({
+  <A, C, FIn, FOut, B, D = B>(
+    self: Codec<A, C, FIn, FOut>,
+    options: { readonly decode: (message: A) => B; readonly encode: (message: D) => C }
+  ): Codec<B, D, FIn, FOut> =>
+    make<B, D, FIn, FOut>({
       decode: (frame) => Result.map(self.decode(frame), options.decode),
       encode: (message) => self.encode(options.encode(message))
     })
@@ -255,7 +260,8 @@ export const map: {
  * @category combinators
  * @since 0.1.0
  */
-export const duplex = <In, Out, F, X, Y>(options: {
-  readonly receive: Codec<In, X, F>
-  readonly send: Codec<Y, Out, F>
-}): Codec<In, Out, F> => make<In, Out, F>({ decode: options.receive.decode, encode: options.send.encode })
+export const duplex = <In, Out, FIn, FOut>(options: {
+  readonly receive: Codec<In, never, FIn, unknown>
+  readonly send: Codec<unknown, Out, never, FOut>
+}): Codec<In, Out, FIn, FOut> =>
+  make<In, Out, FIn, FOut>({ decode: options.receive.decode, encode: options.send.encode })

@@ -236,37 +236,31 @@ export const isFramed = (u: unknown): u is Framed<unknown, never> => Predicate.h
  * @since 0.1.0
  */
 export const receiver: {
-  <F>(reader: StreamReader.StreamReader, framing: Framing.Framing<F>): Receiver<F>
-  <In, Out, F>(
+  <In>(reader: StreamReader.StreamReader, framing: Framing.Framing<In, never>): Receiver<In>
+  <In, FIn>(
     reader: StreamReader.StreamReader,
-    framing: Framing.Framing<F>,
-    codec: Codec.Codec<In, Out, F>,
+    framing: Framing.Framing<FIn, never>,
+    codec: Codec.Codec<In, never, FIn, unknown>,
     options?: Options
   ): Receiver<In>
-} = <F>(
+} = <In>(
   reader: StreamReader.StreamReader,
-  framing: Framing.Framing<F>,
-  codec: Codec.Codec<F, never, F> = Codec.identity<F>(),
+  framing: Framing.Framing<In, never>,
+  codec: Codec.Codec<In, never, In, unknown> = Codec.identity<In>(),
   options?: Options
-): Receiver<F> => {
+): Receiver<In> => {
   const { input, timeouts } = StreamReader.backingOf(reader)
   return receiverOf(decoderOf(input, timeouts, framing, codec, options), timeouts)
 }
 
-const decoderOf = <In, F>(
+const decoderOf = <In, FIn>(
   input: Input,
   limits: TimeLimits,
-  framing: Framing.Framing<F>,
-  codec: Codec.Codec<In, never, F>,
+  framing: Framing.Framing<FIn, never>,
+  codec: Codec.Codec<In, never, FIn, unknown>,
   options: Options | undefined
 ): Decoder.Decoder<In> =>
-  Decoder.make({
-    input,
-    limits,
-    framing,
-    codec,
-    onInvalid: Limits.onInvalid(options?.onInvalid)
-  })
+  Decoder.make({ input, limits, framing, codec, onInvalid: Limits.onInvalid(options?.onInvalid) })
 
 const receiverOf = <In>(decoder: Decoder.Decoder<In>, limits: TimeLimits): Receiver<In> => {
   const pull = Effect.catchTag(decoder.receiveMany(limits), "EndOfStream", () => Cause.done())
@@ -284,17 +278,17 @@ const receiverOf = <In>(decoder: Decoder.Decoder<In>, limits: TimeLimits): Recei
  * @since 0.1.0
  */
 export const sender: {
-  <F>(writer: StreamWriter.StreamWriter, framing: Framing.Framing<F>): Sender<F>
-  <In, Out, F>(
+  <Out>(writer: StreamWriter.StreamWriter, framing: Framing.Framing<unknown, Out>): Sender<Out>
+  <Out, FOut>(
     writer: StreamWriter.StreamWriter,
-    framing: Framing.Framing<F>,
-    codec: Codec.Codec<In, Out, F>
+    framing: Framing.Framing<unknown, FOut>,
+    codec: Codec.Codec<unknown, Out, never, FOut>
   ): Sender<Out>
-} = <F>(
+} = <Out>(
   writer: StreamWriter.StreamWriter,
-  framing: Framing.Framing<F>,
-  codec: Codec.Codec<unknown, F, F> = Codec.identity()
-): Sender<F> => {
+  framing: Framing.Framing<unknown, Out>,
+  codec: Codec.Codec<unknown, Out, never, Out> = Codec.identity<Out>()
+): Sender<Out> => {
   const { output, timeouts } = StreamWriter.backingOf(writer)
   return senderOf({ output, writing: timeouts, encode: Encoder.make(output, framing, codec) })
 }
@@ -318,24 +312,24 @@ const senderOf = <Out>(to: Encoder.Destination<Out>): Sender<Out> => {
  * @since 0.1.0
  */
 export const make: {
-  <F>(connection: Connection, framing: Framing.Framing<F>): Framed<F>
-  <In, Out, F>(
+  <In, Out>(connection: Connection, framing: Framing.Framing<In, Out>): Framed<In, Out>
+  <In, Out, FIn, FOut>(
     connection: Connection,
-    framing: Framing.Framing<F>,
-    codec: Codec.Codec<In, Out, F>,
+    framing: Framing.Framing<FIn, FOut>,
+    codec: Codec.Codec<In, Out, FIn, FOut>,
     options?: Options
   ): Framed<In, Out>
-} = <F>(
+} = <In, Out>(
   connection: Connection,
-  framing: Framing.Framing<F>,
-  codec: Codec.Codec<F, F, F> = Codec.identity(),
+  framing: Framing.Framing<In, Out>,
+  codec: Codec.Codec<In, Out, In, Out> = Codec.identity<In, Out>(),
   options?: Options
-): Framed<F> => {
+): Framed<In, Out> => {
   const { input, timeouts: reading } = StreamReader.backingOf(connection.reader)
   const { output, timeouts: writing } = StreamWriter.backingOf(connection.writer)
   const decoder = decoderOf(input, reading, framing, codec, options)
   const encode = Encoder.make(output, framing, codec)
-  const wire: Requests.Wire<F, F> = { input, reading, decoder, output, writing, encode }
+  const wire: Requests.Wire<In, Out> = { input, reading, decoder, output, writing, encode }
   const outgoing = senderOf(wire)
   const { send } = outgoing
   return {

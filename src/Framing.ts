@@ -48,13 +48,14 @@ import type { Separator } from "./StreamReader.ts"
 export const TypeId = "~effect-wire/Framing"
 
 /**
- * How a stream of bytes is cut into frames, each an `F`: its bytes, unless `make` gives something else.
+ * How a stream of bytes is cut into frames. Those that are received are an `In` and those that are sent an `Out`: their bytes,
+ * unless `make` says otherwise. The two are the same unless a protocol's requests and replies are cut in different ways.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Framing<in out F = Uint8Array> {
-  readonly [TypeId]: Machine<F, FrameReader>
+export interface Framing<out In = Uint8Array, in Out = In> {
+  readonly [TypeId]: Machine<In, Out, FrameReader>
   /** What it is called in errors. */
   readonly name: string
   /** The most bytes of a frame; the reader's limit if absent. */
@@ -106,7 +107,7 @@ export interface FrameReader {
  * @category guards
  * @since 0.1.0
  */
-export const isFraming = (u: unknown): u is Framing<unknown> => Predicate.hasProperty(u, TypeId)
+export const isFraming = (u: unknown): u is Framing<unknown, never> => Predicate.hasProperty(u, TypeId)
 
 /**
  * Options that most framings have.
@@ -763,7 +764,8 @@ export const whole = (options?: Options): Framing => {
 }
 
 /**
- * A framing of your own, written with the reader's operations. A frame need not be bytes: it is what `decode` gives.
+ * A framing of your own, written with the reader's operations. A frame need not be bytes: it is what `decode` gives, and what
+ * `encode` takes, which may be of two kinds (`make<Reply, Request>`).
  *
  * `decode` runs once at least one byte is there, and reads one frame: a generator, or an effect. A generator is several times
  * as fast where all of the frame is there already; where it is not, it begins anew. Nobody else reads in the meantime.
@@ -807,14 +809,14 @@ export const whole = (options?: Options): Framing => {
  * @category constructors
  * @since 0.1.0
  */
-export const make = <F>(options: {
+export const make = <In, Out = In>(options: {
   readonly name?: string | undefined
   readonly maxLength?: number | undefined
   readonly decode: (
     reader: FrameReader
-  ) => Effect.Effect<F, DecodeError> | Generator<Effect.Effect<unknown, DecodeError>, F, never>
-  readonly encode: (frame: F) => Encoded | MalformedFrame | FrameTooLong
-}): Framing<F> => ({
+  ) => Effect.Effect<In, DecodeError> | Generator<Effect.Effect<unknown, DecodeError>, In, never>
+  readonly encode: (frame: Out) => Encoded | MalformedFrame | FrameTooLong
+}): Framing<In, Out> => ({
   [TypeId]: { decoder: { _tag: "Stepwise", decode: options.decode }, encode: options.encode },
   name: options.name ?? "custom",
   maxLength: maxLengthOf(options)

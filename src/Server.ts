@@ -430,9 +430,9 @@ export const serve = <E, R, R2 = never>(
  * @category constructors
  * @since 0.1.0
  */
-export const serveFramed = <In, Out, F, E, R, R2 = never>(
-  framing: Framing<F>,
-  codec: Codec<In, Out, F>,
+export const serveFramed = <In, Out, FIn, FOut, E, R, R2 = never>(
+  framing: Framing<FIn, FOut>,
+  codec: Codec<In, Out, FIn, FOut>,
   handler: (framed: Framed.Framed<In, Out>) => Effect.Effect<unknown, E, R>,
   options: Options<E, R2> & Framed.Options
 ): Effect.Effect<Server, ListenError, Network | Scope.Scope | Exclude<R | R2, Scope.Scope>> =>

@@ -716,6 +716,41 @@ describe("a framing of one's own", () => {
     })
   )
 
+  it.effect("may be of two kinds, one for each direction, and so may the codecs upon it", () =>
+    Effect.gen(function* () {
+      const framing = Framing.make<ReadonlyArray<string>, { readonly verb: string }>({
+        *decode(reader) {
+          return text(yield* reader.readUntil("\n"))
+            .trim()
+            .split(" ")
+        },
+        encode: ({ verb }) => `${verb}\n`
+      })
+      const codec = Codec.identity<ReadonlyArray<string>, { readonly verb: string }>()
+      const counted = Codec.map(codec, {
+        decode: (words) => words.length,
+        encode: (verb: string) => ({ verb })
+      })
+      const shouted = Codec.compose(
+        counted,
+        Codec.make<string, string, number, string>({
+          decode: (count) => Result.succeed(`${count} words`),
+          encode: (verb) => Result.succeed(verb.toUpperCase())
+        })
+      )
+      const [left, right] = yield* pair()
+      yield* right.writer.write("a b c\n")
+      assert.strictEqual(yield* Framed.make(left, framing, shouted).request("list"), "3 words")
+      assert.strictEqual(text(yield* right.reader.readLine), "LIST\n")
+      yield* right.writer.write("d e\n")
+      const plain = Framed.make(left, framing, Codec.duplex({ receive: counted, send: codec }))
+      assert.strictEqual(yield* plain.request({ verb: "quit" }), 2)
+      yield* right.writer.write("f\n")
+      assert.deepStrictEqual(yield* Framed.make(left, framing).request({ verb: "end" }), ["f"])
+      assert.strictEqual(text(yield* right.reader.readExactly(9)), "quit\nend\n")
+    })
+  )
+
   it.effect("several steps at once take turns", () =>
     Effect.gen(function* () {
       const framing = Framing.make<ReadonlyArray<string>>({

@@ -1,5 +1,5 @@
 import { strictEqual } from "@effect/vitest/utils"
-import { type Effect, Schema, type Scope, type Sink, type Stream } from "effect"
+import { Effect, Result, Schema, type Scope, type Sink, type Stream } from "effect"
 import {
   Codec,
   type Connection,
@@ -63,6 +63,81 @@ describe("types", () => {
     void (() => Framed.make(connection, types().records, Codec.bytes))
   })
 
+  it("Framing of two kinds of frames", () => {
+    interface Request {
+      readonly verb: string
+    }
+    interface Reply {
+      readonly line: string
+    }
+    const decode = (reader: Framing.FrameReader) =>
+      Effect.map(reader.readUntil("\n"), (line): Reply => ({ line: String(line) }))
+    const lines = () =>
+      Framing.make({
+        decode,
+        encode: (request: Request) => {
+          expectTypeOf(request).toEqualTypeOf<Request>()
+          return request.verb
+        }
+      })
+    expectTypeOf(lines).returns.toEqualTypeOf<Framing.Framing<Reply, Request>>()
+    expectTypeOf<Framing.Framing<string>>().toEqualTypeOf<Framing.Framing<string, string>>()
+    // What is sent is what is received unless it says otherwise.
+    const inferred = () =>
+      Framing.make({
+        decode,
+        encode: (frame) => {
+          expectTypeOf(frame).toEqualTypeOf<Reply>()
+          return frame.line
+        }
+      })
+    expectTypeOf(inferred).returns.toEqualTypeOf<Framing.Framing<Reply>>()
+    const generated = () =>
+      Framing.make({
+        *decode(reader) {
+          expectTypeOf(reader).toEqualTypeOf<Framing.FrameReader>()
+          const line = yield* reader.readUntil("\n")
+          if (line.length > 3) return yield* new FrameError.MalformedFrame({ detail: "too long" })
+          return line.length
+        },
+        encode: (frame: number) => String(frame)
+      })
+    expectTypeOf(generated).returns.toEqualTypeOf<Framing.Framing<number>>()
+
+    expectTypeOf(() => Framed.make(connection, lines())).returns.toEqualTypeOf<
+      Framed.Framed<Reply, Request>
+    >()
+    expectTypeOf(() => Framed.receiver(reader, lines())).returns.toEqualTypeOf<Framed.Receiver<Reply>>()
+    expectTypeOf(() => Framed.sender(connection.writer, lines())).returns.toEqualTypeOf<
+      Framed.Sender<Request>
+    >()
+
+    const codec = Codec.map(Codec.identity<Reply, Request>(), {
+      decode: ({ line }) => line.length,
+      encode: (verb: boolean) => ({ verb: String(verb) })
+    })
+    expectTypeOf(codec).toEqualTypeOf<Codec.Codec<number, boolean, Reply, Request>>()
+    const framed = () => Framed.make(connection, lines(), codec)
+    expectTypeOf(framed).returns.toEqualTypeOf<Framed.Framed<number, boolean>>()
+    expectTypeOf(() => Framed.receiver(reader, lines(), codec)).returns.toEqualTypeOf<
+      Framed.Receiver<number>
+    >()
+    expectTypeOf(() => Framed.sender(connection.writer, lines(), codec)).returns.toEqualTypeOf<
+      Framed.Sender<boolean>
+    >()
+    const serve = () => Server.serveFramed(lines(), codec, ({ send }) => send(true), { listen: { port: 0 } })
+    expectTypeOf(serve).returns.toEqualTypeOf<
+      Effect.Effect<Server.Server, StreamError.ListenError, Network.Network | Scope.Scope>
+    >()
+    // @ts-expect-error: requests are not received
+    void (() => Framed.make(connection, lines(), Codec.identity<Request>()))
+    // @ts-expect-error: replies are not sent
+    void (() => Framed.make(connection, lines(), Codec.identity<Reply>()))
+    // One that may do more fits where less is asked for.
+    expectTypeOf<Framing.Framing<string, unknown>>().toExtend<Framing.Framing<string | number, string>>()
+    expectTypeOf<Codec.Codec<string, unknown>>().toExtend<Codec.Codec<string | number, string>>()
+  })
+
   it("Codec", () => {
     expectTypeOf<Types["duplex"]>().toEqualTypeOf<Codec.Codec<Answer, Ask>>()
     expectTypeOf(Codec.json).toEqualTypeOf<Codec.Codec<unknown>>()
@@ -75,6 +150,39 @@ describe("types", () => {
       Codec.map(Codec.string(), { decode: (text) => text.length, encode: (n: number) => "x".repeat(n) })
     ).toEqualTypeOf<Codec.Codec<number>>()
     expectTypeOf(Codec.compose(Codec.bytes, Codec.json)).toEqualTypeOf<Codec.Codec<unknown>>()
+    // What is sent is what is received unless it says otherwise.
+    const lengths = Codec.map(Codec.string(), {
+      decode: (text) => text.length,
+      encode: (length) => {
+        expectTypeOf(length).toEqualTypeOf<number>()
+        return "x".repeat(length)
+      }
+    })
+    expectTypeOf(lengths).toEqualTypeOf<Codec.Codec<number>>()
+    const ids = () =>
+      Codec.map(types().duplex, {
+        decode: ({ id }) => id,
+        encode: (id: number) => new Ask({ id, at: new Date() })
+      })
+    expectTypeOf(ids).returns.toEqualTypeOf<Codec.Codec<number>>()
+    const words = Codec.make<string, number, ReadonlyArray<string>, string>({
+      decode: (frame) => Result.succeed(frame.join(" ")),
+      encode: (message) => Result.succeed(String(message))
+    })
+    expectTypeOf(words).toEqualTypeOf<Codec.Codec<string, number, ReadonlyArray<string>, string>>()
+    const upon = Codec.compose(
+      words,
+      Codec.make<boolean, symbol, string, number>({
+        decode: () => Result.succeed(true),
+        encode: () => Result.succeed(1)
+      })
+    )
+    expectTypeOf(upon).toEqualTypeOf<Codec.Codec<boolean, symbol, ReadonlyArray<string>, string>>()
+    expectTypeOf(Codec.duplex({ receive: words, send: Codec.json })).toEqualTypeOf<
+      Codec.Codec<string, unknown, ReadonlyArray<string>, Uint8Array>
+    >()
+    // @ts-expect-error: a message is no frame of the other
+    void (() => Codec.compose(Codec.string(), Codec.json))
   })
 
   it("Framed", () => {

@@ -51,8 +51,8 @@ export interface Decoder<In> {
 interface Options<In, F> {
   readonly input: Input
   readonly limits: TimeLimits
-  readonly framing: Framing.Framing<F>
-  readonly codec: Codec<In, never, F>
+  readonly framing: Framing.Framing<F, never>
+  readonly codec: Codec<In, never, F, unknown>
   readonly onInvalid: OnInvalid
 }
 
@@ -290,7 +290,7 @@ class Buffered<In, F> extends Base<In, F> {
 
 /** A codec that throws is a defect of the one who receives, not of the one who feeds the reader. */
 const decodeWith = <In, F>(
-  codec: Codec<In, never, F>,
+  codec: Codec<In, never, F, unknown>,
   frame: F
 ): Result.Result<In, InvalidMessage> | Invalid => {
   try {
@@ -333,7 +333,10 @@ const inOneStep = <A>(take: () => Received<A>): Effect.Effect<A, ReceiveError> =
     : toEffect(take())
 }
 
-type Decode<F> = Extract<Framing.Framing<F>[typeof Framing.TypeId]["decoder"], { _tag: "Stepwise" }>["decode"]
+type Decode<F> = Extract<
+  Framing.Framing<F, never>[typeof Framing.TypeId]["decoder"],
+  { _tag: "Stepwise" }
+>["decode"]
 
 // Quicker than to ask whether it is an effect.
 const isGenerator = <F>(

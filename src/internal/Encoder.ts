@@ -29,8 +29,8 @@ export type Encoder<Out> = (message: Out, index?: number) => Framing.Encoded | U
 
 export const make = <Out, F>(
   output: Output,
-  framing: Framing.Framing<F>,
-  codec: Codec<unknown, Out, F>
+  framing: Framing.Framing<unknown, F>,
+  codec: Codec<unknown, Out, never, F>
 ): Encoder<Out> => {
   const machine = framing[Framing.TypeId]
   const refused = (reason: FrameErrorReason, index: number | undefined): Unsendable =>

@@ -48,9 +48,9 @@ export interface Stepwise<out F, in Reader> {
 }
 
 /** What a framing does. */
-export interface Machine<in out F, in Reader> {
-  readonly decoder: Buffered<F> | Stepwise<F, Reader>
+export interface Machine<out In, in Out, in Reader> {
+  readonly decoder: Buffered<In> | Stepwise<In, Reader>
   readonly encode: (
-    frame: F
+    frame: Out
   ) => Uint8Array | string | ReadonlyArray<Uint8Array | string> | MalformedFrame | FrameTooLong
 }
