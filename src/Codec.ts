@@ -255,6 +255,54 @@ export const map: {
 )
 
 /**
+ * The same by functions that may refuse a message, with an `InvalidMessage` that says why.
+ *
+ * **Example** (Only ports)
+ *
+ * ```ts
+ * import { Result } from "effect"
+ * import { Codec, FrameError } from "effect-wire"
+ *
+ * const check = (n: number) =>
+ *   Number.isInteger(n) && n > 0 && n < 65_536
+ *     ? Result.succeed(n)
+ *     : Result.fail(new FrameError.InvalidMessage({ detail: `no port: ${n}` }))
+ *
+ * const port = Codec.mapOrFail(Codec.string(), {
+ *   decode: (text) => check(Number(text)),
+ *   encode: (n: number) => Result.map(check(n), String)
+ * })
+ *
+ * console.log(port.decode(new TextEncoder().encode("80000"))) // a failure: no port: 80000
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const mapOrFail: {
+  <A, B, C = A, D = B>(options: {
+    readonly decode: (message: A) => Result.Result<B, InvalidMessage>
+    readonly encode: (message: D) => Result.Result<C, InvalidMessage>
+  }): <FIn, FOut>(self: Codec<A, C, FIn, FOut>) => Codec<B, D, FIn, FOut>
+  <A, C, FIn, FOut, B, D = B>(
+    self: Codec<A, C, FIn, FOut>,
+    options: {
+      readonly decode: (message: A) => Result.Result<B, InvalidMessage>
+      readonly encode: (message: D) => Result.Result<C, InvalidMessage>
+    }
+  ): Codec<B, D, FIn, FOut>
+} = dual(
+  2,
+  <A, C, FIn, FOut, B, D = B>(
+    self: Codec<A, C, FIn, FOut>,
+    options: {
+      readonly decode: (message: A) => Result.Result<B, InvalidMessage>
+      readonly encode: (message: D) => Result.Result<C, InvalidMessage>
+    }
+  ): Codec<B, D, FIn, FOut> => compose(self, make<B, D, A, C>(options))
+)
+
+/**
  * One codec for what is received and another for what is sent: the requests and the replies of a protocol.
  *
  * @category combinators

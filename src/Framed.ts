@@ -33,13 +33,14 @@ import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import * as Codec from "./Codec.ts"
 import type { Connection } from "./Connection.ts"
 import type { EndOfStream, FrameError, ReceiveError, SendError } from "./FrameError.ts"
-import type * as Framing from "./Framing.ts"
+import * as Framing from "./Framing.ts"
 import type { TimeLimits } from "./internal/Deadlines.ts"
 import * as Decoder from "./internal/Decoder.ts"
 import * as Encoder from "./internal/Encoder.ts"
@@ -142,7 +143,7 @@ export interface Framed<out In, in out Out = In> extends Receiver<In>, Sender<Ou
 export interface RequestOptions {
   /** How long a request may take unless it says so itself. Default: no limit but those of the connection. */
   readonly timeout?: Duration.Input | undefined
-  /** How many unsolicited messages are kept for `unsolicited`; the oldest are dropped. Default 256. */
+  /** How many unsolicited messages are kept for `unsolicited`; the oldest are dropped, and counted. Default 256. */
   readonly unsolicitedCapacity?: number | undefined
 }
 
@@ -194,12 +195,17 @@ export interface Correlated<out In, in Out> {
   ) => Effect.Effect<In, ReceiveError | SendError>
   /** Sends a message that nobody answers. */
   readonly send: (message: Out) => Effect.Effect<void, SendError>
-  /** The messages that answer none, from the first; each goes to one consumer. Ends or fails with the connection. */
+  /**
+   * The messages that answer none, from the first; each goes to one consumer. Ends or fails with the connection. Of those that
+   * nobody takes the last `unsolicitedCapacity` are kept; `dropped` counts the others.
+   */
   readonly unsolicited: Stream.Stream<In, Exclude<ReceiveError, EndOfStream>>
   /** How many requests wait for their reply. */
   readonly inFlight: Effect.Effect<number>
   /** How many replies came that nobody waited for any more. */
   readonly unmatched: Effect.Effect<number>
+  /** How many messages that answer none were dropped because nobody took them in time (`unsolicitedCapacity`). */
+  readonly dropped: Effect.Effect<number>
 }
 
 /**
@@ -342,3 +348,78 @@ export const make: {
     pipeline: (options) => Effect.map(Requests.inOrder(wire, options), (requests) => ({ ...requests, send }))
   }
 }
+
+/**
+ * Options of `jsonLines`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface JsonLinesOptions extends Options, Framing.Options {}
+
+const MAX_JSON_LINE = 1024 * 1024
+
+/**
+ * Speaks JSON lines: one line of JSON for each message, checked and transformed by a schema, or by one for each direction. A
+ * line has at most `maxLength` bytes, 1 MiB unless set, in both directions. It is short for `Framing.lines` with
+ * `Codec.schema`.
+ *
+ * **Example** (A question and its answer)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Connection, Framed } from "effect-wire"
+ *
+ * const Question = Schema.Struct({ question: Schema.String })
+ * const Answer = Schema.Struct({ answer: Schema.Number })
+ *
+ * const program = Effect.gen(function* () {
+ *   const [left, right] = yield* Connection.pair()
+ *   const client = Framed.jsonLines(left, { receive: Answer, send: Question })
+ *   const server = Framed.jsonLines(right, { receive: Question, send: Answer })
+ *   yield* Effect.forkScoped(
+ *     Effect.flatMap(server.receive, ({ question }) => server.send({ answer: question.length }))
+ *   )
+ *   return yield* client.request({ question: "how long?" })
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // { answer: 9 }
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const jsonLines: {
+  <T, E>(connection: Connection, schema: Schema.ConstraintCodec<T, E>, options?: JsonLinesOptions): Framed<T>
+  <In, EIn, Out, EOut>(
+    connection: Connection,
+    schemas: {
+      readonly receive: Schema.ConstraintCodec<In, EIn>
+      readonly send: Schema.ConstraintCodec<Out, EOut>
+    },
+    options?: JsonLinesOptions
+  ): Framed<In, Out>
+} = <In, EIn, Out, EOut>(
+  connection: Connection,
+  schemas: Both<In, EIn, Out, EOut> | Schemas<In, EIn, Out, EOut>,
+  options?: JsonLinesOptions
+): Framed<In, Out> => {
+  const { receive, send } = isBoth(schemas) ? { receive: schemas, send: schemas } : schemas
+  return make(
+    connection,
+    Framing.lines({ maxLength: options?.maxLength ?? MAX_JSON_LINE }),
+    Codec.duplex({ receive: Codec.schema(receive), send: Codec.schema(send) }),
+    options
+  )
+}
+
+interface Schemas<In, EIn, Out, EOut> {
+  readonly receive: Schema.ConstraintCodec<In, EIn>
+  readonly send: Schema.ConstraintCodec<Out, EOut>
+}
+
+type Both<In, EIn, Out, EOut> = Schema.ConstraintCodec<In, EIn> & Schema.ConstraintCodec<Out, EOut>
+
+const isBoth = <In, EIn, Out, EOut>(
+  schemas: Both<In, EIn, Out, EOut> | Schemas<In, EIn, Out, EOut>
+): schemas is Both<In, EIn, Out, EOut> => Schema.isSchema(schemas)

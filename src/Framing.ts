@@ -79,26 +79,44 @@ export type Encoded = Uint8Array | string | ReadonlyArray<Uint8Array | string>
 export type DecodeError = MalformedFrame | FrameTooLong | IncompleteReadError | ReadError
 
 /**
+ * What a step within a frame can fail with: `FrameTooLong`, at once, when the frame would become longer than the framing's
+ * maximum; `IncompleteReadError` at the end of input, with all of the unfinished frame as `partial`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type StepError = FrameTooLong | IncompleteReadError | ReadError
+
+/**
  * The reader's operations, within one frame: they read on from where the one before left off, and nothing is consumed
- * until the frame is complete. All fail with `FrameTooLong`, at once, when the frame would become longer than the framing's
- * maximum, and with `IncompleteReadError` at the end of input.
+ * until the frame is complete. Of use until `decode` has ended; a defect afterwards.
  *
  * @category models
  * @since 0.1.0
  */
 export interface FrameReader {
   /** Exactly `n` bytes. A negative or fractional `n` is a `RangeError` defect. */
-  readonly readExactly: (
-    n: number
-  ) => Effect.Effect<Uint8Array, FrameTooLong | IncompleteReadError | ReadError>
+  readonly readExactly: (n: number) => Effect.Effect<Uint8Array, StepError>
   /** Up to and including a separator. An empty separator is a `RangeError` defect. */
-  readonly readUntil: (
-    separator: Separator
-  ) => Effect.Effect<Uint8Array, FrameTooLong | IncompleteReadError | ReadError>
+  readonly readUntil: (separator: Separator) => Effect.Effect<Uint8Array, StepError>
+  /** Up to and including a `"\n"`. */
+  readonly readLine: Effect.Effect<Uint8Array, StepError>
+  /** The same as text (UTF-8), without its `"\n"` or `"\r\n"`. */
+  readonly readLineString: Effect.Effect<string, StepError>
+  /** One byte, as a number. */
+  readonly readUint8: Effect.Effect<number, StepError>
+  /** Two bytes, as a number. Default `"big"`. */
+  readonly readUint16: (endian?: "big" | "little") => Effect.Effect<number, StepError>
+  /** Four bytes, as a number. Default `"big"`. */
+  readonly readUint32: (endian?: "big" | "little") => Effect.Effect<number, StepError>
+  /** Everything up to the end of input, which may be nothing. */
+  readonly readRest: Effect.Effect<Uint8Array, FrameTooLong | ReadError>
   /** The next `n` bytes; the operation after it reads them again. */
-  readonly peek: (n: number) => Effect.Effect<Uint8Array, FrameTooLong | IncompleteReadError | ReadError>
+  readonly peek: (n: number) => Effect.Effect<Uint8Array, StepError>
   /** Goes past the next `n` bytes. */
-  readonly skip: (n: number) => Effect.Effect<void, FrameTooLong | IncompleteReadError | ReadError>
+  readonly skip: (n: number) => Effect.Effect<void, StepError>
+  /** Goes past a separator, and gives how many bytes that were. They count as a part of the frame. */
+  readonly skipUntil: (separator: Separator) => Effect.Effect<number, StepError>
 }
 
 /**

@@ -45,7 +45,7 @@ import * as Predicate from "effect/Predicate"
 import type * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { decode, empty } from "./internal/bytes.ts"
+import { decode, empty, toLine } from "./internal/bytes.ts"
 import type { TimeLimits } from "./internal/Deadlines.ts"
 import { Ready } from "./internal/Immediate.ts"
 import { type Attempt, Input } from "./internal/Input.ts"
@@ -451,16 +451,6 @@ const notACount = (name: string, n: number): Effect.Effect<never> =>
   Effect.die(new RangeError(`${name} must be a non-negative integer, received ${n}`))
 
 const DEFAULT_MAX_BYTES = 16 * 1024 * 1024
-
-// Without its "\n" or "\r\n".
-const toLine = (bytes: Uint8Array): string => {
-  let end = bytes.length
-  if (bytes[end - 1] === 0x0a) {
-    end--
-    if (bytes[end - 1] === 0x0d) end--
-  }
-  return decode(end === bytes.length ? bytes : bytes.subarray(0, end))
-}
 
 const toLines = (bytes: Uint8Array): Arr.NonEmptyReadonlyArray<string> => {
   const text = decode(bytes)

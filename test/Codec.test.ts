@@ -78,6 +78,32 @@ describe("string", () => {
   })
 })
 
+describe("mapOrFail", () => {
+  it("refuses in both directions, and passes on what the codec below refuses", () => {
+    const even = (n: number) =>
+      n % 2 === 0
+        ? Result.succeed(n)
+        : Result.fail(new FrameError.InvalidMessage({ detail: `${n} is not even` }))
+    const codec = Codec.mapOrFail(Codec.string("ascii"), {
+      decode: (message) => even(Number(message)),
+      encode: (n) => Result.map(even(n), (_) => (_ === 0 ? "é" : String(_)))
+    })
+    assert.strictEqual(roundTrip(codec, 4), 4)
+    assert.strictEqual(failureOf(codec.decode(bytes("3"))).detail, "3 is not even")
+    assert.strictEqual(failureOf(codec.encode(3)).detail, "3 is not even")
+    assert.match(failureOf(codec.decode(bytes("é"))).detail, /^not ascii/)
+    assert.match(failureOf(codec.encode(0)).detail, /^ascii has no/)
+    assert.strictEqual(
+      failureOf(
+        Codec.mapOrFail({ decode: even, encode: even })(
+          Codec.map(codec, { decode: (_) => _ + 1, encode: (_: number) => _ })
+        ).decode(bytes("4"))
+      ).detail,
+      "5 is not even"
+    )
+  })
+})
+
 describe("json", () => {
   it("is any JSON", () => {
     fc.assert(

@@ -716,6 +716,103 @@ describe("a framing of one's own", () => {
     })
   )
 
+  it.effect("reads lines, numbers, what it goes past, and the rest", () =>
+    Effect.gen(function* () {
+      const framing = Framing.make<ReadonlyArray<unknown>>({
+        *decode(reader) {
+          const seen: Array<unknown> = [text(yield* reader.readLine), yield* reader.readLineString]
+          seen.push(yield* reader.readLineString, yield* reader.readUint8)
+          seen.push(yield* reader.readUint16(), yield* reader.readUint16("little"))
+          seen.push(yield* reader.readUint32("big"), yield* reader.readUint32("little"))
+          seen.push(yield* reader.skipUntil(["--", "=="]), text(yield* reader.peek(2)))
+          seen.push(text(yield* reader.readRest), (yield* reader.readRest).length)
+          return seen
+        },
+        encode: () => ""
+      })
+      const wire = Buffer.concat([
+        bytes("one\r\ntwo é\r\nthree\n"),
+        Uint8Array.of(0xff, 1, 2, 1, 2, 0xff, 0, 0, 1, 1, 0, 0, 0xff),
+        bytes("skipped==the rest")
+      ])
+      const expected = [
+        "one\r\n",
+        "two é",
+        "three",
+        255,
+        258,
+        513,
+        0xff000001,
+        0xff000001,
+        9,
+        "th",
+        "the rest",
+        0
+      ]
+      for (let width = 1; width <= wire.length; width++) {
+        const { feed, feedEof, reader } = StreamReader.feedable()
+        const receiving = yield* start(Framed.receiver(reader, framing).receive)
+        for (let at = 0; at < wire.length; at += width) feed(wire.subarray(at, at + width))
+        feedEof()
+        assert.deepStrictEqual(receiving.value(), expected)
+        assert.strictEqual(yield* reader.bufferedBytes, 0)
+      }
+    })
+  )
+
+  it.effect("each step says what it missed, and is held to the limit", () =>
+    Effect.gen(function* () {
+      const steps: Record<
+        string,
+        readonly [
+          (reader: Framing.FrameReader) => Effect.Effect<unknown, Framing.StepError>,
+          number | undefined
+        ]
+      > = {
+        readExactly: [(_) => _.readExactly(5), 6],
+        readUntil: [(_) => _.readUntil("\n"), undefined],
+        readLine: [(_) => _.readLine, undefined],
+        readLineString: [(_) => _.readLineString, undefined],
+        readUint16: [(_) => Effect.andThen(_.skip(1), _.readUint16()), 4],
+        readUint32: [(_) => _.readUint32("little"), 5],
+        peek: [(_) => _.peek(7), 8],
+        skip: [(_) => _.skip(8), 9],
+        skipUntil: [(_) => _.skipUntil("\n"), undefined]
+      }
+      for (const [operation, [step, expected]] of Object.entries(steps)) {
+        const framing = (maxLength: number) =>
+          Framing.make<unknown>({
+            maxLength,
+            decode: (reader) => Effect.andThen(reader.readUint8, step(reader)),
+            encode: () => ""
+          })
+        const { feedEof, reader } = feedable("abc")
+        feedEof()
+        const incomplete = yield* Effect.flip(Framed.receiver(reader, framing(100)).receive)
+        if (incomplete._tag !== "IncompleteReadError") throw incomplete
+        const { partial } = incomplete
+        assert.deepStrictEqual(
+          [incomplete.operation, incomplete.expected, text(partial)],
+          [operation, expected, "abc"]
+        )
+        const long = feedable("abcd")
+        const { reason } = yield* failure(Framed.receiver(long.reader, framing(3)).receive)
+        assert.deepInclude(reason, { _tag: "FrameTooLong", limit: 3, orMore: true })
+      }
+      const rest = Framing.make<unknown>({ maxLength: 3, decode: (_) => _.readRest, encode: () => "" })
+      const { reason } = yield* failure(Framed.receiver(feedable("abcd").reader, rest).receive)
+      assert.deepInclude(reason, { _tag: "FrameTooLong", length: 4, limit: 3 })
+      const misspelt = Framing.make<number>({
+        // @ts-expect-error: neither end
+        decode: (_) => _.readUint16("Big"),
+        encode: () => ""
+      })
+      yield* rangeError(Framed.receiver(feedable("abcd").reader, misspelt).receive)
+      const empty = Framing.make<number>({ decode: (_) => _.skipUntil(""), encode: () => "" })
+      yield* rangeError(Framed.receiver(feedable("abcd").reader, empty).receive)
+    })
+  )
+
   it.effect("may be of two kinds, one for each direction, and so may the codecs upon it", () =>
     Effect.gen(function* () {
       const framing = Framing.make<ReadonlyArray<string>, { readonly verb: string }>({
@@ -1319,6 +1416,7 @@ describe("correlate", () => {
       yield* server.sendAll(Array.from({ length: 300 }, (_, i) => answer(undefined, String(i))))
       yield* server.send(answer(1))
       yield* Fiber.join(one.fiber)
+      assert.strictEqual(yield* client.dropped, 44)
       const next = yield* Stream.runCollect(Stream.take(client.unsolicited, 2))
       assert.deepStrictEqual(
         Array.from(next, ({ answer }) => answer),
@@ -1648,6 +1746,33 @@ describe("the connection's time limits", () => {
       )
     )
   }
+})
+
+describe("jsonLines", () => {
+  it.effect("speaks a schema, or one for each direction, in lines of limited length", () =>
+    Effect.gen(function* () {
+      const [left, right] = yield* pair()
+      const Ask = Schema.Struct({ at: Schema.Date })
+      const client = Framed.jsonLines(left, { receive: Schema.Number, send: Ask })
+      const server = Framed.jsonLines(right, { receive: Ask, send: Schema.Number })
+      const answer = yield* start(client.request({ at: new Date(7) }))
+      yield* server.send((yield* server.receive).at.getTime())
+      assert.strictEqual(yield* Fiber.join(answer.fiber), 7)
+
+      const [one, other] = [Framed.jsonLines(left, Schema.String), Framed.jsonLines(right, Schema.String)]
+      // With its quotation marks, as long as a line may be.
+      const longest = "x".repeat(1024 * 1024 - 2)
+      const received = yield* start(other.receive)
+      yield* one.send(longest)
+      assert.strictEqual(yield* Fiber.join(received.fiber), longest)
+      assert.deepInclude((yield* failure(one.send(`${longest}x`))).reason, { limit: 1024 * 1024 })
+
+      const short = Framed.jsonLines(right, Schema.String, { maxLength: 10, onInvalid: "skip" })
+      yield* one.sendAll(["x".repeat(9), "short"])
+      assert.strictEqual(yield* short.receive, "short")
+      assert.strictEqual(yield* short.skipped, 1)
+    })
+  )
 })
 
 describe("serveFramed", () => {

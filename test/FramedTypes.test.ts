@@ -203,6 +203,13 @@ describe("types", () => {
     expectTypeOf<FrameError.SendError>().toEqualTypeOf<SendError>()
     const bare = () => Framed.receiver(reader, Framing.lines())
     expectTypeOf(bare).returns.toEqualTypeOf<Framed.Receiver<Uint8Array>>()
+    const Point = Schema.Struct({ at: Schema.DateFromString })
+    expectTypeOf(() => Framed.jsonLines(connection, Point)).returns.toEqualTypeOf<
+      Framed.Framed<{ readonly at: Date }>
+    >()
+    expectTypeOf(() =>
+      Framed.jsonLines(connection, { receive: Answer, send: Ask }, { maxLength: 100, onInvalid: "skip" })
+    ).returns.toEqualTypeOf<Framed.Framed<Answer, Ask>>()
     const correlated = () => types().framed.correlate({ idOf: ({ id }) => id })
     expectTypeOf(correlated).returns.toEqualTypeOf<
       Effect.Effect<Framed.Correlated<Answer, Ask>, never, Scope.Scope>

@@ -2,10 +2,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { EndOfStream, FrameTooLong } from "../FrameError.ts"
-import type { FrameReader } from "../Framing.ts"
+import type { FrameReader, StepError } from "../Framing.ts"
 import { IncompleteReadError, type ReadError } from "../StreamError.ts"
 import type { Separator as SeparatorInput } from "../StreamReader.ts"
-import { indexOf } from "./bytes.ts"
+import { indexOf, toLine } from "./bytes.ts"
 import type { Deadline, TimeLimits } from "./Deadlines.ts"
 import { done, Immediate, type Outcome, Ready, toEffect } from "./Immediate.ts"
 import { Holder, type Input } from "./Input.ts"
@@ -14,8 +14,6 @@ import type { ReadBuffer } from "./ReadBuffer.ts"
 import * as Separators from "./Separator.ts"
 
 const FIRST_BLOCK = 256
-
-type CursorError = FrameTooLong | IncompleteReadError | ReadError
 
 /** Looks whether a step can end now; `undefined` if it has to wait for more bytes. */
 type Attempt<A, E, P> = (cursor: Cursor, parameter: P) => Outcome<A, E> | undefined
@@ -114,6 +112,40 @@ export class Cursor extends Holder implements FrameReader {
     }
   }
 
+  get skipUntil(): FrameReader["skipUntil"] {
+    return (separator) => {
+      try {
+        return new Step(this, trySkipUntil, new Search(separator))
+      } catch (cause) {
+        return Effect.die(cause)
+      }
+    }
+  }
+
+  get readLine(): FrameReader["readLine"] {
+    return new Step(this, tryReadLine, new Search("\n"))
+  }
+
+  get readLineString(): FrameReader["readLineString"] {
+    return new Step(this, tryReadLineString, new Search("\n"))
+  }
+
+  get readUint8(): FrameReader["readUint8"] {
+    return new Step(this, tryReadUint8, undefined)
+  }
+
+  get readUint16(): FrameReader["readUint16"] {
+    return (endian) => new Step(this, tryReadUint16, endian)
+  }
+
+  get readUint32(): FrameReader["readUint32"] {
+    return (endian) => new Step(this, tryReadUint32, endian)
+  }
+
+  get readRest(): FrameReader["readRest"] {
+    return new Step(this, tryReadRest, undefined)
+  }
+
   get peek(): FrameReader["peek"] {
     return (n) => new Step(this, tryPeek, n)
   }
@@ -181,7 +213,7 @@ export class Cursor extends Holder implements FrameReader {
     return failed ?? (eof ? Exit.fail(new EndOfStream({ address: this.input.address })) : undefined)
   }
 
-  tryBytes(operation: string, n: number, advance: number): Outcome<Uint8Array, CursorError> | undefined {
+  tryBytes(operation: string, n: number, advance: number): Outcome<Uint8Array, StepError> | undefined {
     const { position } = this
     const end = this.endOf(operation, n)
     if (typeof end !== "number") return end
@@ -189,7 +221,7 @@ export class Cursor extends Holder implements FrameReader {
     return new Ready(this.input.buffer.slice(position, end))
   }
 
-  trySkip(n: number): Outcome<void, CursorError> | undefined {
+  trySkip(n: number): Outcome<void, StepError> | undefined {
     const end = this.endOf("skip", n)
     if (typeof end !== "number") return end
     this.position = end
@@ -197,7 +229,7 @@ export class Cursor extends Holder implements FrameReader {
   }
 
   // Where the next `n` bytes end, all of which are there.
-  private endOf(operation: string, n: number): number | Exit.Exit<never, CursorError> | undefined {
+  private endOf(operation: string, n: number): number | Exit.Exit<never, StepError> | undefined {
     const end = this.position + n
     // First: what a peer says may be beyond any integer.
     if (end > this.max) return this.tooLong(end)
@@ -205,16 +237,48 @@ export class Cursor extends Holder implements FrameReader {
     return end <= this.input.buffer.size ? end : this.ended(operation, end)
   }
 
-  tryReadUntil(search: Search): Outcome<Uint8Array, CursorError> | undefined {
+  tryReadUntil(operation: string, search: Search): Outcome<Uint8Array, StepError> | undefined {
     const { position } = this
-    const { buffer } = this.input
-    const end = search.endIn(buffer, position)
-    if (end === -1) {
-      return buffer.size > this.max ? this.tooLong(buffer.size) : this.ended("readUntil", undefined)
-    }
-    if (end > this.max) return this.tooLong(end)
+    const end = this.endAfter(operation, search)
+    if (typeof end !== "number") return end
     this.position = end
-    return new Ready(buffer.slice(position, end))
+    return new Ready(this.input.buffer.slice(position, end))
+  }
+
+  trySkipUntil(search: Search): Outcome<number, StepError> | undefined {
+    const { position } = this
+    const end = this.endAfter("skipUntil", search)
+    if (typeof end !== "number") return end
+    this.position = end
+    return new Ready(end - position)
+  }
+
+  // Just past the separator that comes next.
+  private endAfter(operation: string, search: Search): number | Exit.Exit<never, StepError> | undefined {
+    const { buffer } = this.input
+    const end = search.endIn(buffer, this.position)
+    if (end > this.max) return this.tooLong(end)
+    if (end !== -1) return end
+    return buffer.size > this.max ? this.tooLong(buffer.size) : this.ended(operation, undefined)
+  }
+
+  tryReadUint(width: 1 | 2 | 4, endian: "big" | "little" = "big"): Outcome<number, StepError> | undefined {
+    const { position } = this
+    if (endian !== "big") Limits.oneOf("endian", endian, ["big", "little"])
+    const end = this.endOf(UINT[width], width)
+    if (typeof end !== "number") return end
+    this.position = end
+    return new Ready(this.input.buffer.uint(position, width, endian === "little"))
+  }
+
+  tryReadRest(): Outcome<Uint8Array, FrameTooLong | ReadError> | undefined {
+    const { buffer, eof, failed } = this.input
+    const { size } = buffer
+    if (size > this.max) return this.tooLong(size)
+    if (failed !== undefined || !eof) return failed
+    const rest = buffer.slice(this.position, size)
+    this.position = size
+    return new Ready(rest)
   }
 
   // `partial` is all of the unfinished frame, not only what this step would have read.
@@ -280,4 +344,16 @@ const tryStart = (cursor: Cursor) => cursor.tryStart()
 const tryReadExactly = (cursor: Cursor, n: number) => cursor.tryBytes("readExactly", n, n)
 const tryPeek = (cursor: Cursor, n: number) => cursor.tryBytes("peek", n, 0)
 const trySkip = (cursor: Cursor, n: number) => cursor.trySkip(n)
-const tryReadUntil = (cursor: Cursor, search: Search) => cursor.tryReadUntil(search)
+const tryReadUntil = (cursor: Cursor, search: Search) => cursor.tryReadUntil("readUntil", search)
+const trySkipUntil = (cursor: Cursor, search: Search) => cursor.trySkipUntil(search)
+const tryReadUint8 = (cursor: Cursor) => cursor.tryReadUint(1)
+const tryReadUint16 = (cursor: Cursor, endian?: "big" | "little") => cursor.tryReadUint(2, endian)
+const tryReadUint32 = (cursor: Cursor, endian?: "big" | "little") => cursor.tryReadUint(4, endian)
+const tryReadRest = (cursor: Cursor) => cursor.tryReadRest()
+const tryReadLine = (cursor: Cursor, search: Search) => cursor.tryReadUntil("readLine", search)
+const tryReadLineString = (cursor: Cursor, search: Search) => {
+  const line = cursor.tryReadUntil("readLineString", search)
+  return line instanceof Ready ? new Ready(toLine(line.value)) : line
+}
+
+const UINT = { 1: "readUint8", 2: "readUint16", 4: "readUint32" } as const

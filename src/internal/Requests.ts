@@ -105,6 +105,7 @@ export interface Requests<In, Out> {
   readonly unsolicited: Stream.Stream<In, StreamFailure>
   readonly inFlight: Effect.Effect<number>
   readonly unmatched: Effect.Effect<number>
+  readonly dropped: Effect.Effect<number>
 }
 
 const DEFAULT_UNSOLICITED = 256
@@ -137,6 +138,7 @@ const dispatch = Effect.fnUntraced(function* <In, Out>(
   const defaultTimeout = Limits.timeout("timeout", options?.timeout)
   const unsolicited = yield* Queue.sliding<In, StreamFailure | Cause.Done>(capacity)
   let unmatched = 0
+  let dropped = 0
   // What requests fail with once nothing more is received.
   let ended: Exit.Exit<never, ReceiveError> | undefined
 
@@ -146,7 +148,10 @@ const dispatch = Effect.fnUntraced(function* <In, Out>(
       if (owner instanceof Reply) owner.settle(content)
       else if (owner === "given up") unmatched++
       else if (owner !== "none") return owner
-      else if (Exit.isSuccess(content)) Queue.offerUnsafe(unsolicited, content.value)
+      else if (Exit.isSuccess(content)) {
+        if (Queue.isFullUnsafe(unsolicited)) dropped++
+        Queue.offerUnsafe(unsolicited, content.value)
+      }
     }
     return Exit.void
   }
@@ -176,7 +181,8 @@ const dispatch = Effect.fnUntraced(function* <In, Out>(
       }),
     unsolicited: Stream.fromQueue(unsolicited),
     inFlight: Effect.sync(matching.inFlight),
-    unmatched: Effect.sync(() => unmatched)
+    unmatched: Effect.sync(() => unmatched),
+    dropped: Effect.sync(() => dropped)
   }
 })
 

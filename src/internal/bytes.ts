@@ -45,3 +45,13 @@ export const indexOf = (haystack: Uint8Array, needle: Uint8Array, from: number):
 /** A view of some bytes: what `subarray` gives, in half the time. */
 export const view = (bytes: Uint8Array, start: number, end: number): Uint8Array =>
   new Uint8Array(bytes.buffer, bytes.byteOffset + start, end - start)
+
+/** A line as text, without its "\n" or "\r\n". */
+export const toLine = (bytes: Uint8Array): string => {
+  let end = bytes.length
+  if (bytes[end - 1] === 0x0a) {
+    end--
+    if (bytes[end - 1] === 0x0d) end--
+  }
+  return decode(end === bytes.length ? bytes : bytes.subarray(0, end))
+}
