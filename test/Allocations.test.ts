@@ -1,7 +1,7 @@
 import * as v8 from "node:v8"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Stream } from "effect"
-import { Connection, Network, Server, StreamReader, type Transport } from "effect-wire"
+import { Connection, Framed, Framing, Network, Server, StreamReader, type Transport } from "effect-wire"
 import { NetAddress } from "effect/net"
 import { bytes } from "./support/reader.ts"
 
@@ -32,6 +32,9 @@ const expectAtMost = (limit: number, run: () => void): void => {
 
 const line = `${"x".repeat(63)}\n`
 const lines = bytes(line.repeat(OPERATIONS))
+
+const frames = new Uint8Array(64 * OPERATIONS)
+for (let i = 0; i < OPERATIONS; i++) frames[64 * i + 3] = 60
 
 /** A reader with everything in its buffer, in chunks of 64 KiB. */
 const filled = (): StreamReader.StreamReader => {
@@ -135,6 +138,27 @@ describe.skipIf(allocatedBytes() === undefined)("allocations", () => {
     })
   })
 
+  // Bodies of 60 bytes, each with its length before it.
+  const framed = (framing: Framing.Framing): Effect.Effect<Uint8Array, unknown> => {
+    const { feed, reader } = StreamReader.feedable()
+    for (let i = 0; i < frames.length; i += 65_536) feed(frames.subarray(i, i + 65_536))
+    return Framed.receiver(reader, framing).receive
+  }
+
+  it("a buffered frame: little more than the frame", () => {
+    expectAtMost(280, () => repeat(framed(Framing.lengthPrefixed({ width: 4 }))))
+  })
+
+  it("a buffered frame of a framing of one's own, as a generator", () => {
+    const own = Framing.make<Uint8Array>({
+      *decode(reader) {
+        return yield* reader.readExactly(yield* reader.readUint32())
+      },
+      encode: (frame) => frame
+    })
+    expectAtMost(1050, () => repeat(framed(own)))
+  })
+
   it("a line of `lines`: little more than its text", () => {
     expectAtMost(300, () => {
       const count = Effect.runSync(
@@ -153,6 +177,15 @@ describe.skipIf(allocatedBytes() === undefined)("allocations", () => {
       const { writer } = yield* Connection.make(makeSink().transport)
       const chunk = bytes(line)
       expectAtMost(120, () => repeatCalls(() => writer.write(chunk)))
+    })
+  )
+
+  it.effect("a message that is sent", () =>
+    Effect.gen(function* () {
+      const connection = yield* Connection.make(makeSink().transport)
+      const { send } = Framed.make(connection, Framing.lengthPrefixed({ width: 4 }))
+      const frame = bytes(line)
+      expectAtMost(700, () => repeatCalls(() => send(frame)))
     })
   )
 

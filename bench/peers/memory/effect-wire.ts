@@ -55,6 +55,19 @@ const framed: Consume = Effect.fnUntraced(function* (reader, found) {
   for (let i = 0; i < expected.messages; i++) countFrame(found, yield* receive)
 })
 
+// The same framing, written with the reader's operations.
+const own = Framing.make<Uint8Array>({
+  *decode(reader) {
+    return yield* reader.readExactly(yield* reader.readUint32())
+  },
+  encode: (frame) => frame
+})
+
+const framedOwn: Consume = Effect.fnUntraced(function* (reader, found) {
+  const { receive } = Framed.receiver(reader, own)
+  for (let i = 0; i < expected.messages; i++) countFrame(found, yield* receive)
+})
+
 const framedMessages: Consume = (reader, found) =>
   Stream.runForEachArray(Framed.receiver(reader, framing, Codec.bytes).messages, (frames) =>
     Effect.sync(() => {
@@ -77,6 +90,7 @@ const cases: Record<string, Consume | undefined> = {
   frames,
   framed,
   "framed-messages": framedMessages,
+  "framed-own": framedOwn,
   readUntil
 }
 
