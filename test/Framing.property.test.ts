@@ -1,36 +1,45 @@
 import { deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Cause, Effect, Exit, Fiber, Option, Stream } from "effect"
-import { Codec, Framed, type Framing, StreamReader } from "effect-wire"
+import { Cause, Effect, Exit, Fiber, Option, Scheduler, Stream } from "effect"
+import { Codec, type FrameError, Framed, type Framing, StreamReader } from "effect-wire"
 import fc from "fast-check"
 import { describe, it } from "vitest"
-import { concat, encode, ended, hex, LIMIT, now, subjects, type Subject, toHex } from "./support/framings.ts"
+import { concat, encode, ended, now, subjects, type Subject, toHex } from "./support/framings.ts"
 
 const errorOf = <A, E>(exit: Exit.Exit<A, E>): E | undefined =>
   Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
 
-/** Sizes around the limit, the smallest ones, and any in between. */
-const sizes = ({ max, min }: Subject): fc.Arbitrary<number> =>
-  min === max
-    ? fc.constant(max)
-    : fc.oneof(fc.constantFrom(min, min + 1, max - 1, max), fc.integer({ min, max }))
+/** Sizes around the limit, the smallest ones, and any in between, up to `max`. */
+const sizesUpTo = ({ limit, min }: Subject, max: number): fc.Arbitrary<number> => {
+  const edges = [min, min + 1, limit - 1, limit, limit + 1, 2 * limit].filter((size) => size <= max)
+  return fc.oneof(fc.constantFrom(...edges), fc.integer({ min, max }))
+}
 
 // Zeros, line ends and the bytes that framings use are frequent.
-const byte = fc.oneof(
-  { weight: 2, arbitrary: fc.constantFrom(0, 0x0a, 0x0d, 0x2c, 0x3a, 0x61, 0x62, 0xc0, 0xdb, 0xdc, 0xff) },
-  { weight: 3, arbitrary: fc.integer({ min: 0, max: 255 }) }
-)
+const frequent = [0, 0x0a, 0x0d, 0x2c, 0x2d, 0x3a, 0x61, 0x62, 0xc0, 0xdb, 0xdc, 0xff]
 
-const framesOf = (subject: Subject): fc.Arbitrary<ReadonlyArray<Uint8Array>> =>
-  fc.array(
-    sizes(subject).chain((length) =>
-      fc
-        .array(byte, { minLength: length, maxLength: length })
-        .map((bytes) => subject.fit(Uint8Array.from(bytes)))
-    ),
+/** Bytes that a seed decides. */
+const bytesOf = (length: number, seed: number): Uint8Array => {
+  let state = seed
+  const next = (below: number): number => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+    return Math.floor((state / 2 ** 32) * below)
+  }
+  return Uint8Array.from({ length }, () => (next(5) < 2 ? (frequent[next(frequent.length)] ?? 0) : next(256)))
+}
+
+const framesOf = (subject: Subject, max: number): fc.Arbitrary<ReadonlyArray<Uint8Array>> => {
+  const size = subject.fixed ? fc.constant(subject.limit) : sizesUpTo(subject, max)
+  return fc.array(
+    fc.record({ size, seed: fc.nat() }).map(({ seed, size }) => subject.fit(bytesOf(size, seed))),
     { minLength: 1, maxLength: subject.many ? 5 : 1 }
   )
+}
 
-const cutsOf = fc.array(fc.integer({ min: 1, max: 200 }), { minLength: 1, maxLength: 30 })
+// Now and then byte by byte, now and then in one piece.
+const cutsOf = fc.oneof(
+  { weight: 1, arbitrary: fc.constantFrom([1], [10_000]) },
+  { weight: 4, arbitrary: fc.array(fc.integer({ min: 1, max: 200 }), { minLength: 1, maxLength: 10 }) }
+)
 
 /** Pieces whose sizes go round through `cuts`. */
 const cut = (bytes: Uint8Array, cuts: ReadonlyArray<number>): Array<Uint8Array> => {
@@ -43,14 +52,39 @@ const cut = (bytes: Uint8Array, cuts: ReadonlyArray<number>): Array<Uint8Array> 
   return pieces
 }
 
-const onTheWire = (framing: Framing.Framing, frames: ReadonlyArray<Uint8Array>): Uint8Array =>
-  concat(
-    ...frames.map((frame) => {
-      const encoded = encode(framing, frame)
-      if (encoded instanceof Error) throw encoded
-      return encoded
-    })
-  )
+const wireOf = (framing: Framing.Framing, frames: ReadonlyArray<Uint8Array>): ReadonlyArray<Uint8Array> =>
+  frames.map((frame) => {
+    const encoded = encode(framing, frame)
+    if (encoded instanceof Error) throw encoded
+    return encoded
+  })
+
+/** A framing that sends what is too long for the other one. */
+const generous = ({ fixed, limit, make }: Subject): Framing.Framing => make(fixed ? limit : 4 * limit)
+
+/** Receives from the first byte on, while the pieces come: what there was, as hex, and the error that it ended with. */
+const receiveAll = (
+  framing: Framing.Framing,
+  pieces: ReadonlyArray<Uint8Array>,
+  options?: Framed.Options
+): {
+  readonly found: ReadonlyArray<string>
+  readonly error: FrameError.ReceiveError | undefined
+  readonly skipped: number
+} => {
+  const { feed, feedEof, reader } = StreamReader.feedable()
+  const { receive, skipped } = Framed.receiver(reader, framing, Codec.bytes, options)
+  const found: Array<string> = []
+  const next = Effect.map(receive, (frame) => found.push(toHex(frame)))
+  const all = Effect.forever(next, { disableYield: true })
+  // Nobody waits here for a fiber that lets others run.
+  const fiber = Effect.runFork(Effect.provideService(all, Scheduler.PreventSchedulerYield, true))
+  for (const piece of pieces) feed(piece)
+  feedEof()
+  const exit = fiber.pollUnsafe()
+  if (exit === undefined) throw new Error("still waiting at the end of input")
+  return { found, error: errorOf(exit), skipped: Effect.runSync(skipped) }
+}
 
 /** Receives in the background while pieces come in; every receive that waits is interrupted and begun anew. */
 const receiveWithInterruptions = (
@@ -87,14 +121,18 @@ const receiveWithInterruptions = (
   return Effect.runPromise(program)
 }
 
-describe.each(subjects)("$name", (subject) => {
-  const { framing } = subject
+const isTooLong = (error: FrameError.ReceiveError | undefined): boolean =>
+  error?._tag === "FrameError" && error.reason._tag === "FrameTooLong"
 
-  it("what was sent is received, however it is cut", () => {
+describe.each(subjects)("$name", (subject) => {
+  const { limit, make } = subject
+  const framing = make(limit)
+
+  it("what was sent is received, however it is cut, whether it is waited for or there already", () => {
     fc.assert(
-      fc.property(framesOf(subject), cutsOf, (frames, cuts) => {
+      fc.property(framesOf(subject, limit), cutsOf, (frames, cuts) => {
         const expected = frames.map(toHex)
-        const pieces = cut(onTheWire(framing, frames), cuts)
+        const pieces = cut(concat(...wireOf(framing, frames)), cuts)
         const all = now(Stream.runCollect(Framed.receiver(ended(pieces), framing).messages))
         deepStrictEqual(Exit.isSuccess(all) && Array.from(all.value, toHex), expected)
 
@@ -104,136 +142,88 @@ describe.each(subjects)("$name", (subject) => {
           strictEqual(Exit.isSuccess(one) && toHex(one.value), frame)
         }
         strictEqual(errorOf(now(receive))?._tag, "EndOfStream")
+
+        const { error, found } = receiveAll(framing, pieces)
+        deepStrictEqual([found, error?._tag], [expected, "EndOfStream"])
       }),
       { numRuns: 60 }
     )
   })
 
+  it("what is too long fails, or is skipped, and nothing else", () => {
+    fc.assert(
+      fc.property(framesOf(subject, 2 * limit), cutsOf, (frames, cuts) => {
+        const pieces = cut(concat(...wireOf(generous(subject), frames)), cuts)
+        const fits = frames.map((frame) => frame.length <= limit)
+        const first = fits.includes(false) ? fits.indexOf(false) : frames.length
+        const before = frames.slice(0, first).map(toHex)
+
+        const failing = receiveAll(framing, pieces)
+        deepStrictEqual(failing.found, before)
+        strictEqual(isTooLong(failing.error), first < frames.length)
+
+        const skipping = receiveAll(framing, pieces, { onInvalid: "skip" })
+        if (!subject.skips) {
+          deepStrictEqual([skipping.found, skipping.skipped], [before, 0])
+          return strictEqual(isTooLong(skipping.error), first < frames.length)
+        }
+        deepStrictEqual(skipping.found, frames.filter((_, i) => fits[i] === true).map(toHex))
+        strictEqual(skipping.skipped, fits.filter((_) => !_).length)
+        strictEqual(skipping.error?._tag, "EndOfStream")
+      }),
+      { numRuns: 60 }
+    )
+  })
+
+  it("is not sent either", () => {
+    if (framing.maxLength !== limit) return
+    for (const [length, isSent] of [
+      [limit, true],
+      [limit + 1, false],
+      [2 * limit, false]
+    ] as const) {
+      const encoded = encode(framing, subject.fit(bytesOf(length, length)))
+      strictEqual(encoded instanceof Uint8Array, isSent)
+    }
+  })
+
   it("interrupting a receive loses no byte", async () => {
     await fc.assert(
-      fc.asyncProperty(framesOf(subject), cutsOf, async (frames, cuts) => {
-        const pieces = cut(onTheWire(framing, frames), cuts)
+      fc.asyncProperty(framesOf(subject, limit), cutsOf, async (frames, cuts) => {
+        const pieces = cut(concat(...wireOf(framing, frames)), cuts)
         deepStrictEqual(await receiveWithInterruptions(framing, pieces), frames.map(toHex))
       }),
       { numRuns: 15 }
     )
   })
 
-  it("one byte more than the limit is sent by nobody, and received by nobody", () => {
-    if (framing.maxLength !== LIMIT) return
-    const frame = subject.fit(new Uint8Array(LIMIT + 1).fill(0x61))
-    strictEqual(encode(framing, frame) instanceof Error, true)
-  })
-
-  it("an end within a frame is no end of the stream", () => {
+  it("an end within a frame is no end of the stream, and gives what came of it", () => {
     fc.assert(
-      fc.property(framesOf(subject), fc.integer({ min: 1, max: 10_000 }), cutsOf, (frames, end, cuts) => {
-        const wire = onTheWire(framing, frames)
-        const part = wire.subarray(0, end % wire.length)
-        const { receive } = Framed.receiver(ended(cut(part, cuts)), framing)
-        const found: Array<string> = []
-        let exit = now(receive)
-        for (; Exit.isSuccess(exit); exit = now(receive)) found.push(toHex(exit.value))
-        const error = errorOf(exit)
-        // Lenient lines and `whole` end with the input; all others have got whole frames only.
-        if (error?._tag === "EndOfStream") return
-        strictEqual(error?._tag, "IncompleteReadError")
-        deepStrictEqual(found, frames.slice(0, found.length).map(toHex))
-        strictEqual(errorOf(now(receive))?._tag, "EndOfStream")
-      }),
-      { numRuns: 40 }
-    )
-  })
-})
-
-// --- Input that means no good.
-
-// A small generator of its own: fast-check would take minutes for as many.
-const randoms = (seed: number) => {
-  let state = seed
-  return (below: number): number => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return Math.floor((state / 2 ** 32) * below)
-  }
-}
-
-const RUNS = 100_000
-
-/** Random bytes, or frames on the wire that were damaged. */
-const hostile = (subject: Subject, random: (below: number) => number) => {
-  const valid = Array.from({ length: 16 }, () => {
-    const frames = Array.from({ length: subject.many ? 2 : 1 }, () => {
-      const length = subject.min === subject.max ? subject.max : subject.min + random(12)
-      return subject.fit(Uint8Array.from({ length }, () => random(256)))
-    })
-    return onTheWire(subject.framing, frames)
-  })
-  const interesting = hex("00 0a 0d 2c 30 31 39 3a 3b 62 80 c0 db dc dd fe ff")
-  return (): Uint8Array => {
-    const kind = random(4)
-    if (kind === 0) return Uint8Array.from({ length: random(40) }, () => random(256))
-    if (kind === 1) {
-      return Uint8Array.from({ length: random(40) }, () => interesting[random(interesting.length)] ?? 0)
-    }
-    const bytes = Uint8Array.from(valid[random(valid.length)] ?? [])
-    for (let n = 1 + random(3); n > 0 && bytes.length > 0; n--) {
-      bytes[random(bytes.length)] =
-        random(2) === 0 ? random(256) : (interesting[random(interesting.length)] ?? 0)
-    }
-    return kind === 2 ? bytes : bytes.subarray(random(bytes.length + 1))
-  }
-}
-
-/** The variants of each framing share the runs. */
-const kinds = Map.groupBy(subjects, ({ framing }) => framing.name)
-
-/** Receives to the end, or to a failure that stays. */
-const exhaust = (subject: Subject, bytes: Uint8Array, pieces: ReadonlyArray<Uint8Array>, skips: boolean) => {
-  const { receive } = Framed.receiver(ended(pieces), subject.framing, Codec.bytes, {
-    onInvalid: skips ? "skip" : "fail"
-  })
-  let received = 0
-  let failedAt: number | undefined
-  for (let results = 0; results <= bytes.length + 1; results++) {
-    const exit = now(receive)
-    if (Exit.isSuccess(exit)) {
-      received += exit.value.length
-      if (received > bytes.length) break
-      continue
-    }
-    const error = errorOf(exit)
-    if (error?._tag === "EndOfStream") return
-    if (error?._tag !== "FrameError" && error?._tag !== "IncompleteReadError")
-      throw new Error(String(exit.cause))
-    if (error._tag === "FrameError" && error.offset === failedAt) return
-    failedAt = error._tag === "FrameError" ? error.offset : undefined
-  }
-  throw new Error(`more results than bytes, or ${received} bytes of ${bytes.length}`)
-}
-
-describe.each([...kinds.keys()])(`${RUNS} hostile inputs: %s`, (kind) => {
-  it("give frames or a typed error, and come to an end", () => {
-    const variants = kinds.get(kind) ?? []
-    const random = randoms(kind.length * 7919)
-    const sources = variants.map((subject) => ({ subject, next: hostile(subject, random) }))
-    // Most of the time would go into stacks.
-    const { stackTraceLimit } = Error
-    Error.stackTraceLimit = 0
-    try {
-      for (let run = 0; run < RUNS; run++) {
-        const source = sources[run % sources.length]
-        if (source === undefined) throw new Error("no variant")
-        const bytes = source.next()
-        const at = random(bytes.length + 1)
-        const pieces = random(2) === 0 ? [bytes] : [bytes.subarray(0, at), bytes.subarray(at)]
-        try {
-          exhaust(source.subject, bytes, pieces, random(2) === 0)
-        } catch (cause) {
-          throw new Error(`${source.subject.name}, ${pieces.map(toHex).join(" ")}`, { cause })
+      fc.property(framesOf(subject, limit), fc.nat(10_000), cutsOf, (frames, at, cuts) => {
+        const wire = wireOf(framing, frames)
+        const end = at % (concat(...wire).length + 1)
+        // Those that are there as a whole, and the rest.
+        let whole = 0
+        let start = 0
+        for (const { length } of subject.many ? wire : []) {
+          if (start + length > end) break
+          start += length
+          whole++
         }
-      }
-    } finally {
-      Error.stackTraceLimit = stackTraceLimit
-    }
+        const rest = subject.atEnd(concat(...wire).subarray(start, end))
+        const { error, found } = receiveAll(framing, cut(concat(...wire).subarray(0, end), cuts))
+        const before = frames.slice(0, whole).map(toHex)
+        const tag = error?._tag
+        if (rest === "end") deepStrictEqual([found, tag], [before, "EndOfStream"])
+        else if (rest === "too long") deepStrictEqual([found, isTooLong(error)], [before, true])
+        else if ("frame" in rest)
+          deepStrictEqual([found, tag], [[...before, toHex(rest.frame)], "EndOfStream"])
+        else {
+          deepStrictEqual([found, tag], [before, "IncompleteReadError"])
+          if (error?._tag === "IncompleteReadError") strictEqual(toHex(error.partial), toHex(rest.incomplete))
+        }
+      }),
+      { numRuns: 60 }
+    )
   })
 })

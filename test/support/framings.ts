@@ -27,12 +27,14 @@ export const ended = (chunks: Iterable<Uint8Array>, limit?: number): StreamReade
   return reader
 }
 
+const malformed = (detail: string) => new FrameError.MalformedFrame({ detail })
+
 /** A length in decimal and a line's end, then as many bytes: written with the reader's operations. */
 export const custom = (maxLength: number): Framing.Framing =>
   Framing.make<Uint8Array>({
     name: "custom",
     // What is around the bytes counts as well.
-    maxLength: maxLength + 8,
+    maxLength: maxLength + String(maxLength).length + 2,
     decode: Effect.fnUntraced(function* (reader) {
       const head = Buffer.from(yield* reader.readUntil("\n")).toString("latin1")
       if (!/^\d{1,6}\n$/.test(head)) return yield* malformed(`no length: ${JSON.stringify(head)}`)
@@ -47,18 +49,38 @@ export const custom = (maxLength: number): Framing.Framing =>
     encode: (frame) => [`${frame.length}\n`, frame, ";"]
   })
 
-const malformed = (detail: string) => Effect.fail(new FrameError.MalformedFrame({ detail }))
+/** Two bytes of length, the bytes, and a zero: the same as a generator. */
+const generated = (maxLength: number): Framing.Framing =>
+  Framing.make<Uint8Array>({
+    name: "generated",
+    maxLength: maxLength + 3,
+    *decode(reader) {
+      const frame = yield* reader.readExactly(yield* reader.readUint16("little"))
+      if ((yield* reader.readUint8) !== 0) return yield* malformed("no zero")
+      return frame
+    },
+    encode: (frame) => [Uint8Array.of(frame.length % 256, frame.length >> 8), frame, Uint8Array.of(0)]
+  })
+
+/** What becomes of the bytes between the last whole frame and the end of input. */
+export type AtEnd = "end" | "too long" | { readonly frame: Uint8Array } | { readonly incomplete: Uint8Array }
 
 /** A framing, and what it can carry. */
 export interface Subject {
   readonly name: string
-  readonly framing: Framing.Framing
+  readonly make: (maxLength: number) => Framing.Framing
+  /** Around which sizes are chosen. */
+  readonly limit: number
   /** Changes bytes into a frame that it can carry, of the same length. */
   readonly fit: (bytes: Uint8Array) => Uint8Array
   readonly min: number
-  readonly max: number
+  /** Whether all frames have the size of the limit. */
+  readonly fixed: boolean
   /** Whether several frames on a stream stay several. */
   readonly many: boolean
+  /** Whether it can go past a frame that is too long. */
+  readonly skips: boolean
+  readonly atEnd: (rest: Uint8Array) => AtEnd
 }
 
 const any = (bytes: Uint8Array): Uint8Array => bytes
@@ -68,58 +90,80 @@ const without =
   (bytes: Uint8Array): Uint8Array =>
     bytes.map((byte) => (banned.includes(byte) ? 0x2e : byte))
 
-const subject = (name: string, framing: Framing.Framing, options: Partial<Subject> = {}): Subject => ({
+const incomplete = (rest: Uint8Array): AtEnd => (rest.length === 0 ? "end" : { incomplete: rest })
+
+/** The rest is a frame. */
+const frame = (rest: Uint8Array): AtEnd => {
+  if (rest.length === 0) return "end"
+  return rest.length > LIMIT ? "too long" : { frame: rest }
+}
+
+const subject = (
+  name: string,
+  make: (maxLength: number) => Framing.Framing,
+  options: Partial<Subject> = {}
+): Subject => ({
   name,
-  framing,
+  make,
+  limit: LIMIT,
   fit: any,
   min: 0,
-  max: LIMIT,
+  fixed: false,
   many: true,
+  skips: true,
+  atEnd: incomplete,
   ...options
 })
 
-export const LIMIT = 300
+// Twice as many still fit a prefix of one byte.
+export const LIMIT = 120
 
-const limits = { maxLength: LIMIT }
+const lines = (
+  name: string,
+  options: Framing.LinesOptions,
+  banned: ReadonlyArray<number>,
+  atEnd: Subject["atEnd"]
+): Subject =>
+  subject(name, (maxLength) => Framing.lines({ ...options, maxLength }), { fit: without(...banned), atEnd })
+
+const delimited = (name: string, separator: StreamReader.Separator, banned: ReadonlyArray<number>): Subject =>
+  subject(name, (maxLength) => Framing.delimited(separator, { maxLength }), { fit: without(...banned) })
+
+const lengthPrefixed = (name: string, options: Framing.LengthPrefixedOptions): Subject =>
+  subject(name, (maxLength) => Framing.lengthPrefixed({ ...options, maxLength }))
 
 /** Every framing, in its variants. */
 export const subjects: ReadonlyArray<Subject> = [
-  subject("lines", Framing.lines(limits), { fit: without(0x0a, 0x0d) }),
-  subject("lines \\n", Framing.lines({ ...limits, ending: "\n" }), { fit: without(0x0a) }),
-  subject("lines \\n strict", Framing.lines({ ...limits, ending: "\n", strict: true }), {
-    fit: without(0x0a, 0x0d)
-  }),
-  subject("lines \\r\\n", Framing.lines({ ...limits, ending: "\r\n" }), { fit: without(0x0a) }),
-  subject("lines \\r\\n strict", Framing.lines({ ...limits, ending: "\r\n", strict: true }), {
-    fit: without(0x0a, 0x0d)
-  }),
-  subject("lines either strict", Framing.lines({ ...limits, strict: true }), { fit: without(0x0a, 0x0d) }),
-  subject("delimited one byte", Framing.delimited("\0", limits), { fit: without(0) }),
-  subject("delimited several bytes", Framing.delimited("\n\n.", limits), { fit: without(0x0a) }),
-  subject("delimited by any of several", Framing.delimited(["ab", "\n"], limits), {
-    fit: without(0x0a, 0x62)
-  }),
-  subject("fixedLength", Framing.fixedLength(LIMIT), { min: LIMIT }),
-  ...([1, 2, 3, 4, 8, "varint"] as const).flatMap((width) =>
+  lines("lines", {}, [0x0a, 0x0d], frame),
+  lines("lines \\n", { ending: "\n" }, [0x0a], frame),
+  lines("lines \\n strict", { ending: "\n", strict: true }, [0x0a, 0x0d], incomplete),
+  lines("lines \\r\\n", { ending: "\r\n" }, [0x0a], frame),
+  lines("lines \\r\\n strict", { ending: "\r\n", strict: true }, [0x0a, 0x0d], incomplete),
+  lines("lines either strict", { strict: true }, [0x0a, 0x0d], incomplete),
+  delimited("delimited by one byte", "\0", [0]),
+  delimited("delimited by several bytes", "\n\n.", [0x0a]),
+  delimited("delimited by any of several", ["ab", "\n"], [0x0a, 0x62]),
+  delimited("delimited by one that ends in another", ["\r\n", "\n"], [0x0a]),
+  subject("fixedLength", Framing.fixedLength, { min: LIMIT, fixed: true }),
+  ...([1, 2, 3, 4, 8] as const).flatMap((width) =>
     (["big", "little"] as const).map((endian) =>
-      subject(`lengthPrefixed ${width} ${endian}`, Framing.lengthPrefixed({ ...limits, width, endian }), {
-        max: width === 1 ? 255 : LIMIT
-      })
+      lengthPrefixed(`lengthPrefixed ${width} ${endian}`, { width, endian })
     )
   ),
-  subject(
-    "lengthPrefixed that includes itself",
-    Framing.lengthPrefixed({ ...limits, width: 2, includesLength: true })
-  ),
-  subject(
-    "lengthPrefixed in a header",
-    Framing.lengthPrefixed({ ...limits, width: 2, offset: 1, adjustment: 3, skip: 6 })
-  ),
-  subject("netstring", Framing.netstring(limits)),
-  subject("cobs", Framing.cobs(limits)),
-  subject("slip", Framing.slip(limits), { min: 1 }),
-  subject("whole", Framing.whole(limits), { min: 1, many: false }),
-  subject("custom", custom(LIMIT), { max: LIMIT })
+  lengthPrefixed("lengthPrefixed varint", { width: "varint" }),
+  lengthPrefixed("lengthPrefixed that includes itself", { width: 2, includesLength: true }),
+  lengthPrefixed("lengthPrefixed in a header", { width: 2, offset: 1, adjustment: 3, skip: 6 }),
+  subject("netstring", (maxLength) => Framing.netstring({ maxLength })),
+  // Its blocks have 254 bytes at most.
+  subject("cobs", (maxLength) => Framing.cobs({ maxLength }), { limit: 300 }),
+  subject("slip", (maxLength) => Framing.slip({ maxLength }), {
+    min: 1,
+    // What a frame begins with is noise by itself.
+    atEnd: (rest) => incomplete(rest[0] === 0xc0 ? rest.subarray(1) : rest)
+  }),
+  subject("whole", (maxLength) => Framing.whole({ maxLength }), { min: 1, many: false, atEnd: frame }),
+  subject("custom", custom, { skips: false }),
+  subject("custom, as a generator", generated, { skips: false })
 ]
 
 /** The value or the error of an effect that does not wait. */
