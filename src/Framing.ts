@@ -76,7 +76,7 @@ export type Encoded = Uint8Array | string | ReadonlyArray<Uint8Array | string>
  * @category errors
  * @since 0.1.0
  */
-export type DecodeError = MalformedFrame | FrameTooLong | IncompleteReadError | ReadError
+export type DecodeError = MalformedFrame | StepError
 
 /**
  * What a step within a frame can fail with: `FrameTooLong`, at once, when the frame would become longer than the framing's
@@ -118,6 +118,15 @@ export interface FrameReader {
   /** Goes past a separator, and gives how many bytes that were. They count as a part of the frame. */
   readonly skipUntil: (separator: Separator) => Effect.Effect<number, StepError>
 }
+
+/**
+ * What a generator function gives that reads a part of a frame: `decode` of a framing of your own delegates to it with
+ * `yield*`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Steps<A> = Generator<Effect.Effect<unknown, DecodeError>, A, never>
 
 /**
  * Tells whether a value is a framing.
@@ -805,21 +814,19 @@ export const whole = (options?: Options): Framing => {
  * import { Effect } from "effect"
  * import { Framed, Framing, StreamReader } from "effect-wire"
  *
- * const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trimEnd()
- *
  * const records = Framing.make<ReadonlyArray<string>>({
  *   name: "records",
  *   *decode(reader) {
- *     const count = Number(text(yield* reader.readUntil("\n")))
+ *     const count = yield* reader.readUint8
  *     const lines: Array<string> = []
- *     while (lines.length < count) lines.push(text(yield* reader.readUntil("\n")))
+ *     while (lines.length < count) lines.push(yield* reader.readLineString)
  *     return lines
  *   },
- *   encode: (lines) => [`${lines.length}\n`, ...lines.map((line) => `${line}\n`)]
+ *   encode: (lines) => [Uint8Array.of(lines.length), ...lines.map((line) => `${line}\n`)]
  * })
  *
  * const { feed, reader } = StreamReader.feedable()
- * feed(new TextEncoder().encode("2\nfirst\nsecond\n"))
+ * feed(new TextEncoder().encode("\x02first\nsecond\n"))
  *
  * console.log(await Effect.runPromise(Framed.receiver(reader, records).receive)) // [ "first", "second" ]
  * ```
@@ -830,9 +837,7 @@ export const whole = (options?: Options): Framing => {
 export const make = <In, Out = In>(options: {
   readonly name?: string | undefined
   readonly maxLength?: number | undefined
-  readonly decode: (
-    reader: FrameReader
-  ) => Effect.Effect<In, DecodeError> | Generator<Effect.Effect<unknown, DecodeError>, In, never>
+  readonly decode: (reader: FrameReader) => Steps<In> | Effect.Effect<In, DecodeError>
   readonly encode: (frame: Out) => Encoded | MalformedFrame | FrameTooLong
 }): Framing<In, Out> => ({
   [TypeId]: { decoder: { _tag: "Stepwise", decode: options.decode }, encode: options.encode },
