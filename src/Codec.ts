@@ -62,6 +62,23 @@ export const isCodec = (u: unknown): u is Codec<unknown, never, never, unknown> 
  * A codec of your own. What `decode` or `encode` throws is a defect of the `receive` or `send`, unless it is an
  * `InvalidMessage`.
  *
+ * **Example** (A number in one byte)
+ *
+ * ```ts
+ * import { Result } from "effect"
+ * import { Codec, FrameError } from "effect-wire"
+ *
+ * const small = Codec.make<number>({
+ *   decode: (frame) =>
+ *     frame.length === 1
+ *       ? Result.succeed(frame[0] ?? 0)
+ *       : Result.fail(new FrameError.InvalidMessage({ detail: `${frame.length} bytes, and not one` })),
+ *   encode: (n) => Result.succeed(Uint8Array.of(n))
+ * })
+ *
+ * console.log(small.decode(Uint8Array.of(7))) // a success: 7
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -76,6 +93,27 @@ const invalid = (detail: string, cause?: unknown): Result.Result<never, InvalidM
 /**
  * The frame itself: its bytes, or whatever a framing of your own gives.
  *
+ * **Example** (Frames that are messages already)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Codec, Framed, Framing, StreamReader } from "effect-wire"
+ *
+ * const pairs = Framing.make<readonly [number, number]>({
+ *   *decode(reader) {
+ *     return [yield* reader.readUint8, yield* reader.readUint8]
+ *   },
+ *   encode: (pair) => Uint8Array.from(pair)
+ * })
+ *
+ * const { feed, reader } = StreamReader.feedable()
+ * feed(Uint8Array.of(1, 2))
+ *
+ * const { receive } = Framed.receiver(reader, pairs, Codec.identity<readonly [number, number]>())
+ *
+ * console.log(await Effect.runPromise(receive)) // [ 1, 2 ]
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -85,6 +123,20 @@ export const identity = <In, Out = In>(): Codec<In, Out, In, Out> =>
 /**
  * The bytes of the frame, a view of what was received wherever the frame lies in one chunk.
  *
+ * **Example** (Bytes as they come)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Codec, Framed, Framing, StreamReader } from "effect-wire"
+ *
+ * const { feed, reader } = StreamReader.feedable()
+ * feed(Uint8Array.of(2, 10, 20))
+ *
+ * const { receive } = Framed.receiver(reader, Framing.lengthPrefixed({ width: 1 }), Codec.bytes)
+ *
+ * console.log(await Effect.runPromise(receive)) // 10, 20
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -93,6 +145,17 @@ export const bytes: Codec<Uint8Array> = identity()
 /**
  * Text. Bytes that are no text in the encoding, and characters that it does not have, are an `InvalidMessage`. Default
  * `"utf-8"`; a byte order mark is kept.
+ *
+ * **Example** (Text of another age)
+ *
+ * ```ts
+ * import { Codec } from "effect-wire"
+ *
+ * const latin1 = Codec.string("latin1")
+ *
+ * console.log(latin1.encode("é")) // a success: the byte e9
+ * console.log(latin1.encode("€")) // a failure: latin1 has no U+20AC, which is character 0 of the text
+ * ```
  *
  * @category constructors
  * @since 0.1.0
@@ -122,6 +185,14 @@ const messageOf = (cause: unknown): string => (cause instanceof Error ? cause.me
 
 /**
  * JSON in UTF-8, whatever it holds: for what a schema says is in it, see `schema`.
+ *
+ * **Example** (Whatever it holds)
+ *
+ * ```ts
+ * import { Codec } from "effect-wire"
+ *
+ * console.log(Codec.json.decode(new TextEncoder().encode('{"a":[1,2]}'))) // a success: { a: [ 1, 2 ] }
+ * ```
  *
  * @category constructors
  * @since 0.1.0
@@ -154,6 +225,22 @@ export const json: Codec<unknown> = make<unknown>({
  * A schema on top of a codec that gives whatever it finds, such as `json`: checks and transforms it by the schema's encoded
  * side. Conditions and errors are those of `schema`.
  *
+ * **Example** (A schema on messages of a codec of your own)
+ *
+ * ```ts
+ * import { Result, Schema } from "effect"
+ * import { Codec } from "effect-wire"
+ *
+ * const words = Codec.make<unknown, unknown>({
+ *   decode: (frame) => Result.succeed(new TextDecoder().decode(frame).split(" ")),
+ *   encode: (message) => Result.succeed(new TextEncoder().encode(String(message)))
+ * })
+ *
+ * const move = Codec.compose(words, Codec.fromSchema(Schema.Tuple([Schema.String, Schema.NumberFromString])))
+ *
+ * console.log(move.decode(new TextEncoder().encode("north 3"))) // a success: [ "north", 3 ]
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -174,6 +261,18 @@ const refuse = (error: Schema.SchemaError): InvalidMessage =>
  * and the like are no obstacle. The schema must be synchronous and without services; an asynchronous one is a defect. The
  * `cause` of an `InvalidMessage` is the `Schema.SchemaError`.
  *
+ * **Example** (Dates in JSON)
+ *
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Codec } from "effect-wire"
+ *
+ * const codec = Codec.schema(Schema.Struct({ at: Schema.Date }))
+ *
+ * console.log(codec.decode(new TextEncoder().encode('{"at":"2026-01-01T00:00:00.000Z"}'))) // a success, with a Date
+ * console.log(codec.decode(new TextEncoder().encode("{}"))) // a failure: Missing key at ["at"]
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -184,6 +283,19 @@ export const schema = <T, E>(schema: Schema.ConstraintCodec<T, E>): Codec<T> =>
  * A schema's compact binary form (`effect/encoding/SchemaBinary`), several times smaller and faster than JSON. Both peers
  * need the same schema, or compatible ones; with `fingerprint`, exactly the same, for still smaller frames. Conditions and
  * errors are those of `schema`.
+ *
+ * **Example** (Several times smaller than JSON)
+ *
+ * ```ts
+ * import { Result, Schema } from "effect"
+ * import { Codec } from "effect-wire"
+ *
+ * const Point = Schema.Struct({ x: Schema.Number, y: Schema.Number })
+ * const size = (codec: Codec.Codec<typeof Point.Type>) =>
+ *   Result.getOrThrow(codec.encode({ x: 100_000, y: 200_000 })).length
+ *
+ * console.log(size(Codec.schemaBinary(Point)) < size(Codec.schema(Point))) // true
+ * ```
  *
  * @category constructors
  * @since 0.1.0
@@ -203,6 +315,22 @@ export const schemaBinary = <T, E>(
 
 /**
  * A codec on top of another: the messages of the first are the frames of the second.
+ *
+ * **Example** (Base64 around JSON)
+ *
+ * ```ts
+ * import { Result } from "effect"
+ * import { Codec } from "effect-wire"
+ *
+ * const base64 = Codec.make<Uint8Array>({
+ *   decode: (frame) => Result.succeed(Uint8Array.from(Buffer.from(String(Buffer.from(frame)), "base64"))),
+ *   encode: (bytes) => Result.succeed(new TextEncoder().encode(Buffer.from(bytes).toString("base64")))
+ * })
+ *
+ * const codec = Codec.compose(base64, Codec.json)
+ *
+ * console.log(codec.decode(new TextEncoder().encode("eyJhIjoxfQ=="))) // a success: { a: 1 }
+ * ```
  *
  * @category combinators
  * @since 0.1.0
@@ -229,6 +357,19 @@ export const compose: {
 
 /**
  * Other messages by a pair of functions, which must not throw.
+ *
+ * **Example** (Words)
+ *
+ * ```ts
+ * import { Codec } from "effect-wire"
+ *
+ * const words = Codec.map(Codec.string(), {
+ *   decode: (text) => text.split(" "),
+ *   encode: (words) => words.join(" ")
+ * })
+ *
+ * console.log(words.decode(new TextEncoder().encode("one two"))) // a success: [ "one", "two" ]
+ * ```
  *
  * @category combinators
  * @since 0.1.0
@@ -304,6 +445,23 @@ export const mapOrFail: {
 
 /**
  * One codec for what is received and another for what is sent: the requests and the replies of a protocol.
+ *
+ * **Example** (A client that asks in text and is answered in JSON)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Codec, Connection, Framed, Framing } from "effect-wire"
+ *
+ * const codec = Codec.duplex({ receive: Codec.json, send: Codec.string() })
+ *
+ * const program = Effect.gen(function* () {
+ *   const [left, right] = yield* Connection.pair()
+ *   yield* right.writer.write('{"colour":"blue"}\n')
+ *   return yield* Framed.make(left, Framing.lines(), codec).request("colour?")
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // { colour: "blue" }
+ * ```
  *
  * @category combinators
  * @since 0.1.0

@@ -121,6 +121,27 @@ export const use: {
 /**
  * A connection as a layer, for services that are written against the `Connection` service.
  *
+ * **Example** (A service on a connection that it is given)
+ *
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { Connection, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const ask = Effect.gen(function* () {
+ *   const { reader, writer } = yield* Connection.Connection
+ *   yield* writer.write("ping\n")
+ *   return yield* reader.readLineString
+ * })
+ *
+ * const echo = Server.layer(({ reader, writer }) => Effect.flatMap(reader.readLine, writer.write), {
+ *   listen: { port: 7000 }
+ * })
+ * const live = Connection.layer("localhost:7000").pipe(Layer.provide(echo), Layer.provide(TestNetwork.layer))
+ *
+ * console.log(await Effect.runPromise(Effect.provide(ask, live))) // some("ping")
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */

@@ -238,6 +238,20 @@ export const isFramed = (u: unknown): u is Framed<unknown, never> => Predicate.h
  * Receives messages from a reader, whatever feeds it: a connection, a file, a test. Throws a `TypeError` if the reader was
  * not made by this library.
  *
+ * **Example** (Messages without a connection)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Codec, Framed, Framing, StreamReader } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const reader = yield* StreamReader.fromStream(Stream.make("1\n2", "\n3\n").pipe(Stream.encodeText))
+ *   return yield* Stream.runCollect(Framed.receiver(reader, Framing.lines(), Codec.json).messages)
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // [ 1, 2, 3 ]
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -280,6 +294,23 @@ const receiverOf = <In>(decoder: Decoder.Decoder<In>, limits: TimeLimits): Recei
 /**
  * Sends messages with a writer. Throws a `TypeError` if it was not made by this library.
  *
+ * **Example** (Messages out, bytes in)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Codec, Connection, Framed, Framing } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const [left, right] = yield* Connection.pair()
+ *   const { sendAll } = Framed.sender(left.writer, Framing.netstring(), Codec.string())
+ *   yield* sendAll(["hello", "world"])
+ *   yield* left.writer.end
+ *   return new TextDecoder().decode(yield* right.reader.readAll())
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // 5:hello,5:world,
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -313,6 +344,22 @@ const senderOf = <Out>(to: Encoder.Destination<Out>): Sender<Out> => {
  * codec the messages are the frames. For one that receives and sends different messages, see `Codec.duplex`.
  *
  * Throws a `TypeError` if the connection's reader or writer was not made by this library.
+ *
+ * **Example** (Frames without a codec)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Framed, Framing } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const [left, right] = yield* Connection.pair()
+ *   const framing = Framing.lengthPrefixed({ width: 2 })
+ *   yield* Framed.make(left, framing).send(Uint8Array.of(1, 2, 3))
+ *   return yield* Framed.make(right, framing).receive
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // 1, 2, 3
+ * ```
  *
  * @category constructors
  * @since 0.1.0

@@ -224,6 +224,21 @@ export interface LinesOptions extends Options {
  *
  * Text protocols that care (SMTP, HTTP) want `{ ending: "\r\n", strict: true }`.
  *
+ * **Example** (Lines with either end)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Codec, Framed, Framing, StreamReader } from "effect-wire"
+ *
+ * const { feed, feedEof, reader } = StreamReader.feedable()
+ * feed(new TextEncoder().encode("one\r\ntwo\nthree"))
+ * feedEof()
+ *
+ * const { messages } = Framed.receiver(reader, Framing.lines(), Codec.string())
+ *
+ * console.log(await Effect.runPromise(Stream.runCollect(messages))) // [ "one", "two", "three" ]
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -382,6 +397,21 @@ const cutOf = ({ longest, patterns }: Separators.Separator, frame: Uint8Array, e
 /**
  * Frames of exactly `length` bytes. A frame of another length is not sent but fails with `MalformedFrame`. Throws a
  * `RangeError` unless the length is a positive integer.
+ *
+ * **Example** (Records of four bytes)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Codec, Framed, Framing, StreamReader } from "effect-wire"
+ *
+ * const { feed, feedEof, reader } = StreamReader.feedable()
+ * feed(new TextEncoder().encode("onestwos"))
+ * feedEof()
+ *
+ * const { messages } = Framed.receiver(reader, Framing.fixedLength(4), Codec.string())
+ *
+ * console.log(await Effect.runPromise(Stream.runCollect(messages))) // [ "ones", "twos" ]
+ * ```
  *
  * @category constructors
  * @since 0.1.0
@@ -644,6 +674,21 @@ const COMMA = 0x2c
  * unless set; a length above it fails before its last digit has come, or is skipped once it has. See
  * https://cr.yp.to/proto/netstrings.txt.
  *
+ * **Example** (Two netstrings)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Codec, Framed, Framing, StreamReader } from "effect-wire"
+ *
+ * const { feed, feedEof, reader } = StreamReader.feedable()
+ * feed(new TextEncoder().encode("5:hello,0:,"))
+ * feedEof()
+ *
+ * const { messages } = Framed.receiver(reader, Framing.netstring(), Codec.string())
+ *
+ * console.log(await Effect.runPromise(Stream.runCollect(messages))) // [ "hello", "" ]
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -735,6 +780,21 @@ const escaped = (options: {
  * Consistent Overhead Byte Stuffing (Cheshire and Baker, 1999): a frame is encoded without zero bytes, at a cost of one
  * byte in 254 at most, and ends with one. A receiver that comes in late, or finds a frame damaged, goes on at the next zero.
  *
+ * **Example** (A frame with zeros in it)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Codec, Framed, Framing, StreamReader } from "effect-wire"
+ *
+ * const { feed, feedEof, reader } = StreamReader.feedable()
+ * feed(Uint8Array.of(1, 2, 0x11, 1, 0))
+ * feedEof()
+ *
+ * const { messages } = Framed.receiver(reader, Framing.cobs(), Codec.bytes)
+ *
+ * console.log(await Effect.runPromise(Stream.runCollect(messages))) // [ Uint8Array [ 0, 17, 0 ] ]
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -752,6 +812,21 @@ export const cobs = (options?: Options): Framing =>
  * SLIP (RFC 1055): a frame ends with `C0`; `C0` and `DB` in it are sent as `DB DC` and `DB DD`. As the RFC advises, a frame
  * is sent with a `C0` before it as well, so that noise on the line ends up in a frame of its own. An empty frame cannot be
  * told from none, and is not sent but fails with `MalformedFrame`.
+ *
+ * **Example** (A frame between its ends)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Codec, Framed, Framing, StreamReader } from "effect-wire"
+ *
+ * const { feed, feedEof, reader } = StreamReader.feedable()
+ * feed(Uint8Array.of(0xc0, 1, 0xdb, 0xdc, 2, 0xc0))
+ * feedEof()
+ *
+ * const { messages } = Framed.receiver(reader, Framing.slip(), Codec.bytes)
+ *
+ * console.log(await Effect.runPromise(Stream.runCollect(messages))) // [ Uint8Array [ 1, 192, 2 ] ]
+ * ```
  *
  * @category constructors
  * @since 0.1.0
@@ -772,6 +847,21 @@ export const slip = (options?: Options): Framing =>
 /**
  * Everything up to the end of input is one frame; none if there is nothing. What is sent becomes one frame when the writer
  * is ended, which is the caller's business.
+ *
+ * **Example** (One message for a connection)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Codec, Framed, Framing, StreamReader } from "effect-wire"
+ *
+ * const { feed, feedEof, reader } = StreamReader.feedable()
+ * feed(new TextEncoder().encode("everything\nthat came"))
+ * feedEof()
+ *
+ * const { messages } = Framed.receiver(reader, Framing.whole(), Codec.string())
+ *
+ * console.log(await Effect.runPromise(Stream.runCollect(messages))) // [ "everything\nthat came" ]
+ * ```
  *
  * @category constructors
  * @since 0.1.0

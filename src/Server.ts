@@ -445,6 +445,22 @@ export const serveFramed = <In, Out, FIn, FOut, E, R, R2 = never>(
 /**
  * A server as a layer: it listens when the layer is built, and shuts down when the layer's scope ends.
  *
+ * **Example** (A server beside its client)
+ *
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { Connection, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const greeter = Server.layer(({ writer }) => writer.write("hello"), { listen: { port: 7000 } })
+ *
+ * const program = Connection.use("localhost:7000", ({ reader }) => reader.readAll())
+ *
+ * const live = Layer.provideMerge(greeter, TestNetwork.layer)
+ *
+ * console.log(String(Buffer.from(await Effect.runPromise(Effect.provide(program, live))))) // hello
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */
@@ -456,6 +472,25 @@ export const layer = <E, R, R2 = never>(
 
 /**
  * Serves until it is interrupted, then shuts down: asyncio's `serve_forever`.
+ *
+ * **Example** (A program that only serves)
+ *
+ * ```ts
+ * import { Effect, Fiber } from "effect"
+ * import { Connection, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const serving = Server.run(({ writer }) => writer.write("hello"), { listen: { port: 7000 } })
+ *
+ * const program = Effect.gen(function* () {
+ *   const server = yield* Effect.forkChild(serving, { startImmediately: true })
+ *   const greeting = yield* Connection.use("localhost:7000", ({ reader }) => reader.readAll())
+ *   yield* Fiber.interrupt(server)
+ *   return new TextDecoder().decode(greeting)
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.provide(program, TestNetwork.layer))) // hello
+ * ```
  *
  * @category constructors
  * @since 0.1.0

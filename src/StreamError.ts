@@ -804,6 +804,16 @@ const isConnectionErrorReason = Schema.is(ConnectionErrorReason)
  * The reason that a platform's error stands for, by its `code` (an errno name such as `ECONNRESET`). A reason stands for
  * itself.
  *
+ * **Example** (An errno and what it stands for)
+ *
+ * ```ts
+ * import { StreamError } from "effect-wire"
+ *
+ * const cause = Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET" })
+ *
+ * console.log(StreamError.reasonFromCause(cause)._tag) // ConnectionReset
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -820,6 +830,17 @@ export const reasonFromCause = (cause: unknown): ConnectionErrorReason => {
 
 /**
  * A `ConnectionError` from whatever the platform threw or emitted.
+ *
+ * **Example** (What a transport of your own fails with)
+ *
+ * ```ts
+ * import { StreamError } from "effect-wire"
+ *
+ * const cause = Object.assign(new Error("write EPIPE"), { code: "EPIPE" })
+ * const error = StreamError.connectionErrorFromCause({ operation: "write", cause, address: "127.0.0.1:80" })
+ *
+ * console.log(error.message) // write on 127.0.0.1:80: broken pipe: … (EPIPE)
+ * ```
  *
  * @category constructors
  * @since 0.1.0
@@ -839,6 +860,17 @@ const isListenErrorReason = Schema.is(ListenErrorReason)
 
 /**
  * A `ListenError` from whatever the platform threw or emitted.
+ *
+ * **Example** (A port that is taken)
+ *
+ * ```ts
+ * import { StreamError } from "effect-wire"
+ *
+ * const cause = Object.assign(new Error("listen EADDRINUSE"), { code: "EADDRINUSE" })
+ * const error = StreamError.listenErrorFromCause({ cause, address: "127.0.0.1:80" })
+ *
+ * console.log(error.reason._tag) // AddressInUse
+ * ```
  *
  * @category constructors
  * @since 0.1.0

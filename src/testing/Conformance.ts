@@ -130,6 +130,20 @@ export interface Law<R> {
 /**
  * Pairs of transports, made by an effect.
  *
+ * **Example** (The laws of transports)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { MemoryTransport } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * const pairs = Conformance.layerPair(MemoryTransport.makePair())
+ *
+ * const checks = Effect.forEach(Conformance.transportLaws, ({ check }) => Effect.provide(check, pairs))
+ *
+ * console.log((await Effect.runPromise(checks)).length > 10) // true
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */
@@ -141,6 +155,18 @@ export const layerPair = <E>(
 
 /**
  * Pairs of transports that a network makes of a connect and an accept, at an address of it: its port 0 by default.
+ *
+ * **Example** (The laws of transports, over a network)
+ *
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { Conformance, TestNetwork } from "effect-wire/testing"
+ *
+ * const pairs = Layer.provide(Conformance.layerNetwork(), TestNetwork.layer)
+ *
+ * const [law] = Conformance.transportLaws
+ * if (law !== undefined) await Effect.runPromise(Effect.provide(law.check, pairs))
+ * ```
  *
  * @category layers
  * @since 0.1.0
@@ -164,6 +190,19 @@ export const layerNetwork = (
 /**
  * Pairs of connections, made by a function of their options.
  *
+ * **Example** (The laws of readers, over connections of your own)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * const connections = Conformance.layerConnections((options) => Connection.pair(options))
+ *
+ * const [law] = Conformance.readerLaws
+ * if (law !== undefined) await Effect.runPromise(Effect.provide(law.check, connections))
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */
@@ -181,6 +220,22 @@ export const layerConnections = <E>(
 
 /**
  * Connections over pairs of transports.
+ *
+ * **Example** (The laws of writers, over transports)
+ *
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { MemoryTransport } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * const connections = Layer.provide(
+ *   Conformance.layerConnectionsOfPair,
+ *   Conformance.layerPair(MemoryTransport.makePair())
+ * )
+ *
+ * const [law] = Conformance.writerLaws
+ * if (law !== undefined) await Effect.runPromise(Effect.provide(law.check, connections))
+ * ```
  *
  * @category layers
  * @since 0.1.0

@@ -96,6 +96,26 @@ export interface Options {
  *
  * A `hosts` or `routes` table that contains no valid name or address is a defect.
  *
+ * **Example** (A network with a host of your own)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Network, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve(({ writer }) => writer.write("hello"), { listen: { host: "10.0.0.1", port: 80 } })
+ *   return yield* Connection.use("db.test:80", ({ reader }) => reader.readAll())
+ * })
+ *
+ * const network = TestNetwork.make({ hosts: { "db.test": ["10.0.0.1"] } })
+ *
+ * const greeting = await Effect.runPromise(
+ *   program.pipe(Effect.provideServiceEffect(Network.Network, network), Effect.scoped)
+ * )
+ * console.log(new TextDecoder().decode(greeting)) // hello
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
