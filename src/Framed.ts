@@ -270,7 +270,7 @@ export const receiver: {
   options?: Options
 ): Receiver<In> => {
   const { input, timeouts } = StreamReader.backingOf(reader)
-  return receiverOf(decoderOf(input, timeouts, framing, codec, options), timeouts)
+  return new Incoming(decoderOf(input, timeouts, framing, codec, options), timeouts)
 }
 
 const decoderOf = <In, FIn>(
@@ -282,14 +282,36 @@ const decoderOf = <In, FIn>(
 ): Decoder.Decoder<In> =>
   Decoder.make({ input, limits, framing, codec, onInvalid: Limits.onInvalid(options?.onInvalid) })
 
-const receiverOf = <In>(decoder: Decoder.Decoder<In>, limits: TimeLimits): Receiver<In> => {
-  const pull = Effect.catchTag(decoder.receiveMany(limits), "EndOfStream", () => Cause.done())
-  return {
-    receive: decoder.receive,
-    messages: Stream.fromPull(Effect.succeed(pull)),
-    skipped: Effect.sync(decoder.skipped)
+// Of its parts most connections use one or two: each is made when it is used, the busy ones once.
+class Incoming<In> implements Receiver<In> {
+  private readonly decoder: Decoder.Decoder<In>
+  private readonly limits: TimeLimits
+
+  constructor(decoder: Decoder.Decoder<In>, limits: TimeLimits) {
+    this.decoder = decoder
+    this.limits = limits
+  }
+
+  get receive(): Receiver<In>["receive"] {
+    return this.decoder.receive
+  }
+
+  get messages(): Receiver<In>["messages"] {
+    return messagesOf(this.decoder, this.limits)
+  }
+
+  get skipped(): Receiver<In>["skipped"] {
+    return skippedBy(this.decoder)
   }
 }
+
+const messagesOf = <In>(decoder: Decoder.Decoder<In>, limits: TimeLimits): Receiver<In>["messages"] =>
+  Stream.fromPull(
+    Effect.succeed(Effect.catchTag(decoder.receiveMany(limits), "EndOfStream", () => Cause.done()))
+  )
+
+const skippedBy = (decoder: Decoder.Decoder<unknown>): Effect.Effect<number> =>
+  Effect.sync(() => decoder.skipped)
 
 /**
  * Sends messages with a writer. Throws a `TypeError` if it was not made by this library.
@@ -327,15 +349,25 @@ export const sender: {
   codec: Codec.Codec<unknown, Out, never, Out> = Codec.identity<Out>()
 ): Sender<Out> => {
   const { output, timeouts } = StreamWriter.backingOf(writer)
-  return senderOf({ output, writing: timeouts, encode: Encoder.make(output, framing, codec) })
+  return new Outgoing({ output, writing: timeouts, encode: Encoder.make(output, framing, codec) })
 }
 
-const senderOf = <Out>(to: Encoder.Destination<Out>): Sender<Out> => {
-  return {
-    send: (message) => new Encoder.Send(to, message),
-    sendAll: (messages) => new Encoder.SendAll(to, messages, true),
+class Outgoing<Out> implements Sender<Out> {
+  private readonly to: Encoder.Destination<Out>
+  readonly send: Sender<Out>["send"]
+
+  constructor(to: Encoder.Destination<Out>) {
+    this.to = to
+    this.send = (message) => new Encoder.Send(to, message)
+  }
+
+  get sendAll(): Sender<Out>["sendAll"] {
+    return (messages) => new Encoder.SendAll(this.to, messages, true)
+  }
+
+  get sink(): Sender<Out>["sink"] {
     // Of a batch nobody knows where in the stream it was.
-    sink: Sink.forEachArray((batch) => new Encoder.SendAll(to, batch, false))
+    return Sink.forEachArray((batch) => new Encoder.SendAll(this.to, batch, false))
   }
 }
 
@@ -383,16 +415,50 @@ export const make: {
   const decoder = decoderOf(input, reading, framing, codec, options)
   const encode = Encoder.make(output, framing, codec)
   const wire: Requests.Wire<In, Out> = { input, reading, decoder, output, writing, encode }
-  const outgoing = senderOf(wire)
-  const { send } = outgoing
-  return {
-    [TypeId]: TypeId,
-    connection,
-    ...receiverOf(decoder, reading),
-    ...outgoing,
-    request: Requests.inTurn(wire),
-    correlate: (options) => Effect.map(Requests.byId(wire, options), (requests) => ({ ...requests, send })),
-    pipeline: (options) => Effect.map(Requests.inOrder(wire, options), (requests) => ({ ...requests, send }))
+  return new Both(connection, wire)
+}
+
+class Both<In, Out> extends Outgoing<Out> implements Framed<In, Out> {
+  readonly [TypeId] = TypeId
+  readonly connection: Connection
+  private readonly wire: Requests.Wire<In, Out>
+  private inTurn: Framed<In, Out>["request"] | undefined = undefined
+
+  constructor(connection: Connection, wire: Requests.Wire<In, Out>) {
+    super(wire)
+    this.connection = connection
+    this.wire = wire
+  }
+
+  get receive(): Framed<In, Out>["receive"] {
+    return this.wire.decoder.receive
+  }
+
+  get messages(): Framed<In, Out>["messages"] {
+    return messagesOf(this.wire.decoder, this.wire.reading)
+  }
+
+  get skipped(): Framed<In, Out>["skipped"] {
+    return skippedBy(this.wire.decoder)
+  }
+
+  // One for all requests, which take turns.
+  get request(): Framed<In, Out>["request"] {
+    return (this.inTurn ??= Requests.inTurn(this.wire))
+  }
+
+  get correlate(): Framed<In, Out>["correlate"] {
+    return (options) => this.withSend(Requests.byId(this.wire, options))
+  }
+
+  get pipeline(): Framed<In, Out>["pipeline"] {
+    return (options) => this.withSend(Requests.inOrder(this.wire, options))
+  }
+
+  private withSend<R>(
+    requests: Effect.Effect<Requests.Requests<In, Out>, never, R>
+  ): Effect.Effect<Correlated<In, Out>, never, R> {
+    return Effect.map(requests, (requests) => ({ ...requests, send: this.send }))
   }
 }
 
@@ -448,10 +514,10 @@ export const jsonLines: {
   ): Framed<In, Out>
 } = <In, EIn, Out, EOut>(
   connection: Connection,
-  schemas: Both<In, EIn, Out, EOut> | Schemas<In, EIn, Out, EOut>,
+  schemas: OneSchema<In, EIn, Out, EOut> | Schemas<In, EIn, Out, EOut>,
   options?: JsonLinesOptions
 ): Framed<In, Out> => {
-  const { receive, send } = isBoth(schemas) ? { receive: schemas, send: schemas } : schemas
+  const { receive, send } = isOne(schemas) ? { receive: schemas, send: schemas } : schemas
   return make(
     connection,
     Framing.lines({ maxLength: options?.maxLength ?? MAX_JSON_LINE }),
@@ -465,8 +531,8 @@ interface Schemas<In, EIn, Out, EOut> {
   readonly send: Schema.ConstraintCodec<Out, EOut>
 }
 
-type Both<In, EIn, Out, EOut> = Schema.ConstraintCodec<In, EIn> & Schema.ConstraintCodec<Out, EOut>
+type OneSchema<In, EIn, Out, EOut> = Schema.ConstraintCodec<In, EIn> & Schema.ConstraintCodec<Out, EOut>
 
-const isBoth = <In, EIn, Out, EOut>(
-  schemas: Both<In, EIn, Out, EOut> | Schemas<In, EIn, Out, EOut>
-): schemas is Both<In, EIn, Out, EOut> => Schema.isSchema(schemas)
+const isOne = <In, EIn, Out, EOut>(
+  schemas: OneSchema<In, EIn, Out, EOut> | Schemas<In, EIn, Out, EOut>
+): schemas is OneSchema<In, EIn, Out, EOut> => Schema.isSchema(schemas)

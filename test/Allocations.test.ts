@@ -1,7 +1,16 @@
 import * as v8 from "node:v8"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Stream } from "effect"
-import { Connection, Framed, Framing, Network, Server, StreamReader, type Transport } from "effect-wire"
+import {
+  Codec,
+  Connection,
+  Framed,
+  Framing,
+  Network,
+  Server,
+  StreamReader,
+  type Transport
+} from "effect-wire"
 import { NetAddress } from "effect/net"
 import { bytes } from "./support/reader.ts"
 
@@ -177,6 +186,16 @@ describe.skipIf(allocatedBytes() === undefined)("allocations", () => {
       const { writer } = yield* Connection.make(makeSink().transport)
       const chunk = bytes(line)
       expectAtMost(120, () => repeatCalls(() => writer.write(chunk)))
+    })
+  )
+
+  it.effect("a framed connection, of which nothing is used yet", () =>
+    Effect.gen(function* () {
+      const connection = yield* Connection.make(makeSink().transport)
+      const framing = Framing.lines()
+      expectAtMost(1200, () => {
+        for (let i = 0; i < OPERATIONS; i++) Framed.make(connection, framing, Codec.bytes)
+      })
     })
   )
 

@@ -45,7 +45,7 @@ export interface Decoder<In> {
   readonly contents: (
     limits: TimeLimits
   ) => Effect.Effect<Arr.NonEmptyReadonlyArray<Content<In>>, ReceiveError>
-  readonly skipped: () => number
+  readonly skipped: number
 }
 
 interface Options<In, F> {
@@ -123,7 +123,9 @@ abstract class Base<In, F> implements Decoder<In> {
   /** The next frame, if all of it is there; those that are skipped on the way are reported, or not. */
   protected abstract find(reports: boolean): Found<In> | undefined
 
-  readonly skipped = (): number => this.count
+  get skipped(): number {
+    return this.count
+  }
 
   protected next(reports: boolean): Found<In> | undefined {
     const { failed } = this
