@@ -571,7 +571,7 @@ describe("a framing of one's own", () => {
   )
 
   // Both ways to write one: as an effect, and as a generator.
-  const twoBytes: Record<string, Framing.Framing<string>> = {
+  const twoBytes = {
     effect: Framing.make<string>({
       decode: (reader) =>
         Effect.flatMap(reader.readExactly(1), (first) =>
@@ -700,6 +700,16 @@ describe("a framing of one's own", () => {
       )
       assert.strictEqual(
         yield* dies(() => Effect.map(Effect.ignore(reader.readExactly(2)), () => "")),
+        "Error: a framing's decode must read with the reader that it is given"
+      )
+      const { receive } = Framed.receiver(reader, lines)
+      assert.strictEqual(
+        yield* dies(() => Effect.map(Effect.ignore(receive), () => "")),
+        "Error: a framing's decode must read with the reader that it is given"
+      )
+      const nested = Framed.receiver(reader, twoBytes.effect)
+      assert.strictEqual(
+        yield* dies(() => Effect.map(Effect.ignore(nested.receive), () => "")),
         "Error: a framing's decode must read with the reader that it is given"
       )
       assert.match(

@@ -324,13 +324,16 @@ class Sometimes<A> extends Taking<A, ReceiveError> {
 
 const skipped = Symbol("skipped")
 
+// What is around a decoder that takes steps: giving the place back, and looking whether the frame was skipped.
+const OPERATIONS_TO_LEAVE = 8
+
 /**
  * Takes what was decoded, in one step with handing it on: interrupted in between, a fiber would lose it. So one that is about
  * to yield does so first.
  */
 const inOneStep = <A>(take: () => Received<A>): Effect.Effect<A, ReceiveError> => {
   const fiber = Fiber.getCurrent()
-  return fiber !== undefined && isAboutToYield(fiber)
+  return fiber !== undefined && isAboutToYield(fiber, OPERATIONS_TO_LEAVE)
     ? Effect.flatMap(Effect.yieldNow, () => toEffect(take()))
     : toEffect(take())
 }

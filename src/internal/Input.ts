@@ -92,8 +92,9 @@ const NEWLINE = 0x0a
 // Enough operations to hand a result on through the combinators around a read.
 const OPERATIONS_TO_DELIVER = 16
 
-export const isAboutToYield = ({ cache, currentOpCount }: Fiber.Fiber<unknown, unknown>): boolean =>
-  currentOpCount + OPERATIONS_TO_DELIVER > cache.maxOpsBeforeYield && !cache.preventYield
+/** Whether a fiber yields before it has handed on a result; `more` are the operations that the result takes before that. */
+export const isAboutToYield = ({ cache, currentOpCount }: Fiber.Fiber<unknown, unknown>, more = 0): boolean =>
+  currentOpCount + more + OPERATIONS_TO_DELIVER > cache.maxOpsBeforeYield && !cache.preventYield
 
 /**
  * What takes bytes. Between that and handing them on the fiber must not yield: interrupted there, it would lose them. So a
@@ -248,10 +249,7 @@ export class Input {
       resume(toEffect(outcome))
       return undefined
     }
-    if (this.first instanceof Holder && this.first.owner === Fiber.getCurrent()) {
-      resume(Exit.die(new Error("a framing's decode must read with the reader that it is given")))
-      return undefined
-    }
+    this.refuseHolder(Fiber.getCurrent())
     const waiter = new Waiter(attempt, parameter, resume)
     this.append(waiter)
     if (isLimited(limits)) {
@@ -276,7 +274,15 @@ export class Input {
 
   /** Gives somebody the head of the line, at once or after those that wait, until `release`. */
   reserve(holder: Holder): void {
+    this.refuseHolder(holder.owner)
     this.append(holder)
+  }
+
+  // Who holds the head of the line would wait for itself.
+  private refuseHolder(fiber: Fiber.Fiber<unknown, unknown> | undefined): void {
+    if (this.first instanceof Holder && this.first.owner === fiber) {
+      throw new Error("a framing's decode must read with the reader that it is given")
+    }
   }
 
   /** Whether nobody waits to read. */
