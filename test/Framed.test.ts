@@ -1,5 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, type Duration, Effect, Exit, Fiber, Latch, Result, Schema, Scope, Stream } from "effect"
+import {
+  Cause,
+  type Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Latch,
+  Result,
+  Scheduler,
+  Schema,
+  Scope,
+  Stream
+} from "effect"
 import { TestClock } from "effect/testing"
 import {
   Codec,
@@ -631,6 +643,30 @@ describe("a framing of one's own", () => {
         yield* TestClock.adjust("500 millis")
         yield* turns
         assert.deepStrictEqual([late.value()._tag, after.value()], ["TimeoutError", "x"])
+      })
+    )
+
+    it.effect(`${kind}: interrupted at any step, it has given the frame or left it`, () =>
+      Effect.gen(function* () {
+        const outcomes = new Set<boolean>()
+        // With fewer, a result could not be handed on in one go.
+        for (let operations = 24; operations < 90; operations++) {
+          for (let steps = 0; steps < 12; steps++) {
+            const { reader } = feedable("ab")
+            const { receive } = Framed.receiver(reader, framing)
+            const given = yield* Effect.map(receive, (frame) => frame).pipe(
+              Effect.provideService(Scheduler.MaxOpsBeforeYield, operations),
+              Effect.forkChild({ startImmediately: true })
+            )
+            for (let i = 0; i < steps; i++) yield* Effect.yieldNow
+            yield* Fiber.interrupt(given)
+            const exit = yield* Fiber.await(given)
+            const left = yield* reader.bufferedBytes
+            assert.strictEqual(left, Exit.isSuccess(exit) ? 0 : 2)
+            outcomes.add(Exit.isSuccess(exit))
+          }
+        }
+        assert.strictEqual(outcomes.size, 2)
       })
     )
 
