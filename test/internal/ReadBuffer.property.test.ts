@@ -133,6 +133,13 @@ describe("a read buffer", () => {
     )
   })
 
+  it("discards no more than there is", () => {
+    const buffer = new ReadBuffer()
+    buffer.push(new Uint8Array(3))
+    assert.throws(() => buffer.discard(4), RangeError)
+    assert.strictEqual(buffer.size, 3)
+  })
+
   it("of single bytes takes little more memory than the bytes", () => {
     const buffer = new ReadBuffer()
     const bytes = 256 * 1024
