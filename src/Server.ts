@@ -386,7 +386,11 @@ export const serve = <E, R, R2 = never>(
             )
 
       for (const listener of listeners) {
-        yield* supervisor.next(listener).pipe(
+        const accept =
+          slots === undefined && listener.acceptAll !== undefined
+            ? listener.acceptAll(start)
+            : listener.accept
+        yield* supervisor.next(listener, accept).pipe(
           Effect.interruptible,
           Effect.flatMap(admit),
           Effect.forever({ disableYield: true }),
@@ -714,8 +718,8 @@ class Supervisor implements Server {
     ])
   }
 
-  /** The next connection of a listener. What it cannot accept now it tries again, after a pause. */
-  next(listener: Listener): Effect.Effect<Transport> {
+  /** The next connection of a listener, by `accept`. What cannot be accepted now is tried again, after a pause. */
+  next(listener: Listener, accept: Effect.Effect<Transport, ListenError>): Effect.Effect<Transport> {
     const report = (error: ListenError): Effect.Effect<void> => {
       this.acceptFailures++
       this.publish(() => ServerEvent.AcceptFailed({ error }))
@@ -730,7 +734,7 @@ class Supervisor implements Server {
         return Effect.fail(error)
       }).pipe(Effect.tapError(report), Effect.retry(acceptBackoff), Effect.orDie)
     }
-    return Effect.catch(listener.accept, retry)
+    return Effect.catch(accept, retry)
   }
 
   add(connection: Connection.Connection): Client {
