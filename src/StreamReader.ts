@@ -106,6 +106,20 @@ export interface StreamReader {
   readonly read: (max?: number) => Effect.Effect<Uint8Array, ReadError>
 
   /**
+   * What is there, copied to the beginning of `target`, at most as much as it holds; waits only if nothing is there. Gives the
+   * number of bytes; 0 at the end of input. For much data that is used at once: a `target` that is used again makes no
+   * garbage.
+   *
+   * - On success: consumes what it copied.
+   * - On timeout: consumes nothing, and leaves `target` alone.
+   * - On interruption: consumes nothing, and leaves `target` alone.
+   * - At the end of input: gives 0, every time.
+   *
+   * An empty `target` gives 0 at once.
+   */
+  readonly readInto: (target: Uint8Array) => Effect.Effect<number, ReadError>
+
+  /**
    * Everything up to the end of input, at most `maxBytes` (16 MiB unless set).
    *
    * - On success: consumes everything.
@@ -481,6 +495,7 @@ export const backingOf = (reader: StreamReader): { readonly input: Input; readon
 
 // What the operations attempt, with what they are given beside the input.
 const tryRead = (input: Input, max: number) => input.tryRead(max)
+const tryReadInto = (input: Input, target: Uint8Array) => input.tryReadInto(target)
 const tryReadAll = (input: Input, maxBytes: number) => input.tryReadAll(maxBytes)
 const tryReadExactly = (input: Input, n: number) => input.tryReadExactly(n)
 const tryReadLine = (input: Input) => input.tryReadLine()
@@ -534,6 +549,11 @@ class Reader implements StreamReader {
 
   get read(): StreamReader["read"] {
     return (this.some ??= (max) => (max === undefined ? this.readAvailable() : this.readAtMost(max)))
+  }
+
+  get readInto(): StreamReader["readInto"] {
+    return (target) =>
+      target.length === 0 ? Effect.succeed(0) : this.run(tryReadInto, target, target.length)
   }
 
   get readAll(): StreamReader["readAll"] {
@@ -609,8 +629,12 @@ class Reader implements StreamReader {
     return max === 0 ? Effect.succeed(empty) : this.run(tryRead, max)
   }
 
-  private run<A, E, P>(attempt: Attempt<A, E, P>, parameter: P): Effect.Effect<A, E | ReadError> {
-    return this.input.run(this.timeouts, attempt, parameter)
+  private run<A, E, P>(
+    attempt: Attempt<A, E, P>,
+    parameter: P,
+    room?: number
+  ): Effect.Effect<A, E | ReadError> {
+    return this.input.run(this.timeouts, attempt, parameter, room)
   }
 
   private pull<A, E>(attempt: Attempt<A | undefined, E, undefined>): Pull.Pull<A, E | ReadError> {

@@ -44,6 +44,11 @@ import type { Handshake, TlsInfo } from "./Tls.ts"
  */
 export interface Handler {
   readonly onData: (chunk: Uint8Array) => void
+  /**
+   * Offers bytes in a place that the transport uses again. Whether all of them have been used; if not, none has, and they have
+   * to be delivered by `onData`, in a place where they can stay. A transport may offer what it delivers, or not.
+   */
+  readonly onLent?: ((chunk: Uint8Array) => boolean) | undefined
   readonly onEnd: () => void
   readonly onDrain: () => void
   readonly onClosed: (error?: ConnectionError) => void

@@ -73,6 +73,7 @@ export class ConnectionCore implements Handler, Surroundings {
   private readonly clock: Clock.Clock
   private readonly context: Context.Context<never>
   private whenReceived: Handler["onData"] | undefined = undefined
+  private whenLent: Handler["onLent"] = undefined
   private whenDrained: Handler["onDrain"] | undefined = undefined
   // Who waits until the transport has let go, and for the end of the peer's direction: made for somebody.
   private observers: Array<() => void> | undefined = undefined
@@ -341,6 +342,10 @@ export class ConnectionCore implements Handler, Surroundings {
 
   get onData(): Handler["onData"] {
     return (this.whenReceived ??= (chunk) => this.received(chunk))
+  }
+
+  get onLent(): Handler["onLent"] {
+    return (this.whenLent ??= (chunk) => this.state === "open" && this.input.lend(chunk))
   }
 
   get onEnd(): Handler["onEnd"] {

@@ -113,9 +113,14 @@ export class ReadBuffer {
     const first = this.chunks[this.head]
     if (first !== undefined && first.length - this.offset >= n) return use(this.take(n))
     const out = n <= SCRATCH ? view((scratch ??= new Uint8Array(SCRATCH)), 0, n) : new Uint8Array(n)
-    this.copy(out)
-    this.discard(n)
+    this.takeInto(out)
     return use(out)
+  }
+
+  /** Removes as many bytes as `out` holds, at most `size`, and copies them there. */
+  takeInto(out: Uint8Array): void {
+    this.copy(out)
+    this.discard(out.length)
   }
 
   /** The first `n` bytes, left in place. */

@@ -445,6 +445,16 @@ class DuplexTransport implements Transport {
     if (!this.ticking) this.flush()
   }
 
+  /** Whether the handler could use bytes that it cannot keep, or needs none any more. */
+  private lend(bytes: Uint8Array): boolean {
+    if (this.closing !== "no" || this.finished) return true
+    this.delivering = true
+    const isUsed = this.handler?.onLent?.(bytes) ?? false
+    this.delivering = false
+    if (isUsed && !this.ticking) this.flush()
+    return isUsed
+  }
+
   // Only while nothing is on its way: the socket that is left takes nothing along.
   move(): void {
     const { duplex } = this
@@ -459,7 +469,10 @@ class DuplexTransport implements Transport {
       this.readsToMove = READS_TO_MOVE
       return
     }
-    const moved = readIntoBuffer(duplex, (bytes) => this.deliver(bytes))
+    const moved = readIntoBuffer(duplex, {
+      onLent: (bytes) => this.lend(bytes),
+      onData: (bytes) => this.deliver(bytes)
+    })
     if (moved === undefined) return
     duplex.off("data", onData).off("end", onEnd).off("error", onError).off("close", onClose)
     moved.on("end", onEnd).on("error", onError).on("close", onClose)
