@@ -51,6 +51,7 @@ import * as Framed from "./Framed.ts"
 import type { Framing } from "./Framing.ts"
 import * as Connection from "./internal/connection.ts"
 import type { Settings } from "./internal/ConnectionCore.ts"
+import { type Linked, LinkedList } from "./internal/LinkedList.ts"
 import * as Numbers from "./internal/numbers.ts"
 import { printable } from "./internal/printable.ts"
 import { publish } from "./internal/publish.ts"
@@ -229,7 +230,7 @@ const PORT_ATTEMPTS = 10
 // Trying at once again would spin: what was missing has to be given back first.
 const acceptBackoff = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("1 second")])
 
-interface Client {
+interface Client extends Linked<Client> {
   readonly connection: Connection.Connection
   /** Whether its handler still runs; afterwards the connection is only closing. */
   handling: boolean
@@ -670,7 +671,7 @@ class Supervisor implements Server {
   private refusals = 0
   /** How many handlers have failed or died. */
   failed = 0
-  private readonly clients = new Set<Client>()
+  private readonly clients = new LinkedList<Client>()
   private readonly empty = Latch.makeUnsafe(true)
   private readonly down = Latch.makeUnsafe(false)
   // Counted from the beginning of the shutdown.
@@ -744,7 +745,9 @@ class Supervisor implements Server {
       isOpen: false,
       fate: "finished",
       fiber: undefined,
-      span: undefined
+      span: undefined,
+      previous: undefined,
+      next: undefined
     }
     this.clients.add(client)
     this.accepted++
@@ -779,7 +782,7 @@ class Supervisor implements Server {
   }
 
   ended(client: Client, exit: Exit.Exit<unknown, unknown>): void {
-    this.clients.delete(client)
+    this.clients.remove(client)
     if (this.report !== undefined) this.report[client.fate]++
     if (client.isOpen) {
       this.publish(() => ServerEvent.Closed({ id: client.connection.id, info: client.connection.info, exit }))

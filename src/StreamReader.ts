@@ -526,6 +526,32 @@ interface Skipped {
 
 const trySkipUntil = (input: Input, skipped: Skipped) => input.trySkipUntil(skipped.separator, skipped)
 
+// Functions are made by functions: one that is written where it is assigned to a property lives long, as V8 sees it, and
+// only a full garbage collection frees it and what it holds.
+
+const readOf =
+  (reader: Reader): StreamReader["read"] =>
+  (max) =>
+    max === undefined ? reader.readAvailable() : reader.readAtMost(max)
+
+const readExactlyOf =
+  (reader: Reader): StreamReader["readExactly"] =>
+  (n) =>
+    Limits.isCount(n) ? reader.run(tryReadExactly, n) : notACount("readExactly: n", n)
+
+const readUntilOf =
+  (reader: Reader): StreamReader["readUntil"] =>
+  (separator, options) => {
+    try {
+      return reader.run(tryReadUntil, {
+        separator: Separators.make(separator),
+        limit: options?.limit === undefined ? reader.limit : Limits.readLimit(options.limit)
+      })
+    } catch (error) {
+      return Effect.die(error)
+    }
+  }
+
 // Of these operations most connections use one or two: each is made when it is used, the busy ones once.
 class Reader implements StreamReader {
   readonly [TypeId] = TypeId
@@ -548,7 +574,7 @@ class Reader implements StreamReader {
   }
 
   get read(): StreamReader["read"] {
-    return (this.some ??= (max) => (max === undefined ? this.readAvailable() : this.readAtMost(max)))
+    return (this.some ??= readOf(this))
   }
 
   get readInto(): StreamReader["readInto"] {
@@ -566,21 +592,11 @@ class Reader implements StreamReader {
   }
 
   get readExactly(): StreamReader["readExactly"] {
-    return (this.exactly ??= (n) =>
-      Limits.isCount(n) ? this.run(tryReadExactly, n) : notACount("readExactly: n", n))
+    return (this.exactly ??= readExactlyOf(this))
   }
 
   get readUntil(): StreamReader["readUntil"] {
-    return (this.until ??= (separator, options) => {
-      try {
-        return this.run(tryReadUntil, {
-          separator: Separators.make(separator),
-          limit: options?.limit === undefined ? this.input.limit : Limits.readLimit(options.limit)
-        })
-      } catch (error) {
-        return Effect.die(error)
-      }
-    })
+    return (this.until ??= readUntilOf(this))
   }
 
   get readLine(): StreamReader["readLine"] {
@@ -620,20 +636,16 @@ class Reader implements StreamReader {
     return Stream.fromPull(Effect.succeed(this.pull(tryLines)))
   }
 
-  private readAvailable(): Effect.Effect<Uint8Array, ReadError> {
+  readAvailable(): Effect.Effect<Uint8Array, ReadError> {
     return (this.available ??= this.run(tryRead, Infinity))
   }
 
-  private readAtMost(max: number): Effect.Effect<Uint8Array, ReadError> {
+  readAtMost(max: number): Effect.Effect<Uint8Array, ReadError> {
     if (!Limits.isCount(max)) return notACount("read: max", max)
     return max === 0 ? Effect.succeed(empty) : this.run(tryRead, max)
   }
 
-  private run<A, E, P>(
-    attempt: Attempt<A, E, P>,
-    parameter: P,
-    room?: number
-  ): Effect.Effect<A, E | ReadError> {
+  run<A, E, P>(attempt: Attempt<A, E, P>, parameter: P, room?: number): Effect.Effect<A, E | ReadError> {
     return this.input.run(this.timeouts, attempt, parameter, room)
   }
 

@@ -46,6 +46,24 @@ const CLOSE_BUDGET = 1024 * 1024
 
 let connections = 0
 
+// Functions are made by functions: one that is written where it is assigned to a property lives long, as V8 sees it, and
+// only a full garbage collection frees it and what it holds.
+
+const receivedBy =
+  (core: ConnectionCore): Handler["onData"] =>
+  (chunk) =>
+    core.received(chunk)
+
+const lentTo =
+  (core: ConnectionCore): Handler["onLent"] =>
+  (chunk) =>
+    core.lent(chunk)
+
+const drainedFor =
+  (output: Output): Handler["onDrain"] =>
+  () =>
+    output.drained()
+
 const canonical = (address: NetAddress.SocketAddress): NetAddress.SocketAddress =>
   NetAddress.isInetAddress(address) ? NetAddress.toCanonical(address) : address
 
@@ -341,11 +359,11 @@ export class ConnectionCore implements Handler, Surroundings {
   // What a transport may take off its handler is made when it asks for it: an idle connection has none of these.
 
   get onData(): Handler["onData"] {
-    return (this.whenReceived ??= (chunk) => this.received(chunk))
+    return (this.whenReceived ??= receivedBy(this))
   }
 
   get onLent(): Handler["onLent"] {
-    return (this.whenLent ??= (chunk) => this.state === "open" && this.input.lend(chunk))
+    return (this.whenLent ??= lentTo(this))
   }
 
   get onEnd(): Handler["onEnd"] {
@@ -353,14 +371,18 @@ export class ConnectionCore implements Handler, Surroundings {
   }
 
   get onDrain(): Handler["onDrain"] {
-    return (this.whenDrained ??= () => this.output.drained())
+    return (this.whenDrained ??= drainedFor(this.output))
   }
 
   get onClosed(): Handler["onClosed"] {
     return (error) => this.gone(error)
   }
 
-  private received(chunk: Uint8Array): void {
+  lent(chunk: Uint8Array): boolean {
+    return this.state === "open" && this.input.lend(chunk)
+  }
+
+  received(chunk: Uint8Array): void {
     if (this.state === "open") return this.input.feed(chunk)
     this.discarded += chunk.length
     if (this.state === "closing" && this.discarded > CLOSE_BUDGET) this.abortNow()

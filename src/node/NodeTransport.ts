@@ -141,10 +141,16 @@ const tick = (transport: DuplexTransport): void => transport.onTick()
 const move = (transport: DuplexTransport): void => transport.move()
 const reportEnd = (transport: DuplexTransport): void => transport.reportEnd()
 
+// A function that is written where it is assigned to a property lives long, as V8 sees it: only a full garbage collection
+// frees it, and what it holds.
+const writtenBy = (transport: DuplexTransport) => (error?: Error | null) => {
+  if (!error) transport.written()
+}
+
 const transportOf = Symbol("transport")
 
 /** A stream that knows its transport. */
-type Carrier = Duplex & { [transportOf]?: DuplexTransport }
+type Carrier = Duplex & { [transportOf]?: DuplexTransport | undefined }
 
 // For the same reason, the listeners are shared: the stream tells whom it carries.
 function onData(this: Carrier, chunk: Uint8Array | string): void {
@@ -409,12 +415,10 @@ class DuplexTransport implements Transport {
 
   // Made for the first write that is not done at once.
   private get onWritten(): (error?: Error | null) => void {
-    return (this.whenWritten ??= (error) => {
-      if (!error) this.written()
-    })
+    return (this.whenWritten ??= writtenBy(this))
   }
 
-  private written(): void {
+  written(): void {
     if (this.finishedAtOnce > 0) {
       this.finishedAtOnce--
       return
@@ -437,7 +441,8 @@ class DuplexTransport implements Transport {
     this.deliver(toBytes(chunk))
   }
 
-  private deliver(chunk: Uint8Array): void {
+  /** Bytes that stay where they are. */
+  deliver(chunk: Uint8Array): void {
     if (this.closing !== "no" || this.finished) return
     this.delivering = true
     this.handler?.onData(chunk)
@@ -446,7 +451,7 @@ class DuplexTransport implements Transport {
   }
 
   /** Whether the handler could use bytes that it cannot keep, or needs none any more. */
-  private lend(bytes: Uint8Array): boolean {
+  lend(bytes: Uint8Array): boolean {
     if (this.closing !== "no" || this.finished) return true
     this.delivering = true
     const isUsed = this.handler?.onLent?.(bytes) ?? false
@@ -469,10 +474,7 @@ class DuplexTransport implements Transport {
       this.readsToMove = READS_TO_MOVE
       return
     }
-    const moved = readIntoBuffer(duplex, {
-      onLent: (bytes) => this.lend(bytes),
-      onData: (bytes) => this.deliver(bytes)
-    })
+    const moved = readIntoBuffer(duplex, this)
     if (moved === undefined) return
     duplex.off("data", onData).off("end", onEnd).off("error", onError).off("close", onClose)
     moved.on("end", onEnd).on("error", onError).on("close", onClose)
@@ -529,6 +531,8 @@ class DuplexTransport implements Transport {
     }
     if (this.inputEnded) this.reportEnd()
     this.finished = true
+    // Node's streams have such functions, and so stay longer than they are used. The connection shall not.
+    this.duplex[transportOf] = undefined
     this.handler?.onClosed(this.error())
   }
 

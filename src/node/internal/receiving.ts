@@ -70,8 +70,8 @@ class Receiver {
   }
 
   readonly received = (bytes: number, buffer: Uint8Array): boolean => {
-    const { onData, onLent } = this.receiving
-    if (!onLent(headOf(buffer, bytes))) onData(this.keep(bytes, buffer))
+    const { receiving } = this
+    if (!receiving.lend(headOf(buffer, bytes))) receiving.deliver(this.keep(bytes, buffer))
     return true
   }
 
@@ -106,8 +106,8 @@ class Receiver {
 /** What becomes of the bytes. */
 export interface Receiving {
   /** Offers bytes that are overwritten afterwards; whether they have been used. */
-  readonly onLent: (bytes: Uint8Array) => boolean
-  readonly onData: (bytes: Uint8Array) => void
+  readonly lend: (bytes: Uint8Array) => boolean
+  readonly deliver: (bytes: Uint8Array) => void
 }
 
 interface Handle {
