@@ -177,9 +177,10 @@ class AcceptQueue {
       transport.abort()
       return
     }
+    this.probe ??= setTimeout(this.onProbe, PROBE_MILLIS)
+    if (this.taker !== undefined && this.transports.length === 0) return this.taker.serve(transport)
     this.transports.push(transport)
     this.serve()
-    this.probe ??= setTimeout(this.onProbe, PROBE_MILLIS)
   }
 
   fail(cause: unknown): void {
@@ -215,7 +216,7 @@ class AcceptQueue {
   }
 
   private serveTaker({ fail, serve }: Taker): void {
-    for (const transport of this.transports.splice(0)) serve(transport)
+    for (let next = this.transports.shift(); next !== undefined; next = this.transports.shift()) serve(next)
     const failure = this.failures.shift()
     if (failure === undefined) return
     this.taker = undefined
