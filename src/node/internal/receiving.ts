@@ -10,6 +10,9 @@ const BUFFER_BYTES = 65_536
 /** From this size on, what was read is handed out where it is instead of being copied. */
 const LARGE_BYTES = 32_768
 
+/** Less than this is not offered to be used where it is: to copy it costs no more. */
+const LENT_BYTES = 4096
+
 /** Large reads go to one of these, side by side: what is not filled is left for the next one. */
 const LARGE_SLAB_BYTES = 4 * BUFFER_BYTES
 
@@ -29,22 +32,17 @@ let used = 0
 // Most messages of a protocol's are as long as the one before.
 let head = shared.subarray(0, 0)
 
-/** The first bytes of a buffer. */
-const headOf = (buffer: Uint8Array, bytes: number): Uint8Array => {
-  if (head.buffer !== buffer.buffer || head.byteOffset !== buffer.byteOffset || head.length !== bytes) {
-    head = view(buffer, 0, bytes)
-  }
-  return head
-}
-
 const copyOut = (buffer: Uint8Array, bytes: number): Uint8Array => {
   if (bytes > SLAB_BYTES / 4) return buffer.slice(0, bytes)
   if (used + bytes > SLAB_BYTES) {
     slab = allocate(SLAB_BYTES)
     used = 0
   }
+  if (head.buffer !== buffer.buffer || head.byteOffset !== buffer.byteOffset || head.length !== bytes) {
+    head = view(buffer, 0, bytes)
+  }
   const copy = view(slab, used, used + bytes)
-  copy.set(headOf(buffer, bytes))
+  copy.set(head)
   used += bytes
   return copy
 }
@@ -71,7 +69,8 @@ class Receiver {
 
   readonly received = (bytes: number, buffer: Uint8Array): boolean => {
     const { receiving } = this
-    if (!receiving.lend(headOf(buffer, bytes))) receiving.deliver(this.keep(bytes, buffer))
+    if (bytes < LENT_BYTES || !receiving.lend(view(buffer, 0, bytes)))
+      receiving.deliver(this.keep(bytes, buffer))
     return true
   }
 
