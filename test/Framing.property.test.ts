@@ -4,6 +4,7 @@ import { Codec, Framed, type Framing, StreamReader } from "effect-wire"
 import fc from "fast-check"
 import { describe, it } from "vitest"
 import { concat, encode, ended, hex, LIMIT, now, subjects, type Subject, toHex } from "./support/framings.ts"
+import { type Random, randoms } from "./support/fuzz.ts"
 
 const errorOf = <A, E>(exit: Exit.Exit<A, E>): E | undefined =>
   Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
@@ -148,19 +149,10 @@ describe.each(subjects)("$name", (subject) => {
 
 // --- Input that means no good.
 
-// A small generator of its own: fast-check would take minutes for as many.
-const randoms = (seed: number) => {
-  let state = seed
-  return (below: number): number => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return Math.floor((state / 2 ** 32) * below)
-  }
-}
-
 const RUNS = 100_000
 
 /** Random bytes, or frames on the wire that were damaged. */
-const hostile = (subject: Subject, random: (below: number) => number) => {
+const hostile = (subject: Subject, random: Random) => {
   const valid = Array.from({ length: 16 }, () => {
     const frames = Array.from({ length: subject.many ? 2 : 1 }, () => {
       const length = subject.min === subject.max ? subject.max : subject.min + random(12)

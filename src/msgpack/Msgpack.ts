@@ -28,8 +28,17 @@ import type * as Schema from "effect/Schema"
 import * as Codec from "../Codec.ts"
 import { InvalidMessage } from "../FrameError.ts"
 
-const encoder = new Encoder({ ignoreUndefined: true })
-const decoder = new Decoder()
+const makeEncoder = (): Encoder => new Encoder({ ignoreUndefined: true })
+let encoder = makeEncoder()
+
+// An encoder keeps as much room as its largest message took.
+const MAX_KEPT = 65_536
+
+const encode = (message: unknown): Uint8Array => {
+  const frame = encoder.encode(message)
+  if (frame.length > MAX_KEPT) encoder = makeEncoder()
+  return frame
+}
 
 const invalid = (cause: unknown): Result.Result<never, InvalidMessage> =>
   Result.fail(new InvalidMessage({ detail: cause instanceof Error ? cause.message : String(cause), cause }))
@@ -45,14 +54,15 @@ export const value: Codec.Codec<unknown> = Codec.make<unknown>({
   decode: (frame) => {
     if (!isPlausible(frame)) return invalid(new RangeError("it announces more than it has bytes"))
     try {
-      return Result.succeed(decoder.decode(frame))
+      // A new one each time costs nothing; an old one would keep the frame.
+      return Result.succeed(new Decoder().decode(frame))
     } catch (cause) {
       return invalid(cause)
     }
   },
   encode: (message) => {
     try {
-      return Result.succeed(encoder.encode(message))
+      return Result.succeed(encode(message))
     } catch (cause) {
       return invalid(cause)
     }
@@ -81,6 +91,11 @@ const isPlausible = (bytes: Uint8Array): boolean => {
     for (const end = at + width; at < end; at++) n = n * 256 + (bytes[at] ?? 0)
     return n
   }
+  // A length of so many bytes, and as many bytes as it says.
+  const counted = (width: number): void => {
+    const n = uint(width)
+    at += n
+  }
   for (; wanted > 0; wanted--) {
     if (wanted > length - at) return false
     const head = bytes[at++] ?? 0
@@ -90,13 +105,15 @@ const isPlausible = (bytes: Uint8Array): boolean => {
     else if (head < 0xc0) at += head & 0x1f
     else if (head < 0xc4) continue
     // Bytes, extensions (which have a type), strings: a length of 1, 2 or 4 bytes.
-    else if (head < 0xc7) at += uint(2 ** (head - 0xc4))
-    else if (head < 0xca) at += uint(2 ** (head - 0xc7)) + 1
-    else if (head < 0xcc) at += 4 * (head - 0xc9)
+    else if (head < 0xc7) counted(2 ** (head - 0xc4))
+    else if (head < 0xca) {
+      counted(2 ** (head - 0xc7))
+      at += 1
+    } else if (head < 0xcc) at += 4 * (head - 0xc9)
     else if (head < 0xd0) at += 2 ** (head - 0xcc)
     else if (head < 0xd4) at += 2 ** (head - 0xd0)
     else if (head < 0xd9) at += 1 + 2 ** (head - 0xd4)
-    else if (head < 0xdc) at += uint(2 ** (head - 0xd9))
+    else if (head < 0xdc) counted(2 ** (head - 0xd9))
     else if (head < 0xde) wanted += uint(2 * (head - 0xdb))
     else wanted += 2 * uint(2 * (head - 0xdd))
   }
