@@ -6,7 +6,7 @@ import { NodeNetwork } from "effect-wire/node"
 import { TestClock } from "effect/testing"
 import type * as net from "node:net"
 import { outcome } from "../support/effects.ts"
-import { BLOCK, digestOfBlocks, drink, pour, socketDescriptors, socketsOn } from "../support/flood.ts"
+import { BLOCK, block, digestOfBlocks, drink, pour, socketDescriptors, socketsOn } from "../support/flood.ts"
 import { event, leavingNothing, loops, portOf, rawConnect, rawServer, readToEnd } from "../support/sockets.ts"
 
 type Body = () => Effect.Effect<void, unknown, Network.Network | Scope.Scope>
@@ -177,6 +177,38 @@ describe("Relay over TCP", () => {
       yield* TestClock.adjust("1 second")
       strictEqual((yield* yield* exit).ending, "halfCloseIdle")
       // It has had the end of its input, and would not notice a reset before it writes.
+      server.destroy()
+      yield* gone(client, server)
+      deepStrictEqual(socketsOn(...ports), [])
+      strictEqual(socketDescriptors(), descriptors - 4)
+    })
+  )
+
+  clocked("a client that ended does not keep the sockets while the server takes nothing", () =>
+    Effect.gen(function* () {
+      const { dial, exit, ports } = yield* proxied({ halfCloseIdle: "30 seconds" })
+      const { client, relayed, server } = yield* dial
+      const descriptors = socketDescriptors()
+      // More than the system takes for a server that reads nothing, and less than hides the end from the proxy.
+      while ((yield* relayed.backend.writer.bufferedBytes) === 0) {
+        client.write(block(0))
+        yield* loops(50)
+      }
+      client.end()
+      yield* event(client, "finish")
+      yield* loops(50)
+      assertTrue(yield* relayed.client.reader.atEof)
+      const { bufferedBytes } = relayed.backend.writer
+      const stuck = yield* bufferedBytes
+      assertTrue(stuck > 0)
+      yield* TestClock.adjust("29 seconds")
+      yield* loops(50)
+      strictEqual(yield* bufferedBytes, stuck)
+      yield* TestClock.adjust("1 second")
+      const report = yield* yield* exit
+      deepStrictEqual([report.bToA, report.closedFirst, report.ending], [0, "a", "halfCloseIdle"])
+      client.destroy()
+      // It has not read as far as the reset.
       server.destroy()
       yield* gone(client, server)
       deepStrictEqual(socketsOn(...ports), [])
