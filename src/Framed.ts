@@ -137,7 +137,9 @@ export interface Framed<out In, in out Out = In> extends Receiver<In>, Sender<Ou
    * The same for protocols that answer in order: any number of requests are on their way at once, and each gets the reply
    * whose turn it is.
    */
-  readonly pipeline: (options?: PipelineOptions<In>) => Effect.Effect<Correlated<In, Out>, never, Scope.Scope>
+  readonly pipeline: (
+    options?: PipelineOptions<In, Out>
+  ) => Effect.Effect<Correlated<In, Out>, never, Scope.Scope>
 }
 
 /**
@@ -159,9 +161,12 @@ export interface RequestOptions {
  * @category models
  * @since 0.1.0
  */
-export interface PipelineOptions<in In> extends RequestOptions {
-  /** Whether a message answers a request; those that do not are `unsolicited`. Default: all do. */
-  readonly isReply?: ((message: In) => boolean) | undefined
+export interface PipelineOptions<in In, in Out = unknown> extends RequestOptions {
+  /**
+   * Whether a message answers the request whose turn it is, the oldest one that has no reply yet (`undefined`: there is
+   * none). It is asked once for each message, in their order. Those that answer none are `unsolicited`. Default: all do.
+   */
+  readonly isReply?: ((message: In, request: Out | undefined) => boolean) | undefined
 }
 
 /**
@@ -549,24 +554,25 @@ const pipeline = <In, Out>(
   outgoing: Sender<Out>,
   writer: StreamWriter,
   encode: (message: Out) => Framing.Encoded | FrameError,
-  options: PipelineOptions<In> | undefined
+  options: PipelineOptions<In, Out> | undefined
 ): Effect.Effect<Correlated<In, Out>, never, Scope.Scope> =>
   Effect.suspend(() => {
     const turn = Semaphore.makeUnsafe(1)
     // In the order of sending. The place of a request that was given up is kept for its reply.
-    const places = new Set<Reply<In>>()
+    const places = new Map<Reply<In>, Out>()
     const givenUp = new WeakSet<Reply<In>>()
     let inFlight = 0
     return dispatch(incoming, outgoing, writer, options, {
       take: (message) => {
-        if (options?.isReply?.(message) === false) return "none"
-        const [first] = places
-        if (first === undefined) return undefined
+        const [place] = places
+        if (options?.isReply?.(message, place?.[1]) === false) return "none"
+        if (place === undefined) return undefined
+        const [first] = place
         places.delete(first)
         return givenUp.has(first) ? undefined : first
       },
       takeAll: () => {
-        const all = [...places]
+        const all = [...places.keys()]
         places.clear()
         return all
       },
@@ -579,7 +585,7 @@ const pipeline = <In, Out>(
           const written = Effect.suspend((): Effect.Effect<void, SendError | ReceiveError> => {
             const failure = ended()
             if (failure !== undefined) return failure
-            places.add(reply)
+            places.set(reply, message)
             return Effect.onError(write(writer, encoded), () => Effect.sync(() => places.delete(reply)))
           })
           inFlight++

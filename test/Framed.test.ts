@@ -711,7 +711,7 @@ describe("correlate", () => {
 
 describe("pipeline", () => {
   const setup = Effect.fnUntraced(function* (
-    options?: Framed.PipelineOptions<string>,
+    options?: Framed.PipelineOptions<string, string>,
     connectionOptions?: Connection.Options
   ) {
     const [left, right] = yield* pair(connectionOptions)
@@ -785,6 +785,30 @@ describe("pipeline", () => {
       assert.strictEqual(yield* Fiber.join(waiting.fiber), "A")
       const pushed = yield* Stream.runCollect(Stream.take(client.unsolicited, 2))
       assert.deepStrictEqual(Array.from(pushed), [">one", ">two"])
+    })
+  )
+
+  it.effect("what is a reply can depend on the request whose turn it is, given up or not", () =>
+    Effect.gen(function* () {
+      const asked: Array<readonly [string, string | undefined]> = []
+      const { client, server } = yield* setup({
+        isReply: (message, request) => {
+          asked.push([message, request])
+          return request === undefined || message.endsWith(request)
+        }
+      })
+      const [a, b] = [yield* start(client.request("a")), yield* start(client.request("b"))]
+      yield* a.interrupt
+      yield* server.sendAll(["1", "b", "2 a", "3", "4 b", "5"])
+      assert.strictEqual(yield* Fiber.join(b.fiber), "4 b")
+      const unsolicited = yield* Stream.runCollect(Stream.take(client.unsolicited, 3))
+      assert.deepStrictEqual(Array.from(unsolicited), ["1", "b", "3"])
+      yield* turns
+      assert.deepStrictEqual(
+        asked.map(([, request]) => request),
+        ["a", "a", "a", "b", "b", undefined]
+      )
+      assert.strictEqual(yield* client.unmatched, 2)
     })
   )
 
