@@ -4,7 +4,7 @@ import { Codec, Framed, type Framing, StreamReader } from "effect-wire"
 import fc from "fast-check"
 import { describe, it } from "vitest"
 import { concat, encode, ended, hex, LIMIT, now, subjects, type Subject, toHex } from "./support/framings.ts"
-import { type Random, randoms } from "./support/fuzz.ts"
+import { exhaust, type Random, randoms } from "./support/fuzz.ts"
 
 const errorOf = <A, E>(exit: Exit.Exit<A, E>): E | undefined =>
   Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
@@ -179,30 +179,6 @@ const hostile = (subject: Subject, random: Random) => {
 /** The variants of each framing share the runs. */
 const kinds = Map.groupBy(subjects, ({ framing }) => framing.name)
 
-/** Receives to the end, or to a failure that stays. */
-const exhaust = (subject: Subject, bytes: Uint8Array, pieces: ReadonlyArray<Uint8Array>, skips: boolean) => {
-  const { receive } = Framed.receiver(ended(pieces), subject.framing, Codec.bytes, {
-    onInvalid: skips ? "skip" : "fail"
-  })
-  let received = 0
-  let failedAt: number | undefined
-  for (let results = 0; results <= bytes.length + 1; results++) {
-    const exit = now(receive)
-    if (Exit.isSuccess(exit)) {
-      received += exit.value.length
-      if (received > bytes.length) break
-      continue
-    }
-    const error = errorOf(exit)
-    if (error?._tag === "EndOfStream") return
-    if (error?._tag !== "FrameError" && error?._tag !== "IncompleteReadError")
-      throw new Error(String(exit.cause))
-    if (error._tag === "FrameError" && error.offset === failedAt) return
-    failedAt = error._tag === "FrameError" ? error.offset : undefined
-  }
-  throw new Error(`more results than bytes, or ${received} bytes of ${bytes.length}`)
-}
-
 describe.each([...kinds.keys()])(`${RUNS} hostile inputs: %s`, (kind) => {
   it("give frames or a typed error, and come to an end", () => {
     const variants = kinds.get(kind) ?? []
@@ -219,7 +195,12 @@ describe.each([...kinds.keys()])(`${RUNS} hostile inputs: %s`, (kind) => {
         const at = random(bytes.length + 1)
         const pieces = random(2) === 0 ? [bytes] : [bytes.subarray(0, at), bytes.subarray(at)]
         try {
-          exhaust(source.subject, bytes, pieces, random(2) === 0)
+          const onInvalid = random(2) === 0 ? "skip" : "fail"
+          const { receive } = Framed.receiver(ended(pieces), source.subject.framing, Codec.bytes, {
+            onInvalid
+          })
+          const received = exhaust(receive, bytes.length).reduce((sum, { length }) => sum + length, 0)
+          if (received > bytes.length) throw new Error(`${received} bytes of ${bytes.length}`)
         } catch (cause) {
           throw new Error(`${source.subject.name}, ${pieces.map(toHex).join(" ")}`, { cause })
         }

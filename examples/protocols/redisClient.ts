@@ -126,7 +126,7 @@ export const streamValue = (pool: ConnectionPool.ConnectionPool, key: string) =>
       yield* Framed.sender(writer, Resp.values, Resp.client).send(["GET", key])
       const line = Resp.text(yield* reader.readUntil("\r\n")).trimEnd()
       if (line.startsWith("-")) return yield* new RedisError({ message: line.slice(1) })
-      if (!/^\$(-1|\d+)$/.test(line)) {
+      if (!/^\$(-1|\d{1,15})$/.test(line)) {
         return yield* new FrameError.InvalidMessage({ detail: `"${line}" is no string` })
       }
       const length = Number(line.slice(1))

@@ -4,7 +4,7 @@ import { Codec, Connection, FrameError, Framed, Framing, type Network, type Tls 
 
 // --- The framing. A frame is a reply, which has one or more lines: "250-", "250-", …, "250 ". A command is one line.
 
-const framing = Framing.make<ReadonlyArray<string>>({
+export const framing = Framing.make<ReadonlyArray<string>>({
   name: "SMTP reply",
   decode: Effect.fnUntraced(function* (reader) {
     const lines: Array<string> = []
@@ -31,7 +31,7 @@ interface Reply {
   readonly text: ReadonlyArray<string>
 }
 
-const codec = Codec.make<Reply, string, ReadonlyArray<string>>({
+export const codec = Codec.make<Reply, string, ReadonlyArray<string>>({
   decode: (lines) =>
     Result.succeed({ code: Number(lines.at(-1)?.slice(0, 3)), text: lines.map((line) => line.slice(4)) }),
   encode: (command) => Result.succeed([command])

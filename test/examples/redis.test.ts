@@ -18,6 +18,7 @@ import * as path from "node:path"
 import * as RedisClient from "../../examples/protocols/redisClient.ts"
 import * as RedisServer from "../../examples/protocols/redisServer.ts"
 import * as Resp from "../../examples/protocols/resp.ts"
+import { encode } from "../support/framings.ts"
 import { describeWith, says, spawnPeer, tempFolder } from "../support/programs.ts"
 
 const bulk = (word: string): Uint8Array => new Uint8Array(Resp.bulk(word))
@@ -106,6 +107,16 @@ describe("RESP", () => {
     })
   )
 
+  it("a list may be longer than a call may have arguments", () => {
+    const words = Array.from({ length: 200_000 }, () => bulk("x"))
+    const encoded = encode(Resp.values, [words, words])
+    assert(encoded instanceof Uint8Array)
+    assert.strictEqual(
+      encoded.length,
+      "*2\r\n".length + 2 * ("*200000\r\n".length + 200_000 * "$1\r\nx\r\n".length)
+    )
+  })
+
   const damaged: Record<string, RegExp> = {
     "?\r\n": /"\?" begins no value/,
     "\r\n": /"" begins no value/,
@@ -113,6 +124,12 @@ describe("RESP", () => {
     ":\r\n": /"" is no integer/,
     "$-2\r\n": /"-2" is no length/,
     "$+1\r\n": /"\+1" is no length/,
+    "$99999999999999999999\r\n": /"99999999999999999999" is no length/,
+    "*99999999999999999999\r\n": /"99999999999999999999" is no length/,
+    "%1e3\r\n": /"1e3" is no length/,
+    [`(${"9".repeat(10_001)}\r\n`]: /"9{30}" is no integer/,
+    ",0x10\r\n": /"0x10" is no double/,
+    ",constructor\r\n": /"constructor" is no double/,
     "$3\r\nhello\r\n": /longer than it says/,
     "#y\r\n": /no boolean/,
     ",\r\n": /no double/,
@@ -661,6 +678,10 @@ describe("the Redis server", () => {
     "damage: an error, and the end": [
       "PING\r\n*1\r\n:1\r\nPING\r\n",
       "+PONG\r\n-ERR Protocol error: a command is an array of bulk strings\r\n"
+    ],
+    "no length: an error, and the end": [
+      "*1\r\n$99999999999999999999\r\n",
+      '-ERR Protocol error: "99999999999999999999" is no length\r\n'
     ],
     "too much: an error, and the end": ["*1\r\n$999999999\r\n", "-ERR Protocol error: too big\r\n"]
   }

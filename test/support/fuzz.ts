@@ -1,4 +1,6 @@
-import { concat } from "./framings.ts"
+import { Cause, type Effect, Exit, Option } from "effect"
+import type { FrameError } from "effect-wire"
+import { concat, now } from "./framings.ts"
 
 export type Random = (below: number) => number
 
@@ -59,4 +61,27 @@ export const cutAtRandom = (random: Random, bytes: Uint8Array): ReadonlyArray<Ui
     at += size
   }
   return pieces
+}
+
+/** Receives to the end, or to a failure that stays, and gives what was received; throws if it is no typed failure. */
+export const exhaust = <A>(
+  receive: Effect.Effect<A, FrameError.ReceiveError>,
+  bytes: number
+): ReadonlyArray<A> => {
+  const received: Array<A> = []
+  let failedAt: number | undefined
+  for (let results = 0; results <= bytes + 1; results++) {
+    const exit = now(receive)
+    if (Exit.isSuccess(exit)) {
+      received.push(exit.value)
+      continue
+    }
+    const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+    if (error?._tag === "EndOfStream") return received
+    if (error?._tag !== "FrameError" && error?._tag !== "IncompleteReadError")
+      throw new Error(String(exit.cause), { cause: Cause.squash(exit.cause) })
+    if (error._tag === "FrameError" && error.offset === failedAt) return received
+    failedAt = error._tag === "FrameError" ? error.offset : undefined
+  }
+  throw new Error(`more results than ${bytes} bytes`)
 }
