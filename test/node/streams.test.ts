@@ -181,7 +181,7 @@ describe("streams over TCP", () => {
       }
       yield* Effect.promise(() =>
         Promise.all([
-          pipeline(blocks, duplex, { end: true }).catch(() => {}),
+          pipeline(blocks, duplex),
           (async () => {
             for await (const chunk of duplex) hash.update(chunk as Uint8Array)
           })()
