@@ -24,7 +24,8 @@ export const fromDuplex = (
   Effect.suspend(() => Connection.make(NodeTransport.fromDuplex(duplex, options), options))
 
 /**
- * A connection as a `Duplex`, to be handed to a library that takes a socket.
+ * A connection as a `Duplex`, to be handed to a library that takes a stream. What only sockets have, such as
+ * `setKeepAlive`, it has not.
  *
  * - It reads only what is asked for. A write's callback is called when the operating system has the chunk, so a slow peer
  *   holds up the writer. `end` half-closes (a connection that cannot be ended alone is closed).
