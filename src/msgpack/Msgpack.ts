@@ -47,6 +47,17 @@ const invalid = (cause: unknown): Result.Result<never, InvalidMessage> =>
  * Any value that MessagePack has a form for: what JSON has, and bytes, and dates. Properties that are `undefined` are left out.
  * A frame holds one value; one that announces more elements than it has bytes is refused before anything is made of it.
  *
+ * **Example** (Smaller than JSON, and bytes as they are)
+ *
+ * ```ts
+ * import { Result } from "effect"
+ * import { Msgpack } from "effect-wire/msgpack"
+ *
+ * const frame = Result.getOrThrow(Msgpack.value.encode({ id: 7, payload: Uint8Array.of(1, 2, 3) }))
+ * console.log(frame.length, Result.getOrThrow(Msgpack.value.decode(frame)))
+ * // 18 { id: 7, payload: Uint8Array(3) [ 1, 2, 3 ] }
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -73,6 +84,17 @@ export const value: Codec.Codec<unknown> = Codec.make<unknown>({
  * MessagePack that a schema checks and transforms. It carries the schema's encoded side, which has to be something that
  * MessagePack has a form for. The schema must be synchronous and without services. The `cause` of an `InvalidMessage` is the
  * `Schema.SchemaError`.
+ *
+ * **Example** (What is refused)
+ *
+ * ```ts
+ * import { Result, Schema } from "effect"
+ * import { Msgpack } from "effect-wire/msgpack"
+ *
+ * const codec = Msgpack.schema(Schema.Struct({ name: Schema.String, age: Schema.Number }))
+ * const other = Result.getOrThrow(Msgpack.value.encode({ name: "Ada", age: "old" }))
+ * console.log(Result.isFailure(codec.decode(other)), Result.isSuccess(codec.encode({ name: "Ada", age: 36 }))) // true true
+ * ```
  *
  * @category constructors
  * @since 0.1.0

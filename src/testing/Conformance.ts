@@ -130,6 +130,24 @@ export interface Law<R> {
 /**
  * Pairs of transports, made by an effect.
  *
+ * **Example** (A transport that cannot be ended alone)
+ *
+ * ```ts no-run
+ * import { Effect } from "effect"
+ * import { SocketTransport } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ * import type { Socket } from "effect/socket"
+ *
+ * export const prove = (socket: Socket.Socket, peer: Socket.Socket) =>
+ *   Conformance.transport(
+ *     Conformance.layerPair(Effect.all([SocketTransport.make(socket), SocketTransport.make(peer)]), {
+ *       halfClose: false,
+ *       abort: "failure",
+ *       backpressure: false
+ *     })
+ *   )
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */
@@ -141,6 +159,23 @@ export const layerPair = <E>(
 
 /**
  * Pairs of transports that a network makes of a connect and an accept, at an address of it: its port 0 by default.
+ *
+ * **Example** (The transports of a network in memory)
+ *
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { Conformance, TestNetwork } from "effect-wire/testing"
+ *
+ * const layer = Layer.provide(Conformance.layerNetwork({ path: "/run/app.sock" }), TestNetwork.layer)
+ *
+ * const program = Effect.gen(function* () {
+ *   const { make } = yield* Conformance.Pair
+ *   const [near] = yield* make
+ *   return near.kind
+ * })
+ *
+ * console.log(await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(layer)))) // memory
+ * ```
  *
  * @category layers
  * @since 0.1.0
@@ -164,6 +199,27 @@ export const layerNetwork = (
 /**
  * Pairs of connections, made by a function of their options.
  *
+ * **Example** (Connections over connections)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * const layer = Conformance.layerConnections(
+ *   Effect.fnUntraced(function* (options, peerOptions) {
+ *     const [near, far] = yield* Connection.pair()
+ *     return [
+ *       Connection.withTimeouts(near, { read: options?.readTimeout, write: options?.writeTimeout }),
+ *       Connection.withTimeouts(far, { read: peerOptions?.readTimeout, write: peerOptions?.writeTimeout })
+ *     ] as const
+ *   })
+ * )
+ *
+ * const [first] = Conformance.readerLaws
+ * if (first !== undefined) await Effect.runPromise(Effect.provide(first.check, layer))
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */
@@ -181,6 +237,20 @@ export const layerConnections = <E>(
 
 /**
  * Connections over pairs of transports.
+ *
+ * **Example** (The laws of writing, over a transport)
+ *
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { MemoryTransport } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * const transports = Conformance.layerPair(MemoryTransport.makePair())
+ * const layer = Layer.provide(Conformance.layerConnectionsOfPair, transports)
+ *
+ * const [first] = Conformance.writerLaws
+ * if (first !== undefined) await Effect.runPromise(Effect.provide(first.check, layer))
+ * ```
  *
  * @category layers
  * @since 0.1.0
@@ -251,6 +321,15 @@ const register = <R, E>(title: string, laws: ReadonlyArray<Law<R>>, layer: Layer
  * Registers everything that a transport has to hold: `transportLaws`, and the laws of connections, readers and writers
  * over it. To be called where tests are defined: in a test file, or in a `describe`.
  *
+ * **Example** (A transport in memory)
+ *
+ * ```ts no-run
+ * import { MemoryTransport } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * Conformance.transport(Conformance.layerPair(MemoryTransport.makePair()))
+ * ```
+ *
  * @category suites
  * @since 0.1.0
  */
@@ -265,6 +344,15 @@ export const transport = <E>(layer: Layer.Layer<Pair, E>): void => {
 /**
  * Registers `connectionLaws`.
  *
+ * **Example** (Connections in memory)
+ *
+ * ```ts no-run
+ * import { Connection } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * Conformance.connection(Conformance.layerConnections((options) => Connection.pair(options)))
+ * ```
+ *
  * @category suites
  * @since 0.1.0
  */
@@ -274,6 +362,15 @@ export const connection = <E>(layer: Layer.Layer<Connections, E>): void =>
 /**
  * Registers `readerLaws`.
  *
+ * **Example** (Readers in memory)
+ *
+ * ```ts no-run
+ * import { Connection } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * Conformance.reader(Conformance.layerConnections((options) => Connection.pair(options)))
+ * ```
+ *
  * @category suites
  * @since 0.1.0
  */
@@ -281,6 +378,15 @@ export const reader = <E>(layer: Layer.Layer<Connections, E>): void => register(
 
 /**
  * Registers `writerLaws`.
+ *
+ * **Example** (Writers in memory)
+ *
+ * ```ts no-run
+ * import { Connection } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * Conformance.writer(Conformance.layerConnections((options) => Connection.pair(options)))
+ * ```
  *
  * @category suites
  * @since 0.1.0

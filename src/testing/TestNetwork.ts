@@ -96,6 +96,27 @@ export interface Options {
  *
  * A `hosts` or `routes` table that contains no valid name or address is a defect.
  *
+ * **Example** (An address that never answers)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Network } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   const network = yield* TestNetwork.make({
+ *     hosts: { "db.internal": ["10.0.0.5", "10.0.0.6"] },
+ *     routes: { "10.0.0.5": { latency: "Infinity" } }
+ *   })
+ *   yield* network.listen({ host: "10.0.0.6", port: 5432 })
+ *   // The second address is tried after a quarter of a second.
+ *   const connecting = Effect.provideService(Connection.connect("db.internal:5432"), Network.Network, network)
+ *   return String((yield* connecting).info.remoteAddress)
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // 10.0.0.6:5432
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
