@@ -47,6 +47,7 @@ export const isList = (value: Value): value is ReadonlyArray<Value> => Array.isA
 
 const MAX_LENGTH = 16 * 1024 * 1024
 const MAX_DEPTH = 32
+const MAX_TYPED = 65_536
 
 const malformed = (detail: string) => new FrameError.MalformedFrame({ detail })
 
@@ -191,6 +192,7 @@ export const commands = Framing.make<Value>({
   decode: (reader) =>
     Effect.flatMap(readLine(reader), (line): Effect.Effect<Value, Framing.DecodeError> => {
       if (line.startsWith("*")) return readValue(reader, line, 0)
+      if (line.length > MAX_TYPED) return Effect.fail(malformed("a line that is too long for a command"))
       return Effect.succeed(
         line
           .split(" ")

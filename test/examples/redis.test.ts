@@ -683,6 +683,10 @@ describe("the Redis server", () => {
       "*1\r\n$99999999999999999999\r\n",
       '-ERR Protocol error: "99999999999999999999" is no length\r\n'
     ],
+    "a line of more words than anybody types": [
+      `${"x ".repeat(33_000)}\r\n`,
+      "-ERR Protocol error: a line that is too long for a command\r\n"
+    ],
     "too much: an error, and the end": ["*1\r\n$999999999\r\n", "-ERR Protocol error: too big\r\n"]
   }
   for (const [title, [sent, received]] of Object.entries(conversations)) {
