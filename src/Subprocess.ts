@@ -13,6 +13,7 @@ import * as ChildProcess from "effect/process/ChildProcess"
 import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Connection from "./Connection.ts"
 import { checkOptions } from "./internal/connection.ts"
+import { natural } from "./internal/limits.ts"
 import type { LimitOverrunError, ReadError, WriteError } from "./StreamError.ts"
 import * as StreamReader from "./StreamReader.ts"
 
@@ -129,6 +130,7 @@ export interface Completed {
  *
  * Fails with `PlatformError` if the program cannot be started or was ended by a signal, with `LimitOverrunError` if an output
  * is longer than `maxBytes`, and with the errors of reading and writing. A failure, or interrupting it, kills the program.
+ * Options out of range are a `RangeError` defect, before anything is started.
  *
  * **Example** (A program that fails)
  *
@@ -161,9 +163,9 @@ export const run = (
   ChildProcessSpawner.ChildProcessSpawner
 > =>
   Effect.gen(function* () {
+    const limit = options?.maxBytes === undefined ? {} : { maxBytes: natural("maxBytes", options.maxBytes) }
     const { connection, exitCode, stderr } = yield* spawn(command, options)
     const { reader, writer } = connection
-    const limit = options?.maxBytes === undefined ? undefined : { maxBytes: options.maxBytes }
     const fed = Effect.andThen(writer.write(options?.input ?? ""), writer.end).pipe(
       // Whoever has read enough does not have to read on.
       Effect.catchReason("ConnectionError", "BrokenPipe", () => Effect.void)

@@ -190,6 +190,8 @@ describe("Subprocess", () => {
     Effect.gen(function* () {
       const spawning = Subprocess.spawn(ChildProcess.make("no-such-program-anywhere", []), { limit: 0 })
       assertTrue((yield* outcomeOf(spawning)).startsWith("defect RangeError"))
+      const running = Subprocess.run(ChildProcess.make("no-such-program-anywhere", []), { maxBytes: -1 })
+      assertTrue((yield* outcomeOf(running)).startsWith("defect RangeError: maxBytes"))
     })
   )
 
