@@ -132,8 +132,8 @@ export interface Report {
  * Copies everything that comes from one connection to another, until the end of input; gives the number of bytes. All of
  * them have been handed to the operating system then. The direction is not ended: `to.writer.end` does that.
  *
- * Fails with `CopyError`, which tells the side. Interrupting it, or a failure, leaves both connections open; what was
- * read and not yet written is lost.
+ * Fails with `CopyError`, which tells the side, once the connection that failed is to be read or written next. Interrupting
+ * it, or a failure, leaves both connections open; what was read and not yet written is lost.
  *
  * **Example** (Copying one way)
  *
