@@ -31,7 +31,6 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -44,6 +43,7 @@ import * as Scope from "effect/Scope"
 import * as Connection from "./internal/connection.ts"
 import * as Handshake from "./internal/handshake.ts"
 import * as Limits from "./internal/limits.ts"
+import { now } from "./internal/now.ts"
 import * as Numbers from "./internal/numbers.ts"
 import { formatTarget } from "./internal/target.ts"
 import { within } from "./internal/within.ts"
@@ -271,12 +271,12 @@ const makeLending = <E, R>(
           const connection = yield* Effect.onError(restore(Scope.provide(open, own)), (cause) =>
             Scope.close(own, Exit.failCause(cause))
           )
-          const now = yield* Clock.currentTimeMillis
+          const time = yield* now
           const item: Lendable = {
             connection,
             number: ++ledger.created,
-            createdAt: now,
-            idleSince: now,
+            createdAt: time,
+            idleSince: time,
             uses: 0,
             lent: false,
             unfit: false
@@ -329,10 +329,10 @@ class Ledger {
   /** A connection has broken, or become too old. */
   lapse(item: Lendable): Effect.Effect<void> {
     const evict = Effect.suspend(() => (item.lent ? Effect.void : this.evict(item)))
-    return Effect.flatMap(Clock.currentTimeMillis, (now) => {
+    return Effect.flatMap(now, (time) => {
       item.unfit = true
       // Made up for at once, a minimum that the peer drops as soon as it is there would be a storm of connects.
-      const pause = item.uses === 0 ? item.createdAt + NEW - now : 0
+      const pause = item.uses === 0 ? item.createdAt + NEW - time : 0
       return pause > 0 && !item.lent ? Effect.delay(evict, pause) : evict
     })
   }
@@ -437,21 +437,21 @@ class Lending<E> implements ConnectionPool<E> {
   }
 
   private isFit(item: Lendable): Effect.Effect<boolean> {
-    return Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      if (!this.isCurrent(item, now)) return Effect.succeed(false)
-      const isNew = item.uses === 0 && now - item.idleSince < NEW
+    return Effect.flatMap(now, (time) => {
+      if (!this.isCurrent(item, time)) return Effect.succeed(false)
+      const isNew = item.uses === 0 && time - item.idleSince < NEW
       return this.check === undefined || isNew ? Effect.succeed(true) : this.passes(item, this.check)
     })
   }
 
-  private isCurrent({ connection, createdAt, idleSince, unfit, uses }: Lendable, now: number): boolean {
+  private isCurrent({ connection, createdAt, idleSince, unfit, uses }: Lendable, time: number): boolean {
     const { maxAge, maxIdle, maxUses } = this.settings
     return (
       !unfit &&
       Connection.isClean(connection) &&
       uses < maxUses &&
-      now - createdAt < maxAge &&
-      now - idleSince < maxIdle
+      time - createdAt < maxAge &&
+      time - idleSince < maxIdle
     )
   }
 
@@ -467,9 +467,9 @@ class Lending<E> implements ConnectionPool<E> {
 
   private giveBack(item: Lendable, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     if (Exit.isFailure(exit)) return this.discard(item)
-    return Effect.map(Clock.currentTimeMillis, (now) => {
-      item.idleSince = now
-      item.unfit = !this.isCurrent(item, now)
+    return Effect.map(now, (time) => {
+      item.idleSince = time
+      item.unfit = !this.isCurrent(item, time)
     })
   }
 
@@ -482,11 +482,11 @@ class Lending<E> implements ConnectionPool<E> {
 
   /** Shows the pool's numbers to whoever collects metrics, until the scope ends. */
   show(name: string): Effect.Effect<void, never, Scope.Scope> {
-    const now = (): Stats => Effect.runSync(this.stats)
+    const present = (): Stats => Effect.runSync(this.stats)
     return Numbers.show({ pool: name }, [
-      Numbers.gauge(Telemetry.poolInUse, () => now().inUse),
-      Numbers.gauge(Telemetry.poolIdle, () => now().idle),
-      Numbers.gauge(Telemetry.poolWaiting, () => now().waiting),
+      Numbers.gauge(Telemetry.poolInUse, () => present().inUse),
+      Numbers.gauge(Telemetry.poolIdle, () => present().idle),
+      Numbers.gauge(Telemetry.poolWaiting, () => present().waiting),
       Numbers.counter(Telemetry.poolCreated, () => this.ledger.created),
       Numbers.counter(Telemetry.poolEvicted, () => this.ledger.evicted)
     ])

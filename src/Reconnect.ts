@@ -51,6 +51,7 @@ import * as Connection from "./internal/connection.ts"
 import { addressOf } from "./internal/handshake.ts"
 import * as Handshake from "./internal/handshake.ts"
 import * as Limits from "./internal/limits.ts"
+import { now } from "./internal/now.ts"
 import * as Numbers from "./internal/numbers.ts"
 import { publish } from "./internal/publish.ts"
 import { formatTarget } from "./internal/target.ts"
@@ -410,8 +411,8 @@ class Link<E, R> implements Reconnect<E> {
         step = yield* Schedule.toStep(schedule)
         attempt = 0
       }
-      const now = yield* Clock.currentTimeMillis
-      const [, delay] = yield* Pull.catchDone(step(now, error), () => Effect.fail(error))
+      const timeOfDay = yield* Clock.currentTimeMillis
+      const [, delay] = yield* Pull.catchDone(step(timeOfDay, error), () => Effect.fail(error))
       this.set({ _tag: "Waiting", error, delay, attempt: attempt + 1 })
       yield* Effect.sleep(delay)
     }
@@ -442,11 +443,11 @@ class Link<E, R> implements Reconnect<E> {
   }
 
   private readonly stay = Effect.fnUntraced({ self: this }, function* (connection: Connection.Connection) {
-    const since = yield* Clock.currentTimeMillis
+    const since = yield* now
     this.set({ _tag: "Connected", connection })
     const failure = yield* Connection.broken(connection)
     if (this.verdict === undefined) this.losses++
-    const upFor = (yield* Clock.currentTimeMillis) - since
+    const upFor = (yield* now) - since
     return { error: failure ?? closedError("link", addressOf(connection) ?? this.settings.address), upFor }
   })
 

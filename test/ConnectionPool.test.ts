@@ -5,7 +5,7 @@ import { Connection, ConnectionPool, type Network, Server } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
-import { outcome, outcomeOf, start, turns, withSleepers } from "./support/effects.ts"
+import { outcome, outcomeOf, start, turns, withSleepers, withTimeOfDay } from "./support/effects.ts"
 import { remedies } from "./support/remedies.ts"
 
 const target = "localhost:7000"
@@ -274,6 +274,31 @@ describe("a connection is not lent again", () => {
       yield* turns
       deepStrictEqual(yield* numbers(pool), [1, 0, 0, 3, 2])
     }))
+
+  for (const [what, by] of [
+    ["forth", 3_600_000],
+    ["back", -3_600_000]
+  ] as const) {
+    test(`of an age that the time of day does not change, which is set ${what}`, () =>
+      withTimeOfDay((set) =>
+        Effect.gen(function* () {
+          yield* serve()
+          const pool = yield* ConnectionPool.make(target, { maxAge: "20 seconds", maxIdle: "10 seconds" })
+          const first = yield* borrow(pool)
+          yield* first.giveBack
+          set(by)
+          yield* advance("9 seconds")
+          const again = yield* borrow(pool)
+          strictEqual(again.connection, first.connection)
+          yield* again.giveBack
+          set(by)
+          // Its age counts from the beginning, its idleness from now.
+          yield* advance("10 seconds")
+          const second = yield* borrow(pool)
+          assertTrue(second.connection !== first.connection)
+        })
+      ))
+  }
 
   test("that is too old, and it is closed as soon as it is not lent", () =>
     Effect.gen(function* () {

@@ -5,7 +5,15 @@ import { Connection, type Network, Reconnect, Server } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
-import { outcome, outcomeOf, start, type Started, turns, withSleepers } from "./support/effects.ts"
+import {
+  outcome,
+  outcomeOf,
+  start,
+  type Started,
+  turns,
+  withSleepers,
+  withTimeOfDay
+} from "./support/effects.ts"
 import { remedies } from "./support/remedies.ts"
 
 const target = "localhost:7000"
@@ -269,6 +277,18 @@ describe("the life of a link", () => {
       yield* advance("1 second")
       deepStrictEqual(states.slice(-2), ["connecting 1", "connected"])
     }))
+
+  test("is not stable because the time of day was set", () =>
+    withTimeOfDay((set) =>
+      Effect.gen(function* () {
+        const { kill } = yield* serve()
+        const { states } = yield* up({ stableAfter: "10 seconds" })
+        set(3_600_000)
+        yield* advance("9999 millis")
+        yield* kill
+        strictEqual(states.at(-1), "waiting 1000 for 2: ConnectionReset")
+      })
+    ))
 
   test("gives up with the schedule, with the last error", () =>
     Effect.gen(function* () {
