@@ -45,6 +45,7 @@ import * as Handshake from "./internal/handshake.ts"
 import * as Limits from "./internal/limits.ts"
 import { now } from "./internal/now.ts"
 import * as Numbers from "./internal/numbers.ts"
+import { isNew, type Lendable, Stock } from "./internal/stock.ts"
 import { formatTarget } from "./internal/target.ts"
 import { within } from "./internal/within.ts"
 import type { Network, Target } from "./Network.ts"
@@ -139,7 +140,12 @@ export const isConnectionPool = (u: unknown): u is ConnectionPool<unknown> => Pr
  * @since 0.1.0
  */
 export interface Options<E = never, R = never> {
-  /** How many connections are kept also when nobody needs them; made at once, in the background. Default 0. */
+  /**
+   * How many connections are kept also when nobody needs them: made at once, in the background, and made up for when they
+   * are lost. Where that fails, or the peer drops a new one within a second, the next try is 200 milliseconds later, and
+   * twice as long each time up to 25 seconds, give or take a fifth; at once when a borrower has found the server well.
+   * Default 0.
+   */
   readonly min?: number | undefined
   /** The most connections at a time. Default 10. */
   readonly max?: number | undefined
@@ -232,19 +238,6 @@ const checkOptions = <E, R>(
 /** What options are checked with before there is a target. */
 const anywhere: Target = { host: "any", port: 1 }
 
-/** A connection of a pool, and what the pool knows of it. */
-interface Lendable {
-  readonly connection: Connection.Connection
-  /** How many the pool had made with this one. */
-  readonly number: number
-  readonly createdAt: number
-  idleSince: number
-  uses: number
-  lent: boolean
-  /** Whether it is to be given up as soon as it is not lent. */
-  unfit: boolean
-}
-
 const makeLending = <E, R>(
   target: Target,
   options: (Connection.ConnectionOptions & Options<E, R>) | undefined
@@ -252,51 +245,29 @@ const makeLending = <E, R>(
   Effect.uninterruptible(
     Effect.gen(function* () {
       const settings = checkOptions(target, options)
-      const open = Connection.connecting(target, options).pipe(
+      const connecting = Connection.connecting(target, options).pipe(
         Effect.tap(Handshake.make<E, R>(options ?? {})),
         Effect.tap((connection) => failWith(Connection.unfitAfterHandshake(connection)))
       )
-      const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
+      const context = yield* Effect.context<Network | Exclude<R, Scope.Scope>>()
+      const open = (own: Scope.Scope) => Effect.provideContext(Scope.provide(connecting, own), context)
       const { healthCheck } = options ?? {}
       const check: Check | undefined =
         healthCheck && ((_) => Effect.provideContext(Effect.scoped(healthCheck(_)), context))
-      // Closing takes as long as the peer likes, within `closeTimeout`: no borrower is to wait for it.
+
+      const { max, maxAge, maxIdle, min } = settings
       const closing = yield* FiberSet.make()
       yield* Effect.addFinalizer(() => FiberSet.awaitEmpty(closing))
+      const stock = new Stock<PoolError<E>>({ open, min, maxIdle, maxAge }, closing)
+      yield* Effect.addFinalizer(() => stock.closeAll)
+      const { acquire, strategy } = stock
+      const pool = yield* Pool.makeWithStrategy({ acquire, min: 0, max, strategy })
+      stock.withdraw = (item) => Pool.invalidate(pool, item)
+      yield* Effect.addFinalizer(() => stock.closeReserve)
+      if (min > 0) yield* Effect.forkScoped(stock.replenish, { startImmediately: true })
+      if (maxIdle !== Infinity) yield* Effect.forkScoped(stock.sweep)
 
-      const ledger = new Ledger()
-      const acquire = Effect.uninterruptibleMask((restore) =>
-        Effect.gen(function* () {
-          const own = yield* Scope.make()
-          const connection = yield* Effect.onError(restore(Scope.provide(open, own)), (cause) =>
-            Scope.close(own, Exit.failCause(cause))
-          )
-          const time = yield* now
-          const item: Lendable = {
-            connection,
-            number: ++ledger.created,
-            createdAt: time,
-            idleSince: time,
-            uses: 0,
-            lent: false,
-            unfit: false
-          }
-          ledger.opened(item)
-          yield* Effect.addFinalizer(() => {
-            ledger.closed(item)
-            return FiberSet.run(closing, Scope.close(own, Exit.void))
-          })
-          const lapsed = Effect.raceFirst(Connection.broken(connection), lapse(settings.maxAge))
-          yield* Effect.forkIn(Effect.andThen(lapsed, ledger.lapse(item)), own)
-          return item
-        })
-      )
-      const { max, maxIdle, min } = settings
-      const pool = yield* maxIdle === Infinity
-        ? Pool.makeWithStrategy({ acquire, min, max, strategy: keepAll<PoolError<E>>() })
-        : Pool.makeWithTTL({ acquire, min, max, timeToLive: Duration.millis(maxIdle) })
-      ledger.evict = (item) => Pool.invalidate(pool, item)
-      const lending = new Lending(settings, pool, ledger, check)
+      const lending = new Lending(settings, pool, stock, check)
       yield* lending.show(options?.name ?? settings.address)
       yield* Effect.addFinalizer((exit) => lending.end(exit))
       return lending
@@ -308,74 +279,35 @@ const failWith = <E>(error: E | undefined): Effect.Effect<void, E> =>
 
 type Check = (connection: Connection.Connection) => Effect.Effect<unknown, unknown>
 
-const lapse = (millis: number): Effect.Effect<void> =>
-  millis === Infinity ? Effect.never : Effect.sleep(millis)
-
-const keepAll = <E>(): Pool.Strategy<Lendable, E> => ({
-  run: () => Effect.void,
-  onAcquire: () => Effect.void,
-  reclaim: () => Effect.undefined
-})
-
-/** The connections that a pool has, and had. */
-class Ledger {
-  readonly items = new Set<Lendable>()
-  created = 0
-  evicted = 0
-  hasEnded = false
-  /** Takes a connection from the pool, which closes it. Where somebody has it, the pool would replace it too early. */
-  evict: (item: Lendable) => Effect.Effect<void> = () => Effect.void
-
-  /** A connection has broken, or become too old. */
-  lapse(item: Lendable): Effect.Effect<void> {
-    const evict = Effect.suspend(() => (item.lent ? Effect.void : this.evict(item)))
-    return Effect.flatMap(now, (time) => {
-      item.unfit = true
-      // Made up for at once, a minimum that the peer drops as soon as it is there would be a storm of connects.
-      const pause = item.uses === 0 ? item.createdAt + NEW - time : 0
-      return pause > 0 && !item.lent ? Effect.delay(evict, pause) : evict
-    })
-  }
-
-  opened(item: Lendable): void {
-    this.items.add(item)
-  }
-
-  closed(item: Lendable): void {
-    this.items.delete(item)
-    if (!this.hasEnded) this.evicted++
-  }
-}
-
 class Lending<E> implements ConnectionPool<E> {
   readonly [TypeId] = TypeId
   private readonly settings: Settings
   private readonly pool: Pool.Pool<Lendable, PoolError<E>>
-  private readonly ledger: Ledger
+  private readonly stock: Stock<PoolError<E>>
   private readonly check: Check | undefined
 
   constructor(
     settings: Settings,
     pool: Pool.Pool<Lendable, PoolError<E>>,
-    ledger: Ledger,
+    stock: Stock<PoolError<E>>,
     check: Check | undefined
   ) {
     this.settings = settings
     this.pool = pool
-    this.ledger = ledger
+    this.stock = stock
     this.check = check
   }
 
   readonly get: Effect.Effect<Connection.Connection, PoolError<E>, Scope.Scope> = Effect.uninterruptibleMask(
     (restore) =>
       Effect.gen({ self: this }, function* () {
-        if (this.ledger.hasEnded) return yield* Effect.fail(this.endedError())
+        if (this.stock.hasEnded) return yield* Effect.fail(this.endedError())
         const lease = yield* Scope.fork(yield* Effect.scope)
         const item = yield* restore(this.timed(this.borrow(lease))).pipe(
           Effect.onError((cause) => Scope.close(lease, Exit.failCause(cause))),
           // Effect's pool interrupts whoever waits when it ends.
           Effect.catchCause((cause) =>
-            this.ledger.hasEnded && Cause.hasInterruptsOnly(cause)
+            this.stock.hasEnded && Cause.hasInterruptsOnly(cause)
               ? Effect.fail(this.endedError())
               : Effect.failCause(cause)
           )
@@ -393,19 +325,17 @@ class Lending<E> implements ConnectionPool<E> {
     Effect.scoped(Effect.flatMap(this.get, f))
 
   readonly stats: Effect.Effect<Stats> = Effect.suspend(() =>
-    Effect.map(Pool.stats(this.pool), ({ idle, pending, used }) => ({
-      inUse: used,
-      idle,
-      waiting: pending,
-      created: this.ledger.created,
-      evicted: this.ledger.evicted
-    }))
+    Effect.map(Pool.stats(this.pool), ({ pending }) => {
+      const { created, evicted, items } = this.stock
+      const inUse = Array.from(items).filter((item) => item.lent).length
+      return { inUse, idle: items.size - inUse, waiting: pending, created, evicted }
+    })
   )
 
   /** A connection that can be lent; those that cannot are given up on the way. */
   private borrow(lease: Scope.Scope): Effect.Effect<Lendable, PoolError<E>> {
     return Effect.gen({ self: this }, function* () {
-      const { created } = this.ledger
+      const { created } = this.stock
       for (;;) {
         const own = yield* Scope.fork(lease)
         let item: Lendable | undefined = undefined
@@ -415,7 +345,7 @@ class Lending<E> implements ConnectionPool<E> {
           Effect.suspend(() => {
             if (item === undefined) return Effect.void
             item.lent = false
-            return item.unfit ? this.ledger.evict(item) : Effect.void
+            return item.unfit ? this.stock.evict(item) : Effect.void
           })
         )
         item = yield* Scope.provide(Pool.get(this.pool), own)
@@ -439,8 +369,9 @@ class Lending<E> implements ConnectionPool<E> {
   private isFit(item: Lendable): Effect.Effect<boolean> {
     return Effect.flatMap(now, (time) => {
       if (!this.isCurrent(item, time)) return Effect.succeed(false)
-      const isNew = item.uses === 0 && time - item.idleSince < NEW
-      return this.check === undefined || isNew ? Effect.succeed(true) : this.passes(item, this.check)
+      return this.check === undefined || isNew(item, time)
+        ? Effect.succeed(true)
+        : this.passes(item, this.check)
     })
   }
 
@@ -470,6 +401,7 @@ class Lending<E> implements ConnectionPool<E> {
     return Effect.map(now, (time) => {
       item.idleSince = time
       item.unfit = !this.isCurrent(item, time)
+      if (!item.unfit) this.stock.approve()
     })
   }
 
@@ -487,22 +419,15 @@ class Lending<E> implements ConnectionPool<E> {
       Numbers.gauge(Telemetry.poolInUse, () => present().inUse),
       Numbers.gauge(Telemetry.poolIdle, () => present().idle),
       Numbers.gauge(Telemetry.poolWaiting, () => present().waiting),
-      Numbers.counter(Telemetry.poolCreated, () => this.ledger.created),
-      Numbers.counter(Telemetry.poolEvicted, () => this.ledger.evicted)
+      Numbers.counter(Telemetry.poolCreated, () => this.stock.created),
+      Numbers.counter(Telemetry.poolEvicted, () => this.stock.evicted)
     ])
   }
 
   end(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     return Effect.suspend(() => {
-      this.ledger.hasEnded = true
-      return Exit.isSuccess(exit) ? Effect.void : this.abortAll
-    })
-  }
-
-  private get abortAll(): Effect.Effect<void> {
-    return Effect.forEach(this.ledger.items, ({ connection }) => connection.abort, {
-      concurrency: "unbounded",
-      discard: true
+      this.stock.hasEnded = true
+      return Exit.isSuccess(exit) ? Effect.void : this.stock.abortAll
     })
   }
 
@@ -511,9 +436,6 @@ class Lending<E> implements ConnectionPool<E> {
     return new ConnectionError({ operation: "acquire", address, reason: new ConnectionClosed({}) })
   }
 }
-
-/** A connection that was never lent counts as new for so long, in milliseconds. */
-const NEW = 1000
 
 /**
  * Pools by target. Each target has a pool of its own, made when it is first asked for, and closed when it was not asked

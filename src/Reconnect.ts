@@ -47,6 +47,7 @@ import * as Pull from "effect/Pull"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { backoff } from "./internal/backoff.ts"
 import * as Connection from "./internal/connection.ts"
 import { addressOf } from "./internal/handshake.ts"
 import * as Handshake from "./internal/handshake.ts"
@@ -212,9 +213,7 @@ export interface Options<E = never, R = never> {
  * @category schedules
  * @since 0.1.0
  */
-export const defaultSchedule: Schedule.Schedule<unknown> = Schedule.jittered(
-  Schedule.min([Schedule.exponential("200 millis"), Schedule.spaced("25 seconds")])
-)
+export const defaultSchedule: Schedule.Schedule<unknown> = backoff
 
 const STATES_KEPT = 64
 

@@ -1,6 +1,6 @@
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Duration, Effect, Exit, Fiber, Metric, Option, Scope, Stream } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Logger, Metric, Scope, Stream } from "effect"
 import { Connection, ConnectionPool, type Network, Server } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
@@ -156,6 +156,179 @@ describe("ConnectionPool", () => {
     }))
 })
 
+describe("the minimum", () => {
+  const idle = (pool: Pool) => Effect.map(pool.stats, (stats) => stats.idle)
+
+  test("is made up for after an outage, at the beginning and later, though nobody borrows", () =>
+    Effect.gen(function* () {
+      const pool = yield* ConnectionPool.make(target, { min: 3 })
+      yield* advance("1 minute")
+      deepStrictEqual(yield* numbers(pool), [0, 0, 0, 0, 0])
+      const { kill } = yield* serve()
+      yield* advance("30 seconds")
+      strictEqual(yield* idle(pool), 3)
+      yield* kill
+      yield* advance("1 minute")
+      deepStrictEqual(yield* numbers(pool), [0, 0, 0, 3, 3])
+      const { server } = yield* serve()
+      yield* advance("30 seconds")
+      deepStrictEqual(yield* numbers(pool), [0, 3, 0, 6, 3])
+      strictEqual(yield* server.activeConnections, 3)
+    }))
+
+  // Each delay is between 80 % and 120 % of 200 milliseconds, doubled each time up to 25 seconds.
+  for (const [what, handler, onConnect] of [
+    ["while it cannot be made", echo, Effect.fail("not today")],
+    ["while the peer drops it at once", () => Effect.void, Effect.void],
+    ["while the peer drops it within a second", () => Effect.sleep("999 millis"), Effect.void],
+    ["while the peer greets", ({ writer }: Connection.Connection) => writer.write("hello"), Effect.void]
+  ] as const) {
+    test(`is tried again ever more slowly ${what}`, () =>
+      Effect.gen(function* () {
+        let attempts = 0
+        yield* serve(handler)
+        yield* ConnectionPool.make(target, {
+          min: 2,
+          onConnect: () =>
+            Effect.andThen(
+              Effect.sync(() => attempts++),
+              onConnect
+            )
+        })
+        yield* turns
+        const counts = [attempts]
+        for (const millis of [10_000, 20_000, 30_000, 60_000, 60_000]) {
+          const before = attempts
+          yield* advance(millis)
+          counts.push(attempts - before)
+        }
+        const [first = 0, second = 0, ...later] = counts
+        deepStrictEqual(
+          [first, second >= 8 && second <= 14, later.every((_) => _ >= 2 && _ <= 8)],
+          [2, true, true]
+        )
+      }))
+  }
+
+  test("is made up for at once when it was there for some time", () =>
+    Effect.gen(function* () {
+      const peers: Array<Connection.Connection> = []
+      yield* serve((connection) => {
+        peers.push(connection)
+        return echo(connection)
+      })
+      const pool = yield* ConnectionPool.make(target, { min: 1 })
+      yield* turns
+      for (let n = 1; n < 10; n++) {
+        yield* advance("1 second")
+        yield* peers.at(-1)?.abort ?? Effect.void
+        yield* turns
+        deepStrictEqual(yield* numbers(pool), [0, 1, 0, n + 1, n])
+      }
+    }))
+
+  test("is made up for at once, in the middle of a pause, when a borrower has found the server well", () =>
+    Effect.gen(function* () {
+      const pool = yield* ConnectionPool.make(target, { min: 3 })
+      yield* advance("5 minutes")
+      yield* serve()
+      strictEqual(String(yield* ask(pool, "hello")), 'some("hello")')
+      yield* turns
+      deepStrictEqual(yield* numbers(pool), [0, 3, 0, 3, 0])
+    }))
+
+  test("is not tried more often because there are borrowers whom the server refuses", () =>
+    Effect.gen(function* () {
+      let attempts = 0
+      yield* serve()
+      const pool = yield* ConnectionPool.make(target, {
+        min: 3,
+        onConnect: () =>
+          Effect.andThen(
+            Effect.sync(() => attempts++),
+            Effect.fail("not today" as const)
+          )
+      })
+      yield* turns
+      strictEqual(attempts, 3)
+      for (let n = 1; n <= 20; n++) {
+        strictEqual(yield* outcomeOf(ask(pool, "x")), "not today")
+        strictEqual(attempts, 3 + n)
+      }
+    }))
+
+  test("on its way is a borrower's, whatever comes of it", () =>
+    Effect.gen(function* () {
+      const results: Array<Deferred.Deferred<void, "no">> = []
+      const { server } = yield* serve()
+      const pool = yield* ConnectionPool.make(target, {
+        min: 2,
+        max: 2,
+        onConnect: () => {
+          const result = Deferred.makeUnsafe<void, "no">()
+          results.push(result)
+          return Deferred.await(result)
+        }
+      })
+      yield* turns
+      const borrowers = yield* Effect.forEach([1, 2, 3], () => start(borrow(pool)))
+      yield* turns
+      deepStrictEqual([results.length, yield* server.activeConnections], [2, 2])
+      const [first, second] = results
+      if (first !== undefined) yield* Deferred.fail(first, "no")
+      yield* turns
+      deepStrictEqual(borrowers.map(outcome), ["no", "waiting", "waiting"])
+      if (second !== undefined) yield* Deferred.succeed(second, undefined)
+      yield* turns
+      deepStrictEqual(borrowers.map(outcome), ["no", "success", "waiting"])
+      // The third borrower has the place of the one that failed.
+      deepStrictEqual([results.length, yield* server.activeConnections], [3, 2])
+      yield* Effect.forEach(results, (result) => Deferred.succeed(result, undefined))
+      yield* turns
+      deepStrictEqual(borrowers.map(outcome), ["no", "success", "success"])
+      deepStrictEqual(yield* numbers(pool), [2, 0, 0, 2, 0])
+    }))
+
+  test("with a handshake that dies is no storm, and the borrower's defect", () =>
+    Effect.gen(function* () {
+      const logs: Array<unknown> = []
+      const logger = Logger.make(({ message }) => logs.push(message))
+      yield* serve()
+      yield* Effect.gen(function* () {
+        const pool = yield* ConnectionPool.make(target, { min: 1, onConnect: () => Effect.die("a bug") })
+        yield* turns
+        strictEqual(logs.length, 1)
+        strictEqual(yield* outcomeOf(ask(pool, "x")), "defect a bug")
+        yield* advance("240 millis")
+        strictEqual(logs.length, 2)
+      }).pipe(Effect.scoped, Effect.provide(Logger.layer([logger])))
+    }))
+
+  for (const steps of [0, 1, 3, 10]) {
+    it.effect(
+      `leaves no timer and no connection behind when its pool ends, ${steps} steps into a pause`,
+      () =>
+        withSleepers((sleepers) =>
+          Effect.gen(function* () {
+            yield* Effect.scoped(
+              Effect.gen(function* () {
+                yield* ConnectionPool.make(target, { min: 2, maxIdle: Duration.infinity })
+                yield* turns
+                strictEqual(sleepers(), 1)
+                yield* TestClock.adjust("160 millis")
+                for (let step = 0; step < steps; step++) yield* Effect.yieldNow
+              })
+            )
+            strictEqual(sleepers(), 0)
+            const { server } = yield* serve()
+            yield* advance("1 minute")
+            strictEqual(yield* server.activeConnections, 0)
+          })
+        ).pipe(Effect.scoped, Effect.provide(TestNetwork.layer))
+    )
+  }
+})
+
 describe("a connection is not lent again", () => {
   const cases: Record<
     string,
@@ -232,20 +405,6 @@ describe("a connection is not lent again", () => {
       yield* turns
       deepStrictEqual(yield* numbers(pool), [0, 2, 0, 4, 2])
       strictEqual(yield* server.activeConnections, 2)
-    }))
-
-  test("that the peer drops at once: the minimum is made up once a second, borrowers do not wait", () =>
-    Effect.gen(function* () {
-      let isUnwell = true
-      yield* serve((connection) => (isUnwell ? Effect.void : echo(connection)))
-      const pool = yield* ConnectionPool.make(target, { min: 2 })
-      for (let n = 1; n <= 10; n++) {
-        yield* turns
-        strictEqual((yield* pool.stats).created, 2 * n)
-        yield* advance("1 second")
-      }
-      isUnwell = false
-      deepStrictEqual(yield* ask(pool, "hello"), Option.some("hello"))
     }))
 
   test("not even in the turn in which it was lost", () =>
@@ -483,6 +642,21 @@ describe("the end of a pool", () => {
       strictEqual(outcome(ending), "success")
       strictEqual(yield* server.activeConnections, 0)
       strictEqual((yield* pool.stats).evicted, 0)
+    }))
+
+  test("well: it closes what was never lent, also while it waits", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve()
+      const scope = yield* Scope.make()
+      const pool = yield* Scope.provide(ConnectionPool.make(target, { min: 3 }), scope)
+      const lent = yield* borrow(pool)
+      yield* turns
+      strictEqual(yield* server.activeConnections, 3)
+      const ending = yield* start(Scope.close(scope, Exit.void))
+      yield* turns
+      deepStrictEqual([outcome(ending), yield* server.activeConnections], ["waiting", 1])
+      yield* lent.giveBack
+      deepStrictEqual([outcome(ending), yield* server.activeConnections], ["success", 0])
     }))
 
   test("badly: all connections are aborted at once", () =>

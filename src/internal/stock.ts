@@ -1,0 +1,263 @@
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberSet from "effect/FiberSet"
+import * as Latch from "effect/Latch"
+import type * as Pool from "effect/Pool"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import { backoff } from "./backoff.ts"
+import * as Connection from "./connection.ts"
+import { now } from "./now.ts"
+
+/** A connection of a pool, and what the pool knows of it. Times are those of `now`. */
+export interface Lendable {
+  readonly connection: Connection.Connection
+  /** How many the pool had made with this one. */
+  readonly number: number
+  readonly createdAt: number
+  /** Whose end closes the connection. */
+  readonly own: Scope.Closeable
+  idleSince: number
+  uses: number
+  lent: boolean
+  /** Whether it is to be given up as soon as it is not lent. */
+  unfit: boolean
+}
+
+/** Times in milliseconds, infinite where there is no limit. */
+export interface Settings<E> {
+  /** Makes a connection that belongs to a scope. */
+  readonly open: (own: Scope.Scope) => Effect.Effect<Connection.Connection, E>
+  readonly min: number
+  readonly maxIdle: number
+  readonly maxAge: number
+}
+
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/** A connection that was never lent counts as new for so long, in milliseconds. */
+const NEW = 1000
+
+/** Whether it is new enough to be lent unchecked. */
+export const isNew = (item: Lendable, time: number): boolean => item.uses === 0 && time - item.createdAt < NEW
+
+/**
+ * The connections of a pool: who makes them, who gives them up, and how many there are.
+ *
+ * Most of them are lent by an Effect pool, which asks for one more when all that it has are lent. That pool does not look
+ * after the minimum: it would not try again after a connect that has failed, and count that as a connection. What is missing
+ * from the minimum is made here, ever more slowly while that fails, and kept in reserve until the pool asks for it.
+ */
+export class Stock<E> {
+  /** All that are open, or seem to be. */
+  readonly items = new Set<Lendable>()
+  created = 0
+  evicted = 0
+  hasEnded = false
+  /** Takes an item from the pool that lends, which closes it. Where somebody has it, it would be replaced too early. */
+  withdraw: (item: Lendable) => Effect.Effect<void> = () => Effect.void
+  private readonly settings: Settings<E>
+  private readonly closing: FiberSet.FiberSet
+  private readonly reserve = new Set<Lendable>()
+  /** Connections on their way, and those of them that are for the reserve. */
+  private connecting = 0
+  private underway = 0
+  /** Who waits for one that is on its way to the reserve. */
+  private claims: ReadonlyArray<(exit: Exit.Exit<Lendable, E>) => void> = []
+  /** Whether the last connection failed, or was of no use as soon as it was there. */
+  private isTroubled = false
+  private readonly shortage = Latch.makeUnsafe()
+  private readonly relief = Latch.makeUnsafe()
+
+  constructor(settings: Settings<E>, closing: FiberSet.FiberSet) {
+    this.settings = settings
+    this.closing = closing
+  }
+
+  /** One for the pool that lends: from the reserve, from its way there, or a new one. */
+  get acquire(): Effect.Effect<Lendable, E, Scope.Scope> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.tap(this.take(restore), (item) => Effect.addFinalizer(() => this.close(item)))
+    )
+  }
+
+  /** What the pool that lends does with an item that it has got. */
+  get strategy(): Pool.Strategy<Lendable, E> {
+    return {
+      run: () => Effect.void,
+      // One that has broken on its way there could not be withdrawn.
+      onAcquire: ({ exit }) =>
+        Exit.isSuccess(exit) && exit.value.unfit && !exit.value.lent ? this.evict(exit.value) : Effect.void,
+      reclaim: () => Effect.undefined
+    }
+  }
+
+  /** Gives up an item that is not lent. */
+  evict(item: Lendable): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      item.unfit = true
+      return this.reserve.delete(item) ? this.close(item) : this.withdraw(item)
+    })
+  }
+
+  /** A connection has proved good: what is missing need not wait any longer. */
+  approve(): void {
+    this.isTroubled = false
+    this.relief.openUnsafe()
+  }
+
+  /** Makes up for what is missing from the minimum. */
+  readonly replenish: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    let pause = yield* Schedule.toStepWithSleep(backoff)
+    for (;;) {
+      if (this.missing <= 0) {
+        this.shortage.closeUnsafe()
+        yield* this.shortage.await
+        continue
+      }
+      if (this.isTroubled) {
+        this.relief.closeUnsafe()
+        yield* Effect.raceFirst(Effect.exit(pause(undefined)), this.relief.await)
+        this.isTroubled = false
+      } else {
+        pause = yield* Schedule.toStepWithSleep(backoff)
+      }
+      yield* Effect.replicateEffect(this.advance, Math.max(this.missing, 0), {
+        concurrency: "unbounded",
+        discard: true
+      })
+    }
+  })
+
+  /** Gives up what has been idle for too long, as long as more than the minimum is there. */
+  readonly sweep: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    const { maxIdle, min } = this.settings
+    for (;;) {
+      const time = yield* now
+      let next = time + maxIdle
+      for (const item of Array.from(this.items)) {
+        const end = item.idleSince + maxIdle
+        if (item.lent || item.unfit) continue
+        if (end > time) next = Math.min(next, end)
+        else if (this.items.size > min) yield* this.evict(item)
+      }
+      // Rounded up, so that the clock is never found just short of it.
+      yield* Effect.sleep(Math.ceil(next - time))
+    }
+  })
+
+  get closeReserve(): Effect.Effect<void> {
+    return Effect.suspend(() => Effect.forEach(this.reserve, (item) => this.evict(item), { discard: true }))
+  }
+
+  /** Closes whatever is left. */
+  get closeAll(): Effect.Effect<void> {
+    return Effect.suspend(() => Effect.forEach(this.items, (item) => this.close(item), { discard: true }))
+  }
+
+  get abortAll(): Effect.Effect<void> {
+    return Effect.forEach(this.items, ({ connection }) => connection.abort, {
+      concurrency: "unbounded",
+      discard: true
+    })
+  }
+
+  private get missing(): number {
+    return this.settings.min - this.items.size - this.connecting
+  }
+
+  private take(restore: Restore): Effect.Effect<Lendable, E> {
+    return Effect.suspend(() => {
+      const [item] = this.reserve
+      if (item !== undefined) {
+        this.reserve.delete(item)
+        return Effect.succeed(item)
+      }
+      return this.underway > this.claims.length ? restore(this.claim) : this.make(restore)
+    })
+  }
+
+  private get claim(): Effect.Effect<Lendable, E> {
+    return Effect.callback((resume) => {
+      this.claims = [...this.claims, resume]
+      return Effect.sync(() => {
+        this.claims = this.claims.filter((_) => _ !== resume)
+      })
+    })
+  }
+
+  /** Makes one for the reserve, or for whoever has claimed it. A failure that nobody has claimed is tried again later. */
+  private get advance(): Effect.Effect<void> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.suspend(() => {
+        this.underway++
+        return Effect.flatMap(Effect.exit(this.make(restore)), (exit) => {
+          this.underway--
+          if (Exit.isFailure(exit)) this.isTroubled = true
+          const [claim, ...claims] = this.claims
+          this.claims = claims
+          if (claim !== undefined) claim(exit)
+          else if (Exit.isSuccess(exit)) this.reserve.add(exit.value)
+          else if (Cause.hasDies(exit.cause)) {
+            return Effect.logError("a connection of a pool's minimum ended with a defect", exit.cause)
+          }
+          return Effect.void
+        })
+      })
+    )
+  }
+
+  private make(restore: Restore): Effect.Effect<Lendable, E> {
+    return Effect.gen({ self: this }, function* () {
+      this.connecting++
+      const own = yield* Scope.make()
+      const exit = yield* Effect.exit(restore(this.settings.open(own)))
+      const createdAt = yield* now
+      if (Exit.isFailure(exit)) {
+        yield* Scope.close(own, exit)
+        this.connecting--
+        this.shortage.openUnsafe()
+        return yield* Exit.failCause(exit.cause)
+      }
+      const { value: connection } = exit
+      const item: Lendable = {
+        connection,
+        number: ++this.created,
+        createdAt,
+        own,
+        idleSince: createdAt,
+        uses: 0,
+        lent: false,
+        unfit: false
+      }
+      this.connecting--
+      this.items.add(item)
+      const lapsed = Effect.raceFirst(Connection.broken(connection), lapse(this.settings.maxAge))
+      yield* Effect.forkIn(Effect.andThen(lapsed, this.lapse(item)), own)
+      return item
+    })
+  }
+
+  /** A connection has broken, or become too old. */
+  private lapse(item: Lendable): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      item.unfit = true
+      return item.lent ? Effect.void : this.evict(item)
+    })
+  }
+
+  /** Closing takes as long as the peer likes, within `closeTimeout`: nobody is to wait for it. */
+  private close(item: Lendable): Effect.Effect<void> {
+    return Effect.flatMap(now, (time) => {
+      this.items.delete(item)
+      if (!this.hasEnded) this.evicted++
+      if (isNew(item, time) && !Connection.isClean(item.connection)) this.isTroubled = true
+      this.shortage.openUnsafe()
+      return Effect.asVoid(FiberSet.run(this.closing, Scope.close(item.own, Exit.void)))
+    })
+  }
+}
+
+const lapse = (millis: number): Effect.Effect<void> =>
+  millis === Infinity ? Effect.never : Effect.sleep(millis)
