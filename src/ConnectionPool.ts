@@ -152,8 +152,8 @@ export interface Options<E = never, R = never> {
   /** How long a borrower waits, connecting and the health check included. Default 30 seconds. */
   readonly acquireTimeout?: Duration.Input | undefined
   /**
-   * How long a connection may lie unused: it is not lent after that, and closed within as much time again, as long
-   * as more than `min` remain. Default 1 minute.
+   * How long a connection may lie unused: then it is closed, and replaced by a new one if fewer than `min` remain. So what is
+   * lent is never older than that since its last use, and the minimum is new. Default 1 minute.
    */
   readonly maxIdle?: Duration.Input | undefined
   /** How old a connection may become; one that is lent then is closed when it comes back. Default: no limit. */

@@ -257,6 +257,24 @@ describe("the minimum", () => {
       }
     }))
 
+  test("is renewed when it was idle for too long, so that what is lent is never stale", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve()
+      const seen = new Set<string>()
+      const pool = yield* ConnectionPool.make(target, { min: 2, max: 2, maxIdle: "10 seconds" })
+      for (let n = 1; n <= 5; n++) {
+        yield* turns
+        deepStrictEqual(yield* numbers(pool), [0, 2, 0, 2 * n, 2 * (n - 1)])
+        strictEqual(yield* server.activeConnections, 2)
+        // What the borrower gets is there already.
+        const lent = yield* borrowed(pool)
+        assertTrue(!seen.has(lent.connection.id))
+        seen.add(lent.connection.id)
+        strictEqual((yield* pool.stats).created, 2 * n)
+        yield* advance("10 seconds")
+      }
+    }))
+
   test("on its way is a borrower's, whatever comes of it", () =>
     Effect.gen(function* () {
       const results: Array<Deferred.Deferred<void, "no">> = []
@@ -417,20 +435,26 @@ describe("a connection is not lent again", () => {
       assertTrue((yield* borrow(pool)).connection !== lent.connection)
     }))
 
-  test("that lay there for too long", () =>
+  test("that lay there for too long: it is closed then, to the millisecond", () =>
     Effect.gen(function* () {
       const { server } = yield* serve()
-      const pool = yield* ConnectionPool.make(target, { min: 1, maxIdle: "10 seconds" })
-      yield* advance("5 seconds")
+      const pool = yield* ConnectionPool.make(target, { maxIdle: "10 seconds" })
       const lent = [yield* borrow(pool), yield* borrow(pool)]
-      for (const { giveBack } of lent) yield* giveBack
-      yield* advance("10 seconds")
-      // One is kept for the minimum, and yet not lent.
-      yield* advance("10 seconds")
-      strictEqual(yield* server.activeConnections, 1)
+      yield* advance("5 seconds")
+      yield* lent[0]?.giveBack ?? Effect.void
+      yield* advance("3 seconds")
+      yield* lent[1]?.giveBack ?? Effect.void
+      for (const [millis, open] of [
+        [6999, 2],
+        [1, 1],
+        [2999, 1],
+        [1, 0]
+      ] as const) {
+        yield* advance(millis)
+        strictEqual(yield* server.activeConnections, open)
+      }
       const next = yield* borrow(pool)
       assertTrue(lent.every((_) => _.connection !== next.connection))
-      yield* turns
       deepStrictEqual(yield* numbers(pool), [1, 0, 0, 3, 2])
     }))
 

@@ -130,9 +130,9 @@ export class Stock<E> {
     }
   })
 
-  /** Gives up what has been idle for too long, as long as more than the minimum is there. */
+  /** Gives up what has been idle for too long. What is missing from the minimum then is made anew. */
   readonly sweep: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
-    const { maxIdle, min } = this.settings
+    const { maxIdle } = this.settings
     for (;;) {
       const time = yield* now
       let next = time + maxIdle
@@ -140,7 +140,7 @@ export class Stock<E> {
         const end = item.idleSince + maxIdle
         if (item.lent || item.unfit) continue
         if (end > time) next = Math.min(next, end)
-        else if (this.items.size > min) yield* this.evict(item)
+        else yield* this.evict(item)
       }
       // Rounded up, so that the clock is never found just short of it.
       yield* Effect.sleep(Math.ceil(next - time))
