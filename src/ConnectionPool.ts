@@ -147,7 +147,10 @@ export interface Options<E = never, R = never> {
    * Default 0.
    */
   readonly min?: number | undefined
-  /** The most connections at a time. Default 10. */
+  /**
+   * The most connections at a time. Beside them, as many may be closing that the pool has given up, each within
+   * `closeTimeout`; for one more, the oldest of those is aborted. Default 10.
+   */
   readonly max?: number | undefined
   /** How long a borrower waits, connecting and the health check included. Default 30 seconds. */
   readonly acquireTimeout?: Duration.Input | undefined
@@ -256,9 +259,9 @@ const makeLending = <E, R>(
         healthCheck && ((_) => Effect.provideContext(Effect.scoped(healthCheck(_)), context))
 
       const { max, maxAge, maxIdle, min } = settings
-      const closing = yield* FiberSet.make()
-      yield* Effect.addFinalizer(() => FiberSet.awaitEmpty(closing))
-      const stock = new Stock<PoolError<E>>({ open, min, maxIdle, maxAge }, closing)
+      const closings = yield* FiberSet.make()
+      yield* Effect.addFinalizer(() => FiberSet.awaitEmpty(closings))
+      const stock = new Stock<PoolError<E>>({ open, min, maxClosing: max, maxIdle, maxAge }, closings)
       yield* Effect.addFinalizer(() => stock.closeAll)
       const { acquire, strategy } = stock
       const pool = yield* Pool.makeWithStrategy({ acquire, min: 0, max, strategy })

@@ -717,6 +717,18 @@ describe("the end of a pool", () => {
       yield* server.shutdown()
     }))
 
+  test("badly: what is still being closed is aborted, too", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve(() => Effect.never)
+      const scope = yield* Scope.make()
+      const pool = yield* Scope.provide(ConnectionPool.make(target, { maxUses: 1 }), scope)
+      yield* borrowed(pool)
+      const ending = yield* start(Scope.close(scope, Exit.fail("failed")))
+      yield* turns
+      strictEqual(outcome(ending), "success")
+      yield* server.shutdown({ grace: 0 })
+    }))
+
   it.effect("interrupted at any step it leaves nothing behind", () =>
     Effect.gen(function* () {
       for (let steps = 0; steps < 60; steps++) {
@@ -749,6 +761,69 @@ describe("the end of a pool", () => {
       }
     })
   )
+})
+
+describe("connections that are given up", () => {
+  /** What a server does that never ends its direction: the client's close takes until it is aborted. */
+  const deaf = ({ closed }: Connection.Connection) => Effect.ignore(closed)
+
+  test("are closed in order while they are no more than max, and the oldest is aborted for one more", () =>
+    Effect.gen(function* () {
+      const { server } = yield* serve(deaf)
+      const pool = yield* ConnectionPool.make(target, { max: 3, maxUses: 1, closeTimeout: "1 hour" })
+      const connections: Array<Connection.Connection> = []
+      for (let n = 1; n <= 20; n++) {
+        connections.push((yield* borrowed(pool)).connection)
+        deepStrictEqual(yield* numbers(pool), [0, 0, 0, n, n])
+        strictEqual(yield* server.activeConnections, Math.min(n, 3))
+      }
+      const closing = yield* Effect.forEach(connections, ({ closed }) => start(closed))
+      deepStrictEqual(
+        closing.map((_) => outcome(_)),
+        Array.from({ length: 20 }, (_, index) => (index < 17 ? "success" : "waiting"))
+      )
+      yield* advance("1 hour")
+      deepStrictEqual(new Set(closing.map((_) => outcome(_))), new Set(["success"]))
+    }))
+
+  test("are as many as max beside as many that are open, however many there were: 10,000", () =>
+    Effect.gen(function* () {
+      let [open, most] = [0, 0]
+      const count = (by: number) =>
+        Effect.sync(() => {
+          open += by
+          most = Math.max(most, open)
+        })
+      yield* serve(deaf)
+      const pool = yield* ConnectionPool.make(target, {
+        max: 5,
+        maxUses: 1,
+        onConnect: ({ closed }) =>
+          Effect.andThen(count(1), Effect.forkDetach(Effect.ensuring(Effect.ignore(closed), count(-1))))
+      })
+      yield* Effect.forEach(Array.from({ length: 10_000 }), () => pool.use(() => Effect.void), {
+        concurrency: 20,
+        discard: true
+      })
+      deepStrictEqual(yield* numbers(pool), [0, 0, 0, 10_000, 10_000])
+      yield* turns
+      deepStrictEqual([most, open], [10, 5])
+      yield* advance("5 seconds")
+      strictEqual(open, 0)
+    }))
+
+  test("all at once, because they were idle, are all closed in order", () =>
+    Effect.gen(function* () {
+      const ends: Array<string> = []
+      yield* serve(({ reader }) => Effect.map(outcomeOf(reader.readAll()), (end) => ends.push(end)))
+      const pool = yield* ConnectionPool.make(target, { max: 8, maxIdle: "1 second" })
+      yield* Effect.scoped(Effect.replicateEffect(pool.get, 8))
+      yield* advance("1 second")
+      deepStrictEqual(
+        ends,
+        Array.from({ length: 8 }, () => "success")
+      )
+    }))
 })
 
 describe("metrics", () => {

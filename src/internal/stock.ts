@@ -30,6 +30,8 @@ export interface Settings<E> {
   /** Makes a connection that belongs to a scope. */
   readonly open: (own: Scope.Scope) => Effect.Effect<Connection.Connection, E>
   readonly min: number
+  /** How many connections may be closing at a time. */
+  readonly maxClosing: number
   readonly maxIdle: number
   readonly maxAge: number
 }
@@ -58,7 +60,8 @@ export class Stock<E> {
   /** Takes an item from the pool that lends, which closes it. Where somebody has it, it would be replaced too early. */
   withdraw: (item: Lendable) => Effect.Effect<void> = () => Effect.void
   private readonly settings: Settings<E>
-  private readonly closing: FiberSet.FiberSet
+  private readonly closings: FiberSet.FiberSet
+  private readonly closing = new Set<Lendable>()
   private readonly reserve = new Set<Lendable>()
   /** Connections on their way, and those of them that are for the reserve. */
   private connecting = 0
@@ -70,9 +73,9 @@ export class Stock<E> {
   private readonly shortage = Latch.makeUnsafe()
   private readonly relief = Latch.makeUnsafe()
 
-  constructor(settings: Settings<E>, closing: FiberSet.FiberSet) {
+  constructor(settings: Settings<E>, closings: FiberSet.FiberSet) {
     this.settings = settings
-    this.closing = closing
+    this.closings = closings
   }
 
   /** One for the pool that lends: from the reserve, from its way there, or a new one. */
@@ -97,7 +100,7 @@ export class Stock<E> {
   evict(item: Lendable): Effect.Effect<void> {
     return Effect.suspend(() => {
       item.unfit = true
-      return this.reserve.delete(item) ? this.close(item) : this.withdraw(item)
+      return this.reserve.delete(item) ? Effect.asVoid(this.close(item)) : this.withdraw(item)
     })
   }
 
@@ -156,11 +159,14 @@ export class Stock<E> {
     return Effect.suspend(() => Effect.forEach(this.items, (item) => this.close(item), { discard: true }))
   }
 
+  /** Aborts all, also what is closing. */
   get abortAll(): Effect.Effect<void> {
-    return Effect.forEach(this.items, ({ connection }) => connection.abort, {
-      concurrency: "unbounded",
-      discard: true
-    })
+    return Effect.suspend(() =>
+      Effect.forEach([...this.items, ...this.closing], ({ connection }) => connection.abort, {
+        concurrency: "unbounded",
+        discard: true
+      })
+    )
   }
 
   private get missing(): number {
@@ -247,14 +253,24 @@ export class Stock<E> {
     })
   }
 
-  /** Closing takes as long as the peer likes, within `closeTimeout`: nobody is to wait for it. */
-  private close(item: Lendable): Effect.Effect<void> {
+  /**
+   * Closing takes as long as the peer likes, within `closeTimeout`. Nobody is to wait for it, so there is a bound to how many
+   * are closing.
+   */
+  private close(item: Lendable): Effect.Effect<unknown> {
     return Effect.flatMap(now, (time) => {
       this.items.delete(item)
       if (!this.hasEnded) this.evicted++
       if (isNew(item, time) && !Connection.isClean(item.connection)) this.isTroubled = true
       this.shortage.openUnsafe()
-      return Effect.asVoid(FiberSet.run(this.closing, Scope.close(item.own, Exit.void)))
+      this.closing.add(item)
+      const [oldest] = this.closing
+      if (oldest !== undefined && this.closing.size > this.settings.maxClosing) {
+        this.closing.delete(oldest)
+        Connection.abortNow(oldest.connection)
+      }
+      const forget = Effect.sync(() => this.closing.delete(item))
+      return FiberSet.run(this.closings, Effect.ensuring(Scope.close(item.own, Exit.void), forget))
     })
   }
 }
