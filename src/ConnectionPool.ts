@@ -282,6 +282,11 @@ const failWith = <E>(error: E | undefined): Effect.Effect<void, E> =>
 
 type Check = (connection: Connection.Connection) => Effect.Effect<unknown, unknown>
 
+/** How far a borrower has come. */
+interface Attempt {
+  isChecking: boolean
+}
+
 class Lending<E> implements ConnectionPool<E> {
   readonly [TypeId] = TypeId
   private readonly settings: Settings
@@ -306,7 +311,8 @@ class Lending<E> implements ConnectionPool<E> {
       Effect.gen({ self: this }, function* () {
         if (this.stock.hasEnded) return yield* Effect.fail(this.endedError())
         const lease = yield* Scope.fork(yield* Effect.scope)
-        const item = yield* restore(this.timed(this.borrow(lease))).pipe(
+        const attempt: Attempt = { isChecking: false }
+        const item = yield* restore(this.timed(this.borrow(lease, attempt), attempt)).pipe(
           Effect.onError((cause) => Scope.close(lease, Exit.failCause(cause))),
           // Effect's pool interrupts whoever waits when it ends.
           Effect.catchCause((cause) =>
@@ -336,7 +342,7 @@ class Lending<E> implements ConnectionPool<E> {
   )
 
   /** A connection that can be lent; those that cannot are given up on the way. */
-  private borrow(lease: Scope.Scope): Effect.Effect<Lendable, PoolError<E>> {
+  private borrow(lease: Scope.Scope, attempt: Attempt): Effect.Effect<Lendable, PoolError<E>> {
     return Effect.gen({ self: this }, function* () {
       const { created } = this.stock
       for (;;) {
@@ -353,7 +359,9 @@ class Lending<E> implements ConnectionPool<E> {
         )
         item = yield* Scope.provide(Pool.get(this.pool), own)
         item.lent = true
+        attempt.isChecking = true
         if (yield* this.isFit(item)) return item
+        attempt.isChecking = false
         item.unfit = true
         // Of one that was made just now, another try would come to the same, again and again.
         if (item.number > created) {
@@ -364,9 +372,30 @@ class Lending<E> implements ConnectionPool<E> {
     })
   }
 
-  private timed<A, E2>(effect: Effect.Effect<A, E2>): Effect.Effect<A, E2 | TimeoutError> {
+  private timed<A, E2>(effect: Effect.Effect<A, E2>, attempt: Attempt): Effect.Effect<A, E2 | TimeoutError> {
     const { acquireTimeout, address } = this.settings
-    return within(effect, "acquire", "acquireTimeout", Duration.millis(acquireTimeout), () => address)
+    return within(
+      effect,
+      "acquire",
+      "acquireTimeout",
+      Duration.millis(acquireTimeout),
+      () => address,
+      () =>
+        attempt.isChecking
+          ? { detail: "a connection was being checked (`healthCheck`)" }
+          : { detail: this.describe(), cause: this.stock.lastError }
+    )
+  }
+
+  /** What a borrower who gives up has waited for. */
+  private describe(): string {
+    const { max } = this.settings
+    const { inUse, waiting } = Effect.runSync(this.stats)
+    const { connecting } = this.stock
+    const parts = [`${inUse < max ? `${inUse} of` : "all"} ${max} connections (\`max\`) are in use`]
+    if (connecting > 0) parts.push(`${connecting} on the way`)
+    if (waiting > 0) parts.push(`${waiting} other ${waiting === 1 ? "borrower waits" : "borrowers wait"}`)
+    return parts.join(", ")
   }
 
   private isFit(item: Lendable): Effect.Effect<boolean> {

@@ -176,7 +176,7 @@ export interface Options<E = never, R = never> {
    * ends, the link is closed with the last error. It begins anew after a connection that was up for `stableAfter`.
    * Default `defaultSchedule`.
    */
-  readonly schedule?: Schedule.Schedule<unknown, LinkError<E>> | undefined
+  readonly schedule?: Schedule.Schedule<unknown, LinkError<NoInfer<E>>> | undefined
   /**
    * The handshake: runs for each connection before anybody gets it. If it fails, the attempt has failed, and the
    * connection is aborted. Its scope is the connection's: what it forks there (a heartbeat) ends with the connection, and
@@ -198,7 +198,7 @@ export interface Options<E = never, R = never> {
    * Tells the errors after which trying again is no use: the link is closed with them. Default: a target that is no
    * address (`InvalidAddress`).
    */
-  readonly isPermanent?: ((error: LinkError<E>) => boolean) | undefined
+  readonly isPermanent?: ((error: LinkError<NoInfer<E>>) => boolean) | undefined
   /**
    * What the link is called in its metrics (attribute `link`; see `Telemetry`). Default: the target; "unnamed" for
    * `fromEffect`.
@@ -311,6 +311,8 @@ class Link<E, R> implements Reconnect<E> {
   /** What closes the lost connections: as long as the peer likes, within `closeTimeout`. */
   private readonly closing: FiberSet.FiberSet<void>
   private readonly lost = new Set<Connection.Connection>()
+  /** Why the last attempt failed, or the last connection was lost. */
+  private lastError: LinkError<E> | undefined = undefined
   private attempts = 0
   private losses = 0
   private current: State<E> = { _tag: "Connecting", attempt: 1 }
@@ -359,7 +361,14 @@ class Link<E, R> implements Reconnect<E> {
     const { acquireTimeout, address } = this.settings
     const now = this.poll()
     if (now !== undefined) return now
-    return within(this.next, "acquire", "acquireTimeout", Duration.millis(acquireTimeout), () => address)
+    return within(
+      this.next,
+      "acquire",
+      "acquireTimeout",
+      Duration.millis(acquireTimeout),
+      () => address,
+      () => ({ detail: describe(this.current), cause: this.lastError })
+    )
   })
 
   readonly use = <A, E2, R2>(
@@ -404,6 +413,7 @@ class Link<E, R> implements Reconnect<E> {
       this.set({ _tag: "Connecting", attempt })
       this.attempts++
       const { error, upFor } = yield* this.attempt
+      this.lastError = error
       if (this.verdict !== undefined) return
       if (isPermanent(error)) return yield* Effect.fail(error)
       if (upFor >= stableAfter) {
@@ -480,6 +490,18 @@ class Link<E, R> implements Reconnect<E> {
     const { changed } = this
     this.changed = Deferred.makeUnsafe()
     Deferred.doneUnsafe(changed, Exit.void)
+  }
+}
+
+/** What a link without a connection is doing. */
+const describe = (state: State<unknown>): string => {
+  switch (state._tag) {
+    case "Connecting":
+      return `attempt ${state.attempt} is under way`
+    case "Waiting":
+      return `attempt ${state.attempt} follows after ${Duration.format(state.delay)}`
+    default:
+      return "the connection is lost, and what `onConnect` has acquired is not released yet"
   }
 }
 

@@ -30,7 +30,7 @@
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import { codeOf } from "./internal/code.ts"
-import { printable } from "./internal/printable.ts"
+import { messageOf, printable } from "./internal/printable.ts"
 import { remedyFor } from "./internal/remedy.ts"
 
 const bytes = (n: number): string => (n === 1 ? "1 byte" : `${n} bytes`)
@@ -561,6 +561,10 @@ export type ConnectAttempt = typeof ConnectAttempt.Type
  * and what it was doing there: connecting to it (`attempts` are its addresses), the handshake of TLS with it, or waiting
  * until it had opened the tunnel.
  *
+ * `detail` says what was waited for, where the operation alone does not: an `acquire` that all connections were in use, or
+ * on their way, or when a link tries again. `cause` is why the last attempt to connect failed, if it did; more time would
+ * have been no use then.
+ *
  * @category errors
  * @since 0.1.0
  */
@@ -578,16 +582,21 @@ export class TimeoutError extends Schema.TaggedError<TimeoutError>("effect-wire/
     proxy: Schema.optional(
       Schema.Struct({ address: Schema.String, stage: Schema.Literals(["connect", "tls", "tunnel"]) })
     ),
-    option: Schema.optional(Schema.String)
+    option: Schema.optional(Schema.String),
+    detail: Schema.optional(Schema.String),
+    cause: Schema.optional(Schema.Defect())
   }
 ) {
   override get message(): string {
     const where = this.operation === "connect" ? to(this.address) : on(this.address)
     const unresolved = this.attempts?.length === 0 ? "; its name was not resolved by then" : ""
-    const raise = this.option === undefined ? "" : `; raise it with \`${this.option}\``
+    const detail = this.detail === undefined ? "" : `; ${this.detail}`
+    const why = this.cause === undefined ? "" : `; the last error: ${messageOf(this.cause)}`
+    const raise =
+      this.option === undefined || this.cause !== undefined ? "" : `; raise it with \`${this.option}\``
     const far = this.proxy === undefined ? "" : `, ${stages[this.proxy.stage](this.proxy.address)}`
     return printable(
-      `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${far}${unresolved}${tried(this.attempts)}${raise}`
+      `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${far}${unresolved}${tried(this.attempts)}${detail}${why}${raise}`
     )
   }
 }

@@ -5,7 +5,15 @@ import { Connection, ConnectionPool, type Network, Server } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
-import { outcome, outcomeOf, start, turns, withSleepers, withTimeOfDay } from "./support/effects.ts"
+import {
+  outcome,
+  outcomeOf,
+  start,
+  type Started,
+  turns,
+  withSleepers,
+  withTimeOfDay
+} from "./support/effects.ts"
 import { remedies } from "./support/remedies.ts"
 
 const target = "localhost:7000"
@@ -86,22 +94,74 @@ describe("ConnectionPool", () => {
       deepStrictEqual(yield* numbers(pool), [2, 0, 0, 2, 0])
     }))
 
-  test("lets a borrower wait so long and no longer", () =>
+  test("lets a borrower wait so long and no longer, and says what for", () =>
     Effect.gen(function* () {
       yield* serve()
-      const pool = yield* ConnectionPool.make(target, { max: 1, acquireTimeout: "2 seconds" })
-      const lent = yield* borrow(pool)
+      const pool = yield* ConnectionPool.make(target, { max: 2, acquireTimeout: "2 seconds" })
+      const lent = [yield* borrow(pool), yield* borrow(pool)]
       const waiting = yield* start(ask(pool, "x"))
-      yield* advance("1999 millis")
+      yield* advance("1 second")
+      const others = [yield* start(ask(pool, "y")), yield* start(ask(pool, "z"))]
+      yield* advance("999 millis")
       strictEqual(outcome(waiting), "waiting")
       yield* advance("1 millis")
       const error = yield* Effect.flip(Fiber.join(waiting.fiber))
       strictEqual(
         String(error),
-        `effect-wire/TimeoutError: acquire on localhost:7000: timed out after 2s${remedies.raise("acquireTimeout")}`
+        "effect-wire/TimeoutError: acquire on localhost:7000: timed out after 2s; all 2 connections (`max`) are in " +
+          `use, 2 other borrowers wait${remedies.raise("acquireTimeout")}`
       )
-      yield* lent.giveBack
-      deepStrictEqual(yield* numbers(pool), [0, 1, 0, 1, 0])
+      for (const { giveBack } of lent) yield* giveBack
+      deepStrictEqual(others.map(outcome), ["success", "success"])
+      deepStrictEqual(yield* numbers(pool), [0, 2, 0, 2, 0])
+    }))
+
+  const blackHole = TestNetwork.layerWith({ routes: { "10.0.0.1": { latency: Duration.infinity } } })
+
+  it.effect("says that a connection was on its way in vain, and how the last one failed", () =>
+    Effect.gen(function* () {
+      const pool = yield* ConnectionPool.make("10.0.0.1:7000", {
+        max: 3,
+        acquireTimeout: "6 seconds",
+        connectTimeout: "8 seconds"
+      })
+      const messageOf = (started: Started<unknown, { readonly message: string }>) =>
+        Effect.map(Effect.flip(Fiber.join(started.fiber)), (error) => error.message)
+      const first = yield* start(Effect.scoped(pool.get))
+      yield* advance("6 seconds")
+      strictEqual(
+        yield* messageOf(first),
+        "acquire on 10.0.0.1:7000: timed out after 6s; 0 of 3 connections (`max`) are in use, 1 on the way" +
+          remedies.raise("acquireTimeout")
+      )
+      yield* advance("2 seconds")
+      const second = yield* start(Effect.scoped(pool.get))
+      yield* advance("6 seconds")
+      strictEqual(
+        yield* messageOf(second),
+        "acquire on 10.0.0.1:7000: timed out after 6s; 0 of 3 connections (`max`) are in use, 1 on the way; " +
+          "the last error: connect to 10.0.0.1:7000: timed out after 8s" +
+          remedies.raise("connectTimeout")
+      )
+    }).pipe(Effect.scoped, Effect.provide(blackHole))
+  )
+
+  test("says that a health check took too long", () =>
+    Effect.gen(function* () {
+      yield* serve()
+      const pool = yield* ConnectionPool.make(target, {
+        max: 1,
+        acquireTimeout: "2 seconds",
+        healthCheck: () => Effect.never
+      })
+      yield* borrowed(pool)
+      const waiting = yield* start(Effect.scoped(pool.get))
+      yield* advance("2 seconds")
+      strictEqual(
+        (yield* Effect.flip(Fiber.join(waiting.fiber))).message,
+        `acquire on localhost:7000: timed out after 2s; a connection was being checked (\`healthCheck\`)` +
+          remedies.raise("acquireTimeout")
+      )
     }))
 
   test("fails with what connecting failed with, and connects again the next time", () =>

@@ -1,7 +1,7 @@
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
 import { Duration, Effect, Exit, Fiber, Latch, Logger, Schedule, Scope, Stream } from "effect"
-import { Connection, type Network, Reconnect, Server } from "effect-wire"
+import { Connection, type Network, Reconnect, Server, StreamError } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
@@ -495,7 +495,7 @@ describe("whoever waits for a connection", () => {
       deepStrictEqual(waiting.map(outcome), ["interrupted", "success", "success"])
     }))
 
-  test("waits through one failure after another, so long and no longer", () =>
+  test("waits through one failure after another, so long and no longer, and learns of the last one", () =>
     Effect.gen(function* () {
       const { link } = yield* up({ acquireTimeout: "3500 millis" })
       const waiting = yield* start(link.send("x"))
@@ -505,7 +505,54 @@ describe("whoever waits for a connection", () => {
       const error = yield* Effect.flip(Fiber.join(waiting.fiber))
       strictEqual(
         error.message,
-        `acquire on localhost:7000: timed out after 3s 500ms${remedies.raise("acquireTimeout")}`
+        "acquire on localhost:7000: timed out after 3s 500ms; attempt 5 follows after 1s; the last error: " +
+          `connect to localhost:7000: connection refused (ECONNREFUSED)${triedBoth}`
+      )
+      assertTrue(error.cause instanceof StreamError.ConnectionError)
+    }))
+
+  const triedBoth = "; tried [::1]:7000 (connection refused), 127.0.0.1:7000 (connection refused)"
+
+  it.effect("is told of an attempt that is under way, and what came of the one before", () =>
+    Effect.gen(function* () {
+      const link = yield* Reconnect.make("10.0.0.1:7000", {
+        schedule: everySecond,
+        connectTimeout: "4 seconds",
+        acquireTimeout: "3 seconds"
+      })
+      const messages: Array<string> = []
+      for (let n = 0; n < 2; n++) {
+        const waiting = yield* start(link.get)
+        yield* advance("3 seconds")
+        messages.push((yield* Effect.flip(Fiber.join(waiting.fiber))).message)
+      }
+      deepStrictEqual(messages, [
+        `acquire on 10.0.0.1:7000: timed out after 3s; attempt 1 is under way${remedies.raise("acquireTimeout")}`,
+        "acquire on 10.0.0.1:7000: timed out after 3s; attempt 2 is under way; the last error: connect to " +
+          `10.0.0.1:7000: timed out after 4s${remedies.raise("connectTimeout")}`
+      ])
+    }).pipe(Effect.scoped, withBlackHole)
+  )
+
+  test("is told the handshake's own error, whatever that is", () =>
+    Effect.gen(function* () {
+      yield* serve()
+      const messages: Array<string> = []
+      for (const error of ["no", new Refused("not\ntoday"), { _tag: "No" }]) {
+        const link = yield* Reconnect.make(target, {
+          schedule: everySecond,
+          acquireTimeout: 1,
+          onConnect: () => Effect.fail(error)
+        })
+        const waiting = yield* start(link.get)
+        yield* advance(1)
+        const late: unknown = yield* Effect.flip(Fiber.join(waiting.fiber))
+        assertTrue(late instanceof StreamError.TimeoutError && late.cause === error)
+        messages.push(late.message)
+      }
+      deepStrictEqual(
+        messages.map((_) => _.replace(/^.*the last error: /, "")),
+        ["no", "not\\u000atoday", '{"_tag":"No"}']
       )
     }))
 

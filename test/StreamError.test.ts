@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration } from "effect"
+import { Duration, Schema } from "effect"
 import { StreamError } from "effect-wire"
 import { remedies } from "./support/remedies.ts"
 
@@ -99,6 +99,33 @@ describe("what a message says to do", () => {
       new StreamError.TimeoutError({ ...limits, option }).message,
       message + remedies.raise(option)
     )
+  })
+
+  it("a time limit with more to say: raising it helps only if nothing else was wrong, also after encoding", () => {
+    const limits = { operation: "acquire", duration: Duration.seconds(1), option: "acquireTimeout" }
+    const busy = new StreamError.TimeoutError({ ...limits, detail: "all 2 connections are in use" })
+    assert.strictEqual(
+      busy.message,
+      `acquire: timed out after 1s; all 2 connections are in use${remedies.raise("acquireTimeout")}`
+    )
+    const cause = new ConnectionError({ operation: "connect", reason: new StreamError.ConnectionRefused({}) })
+    const refused = new StreamError.TimeoutError({
+      ...limits,
+      detail: "attempt 2 follows after 1s",
+      cause
+    })
+    assert.strictEqual(
+      refused.message,
+      "acquire: timed out after 1s; attempt 2 follows after 1s; the last error: connect: connection refused"
+    )
+    assert.strictEqual(refused.cause, cause)
+    const codec = Schema.toCodecJson(StreamError.TimeoutError)
+    for (const error of [busy, refused]) {
+      const again = Schema.decodeSync(codec)(JSON.parse(JSON.stringify(Schema.encodeSync(codec)(error))))
+      assert.strictEqual(again.message, error.message)
+      assert.strictEqual(again.detail, error.detail)
+      assert.strictEqual(again.cause instanceof Error, error.cause instanceof Error)
+    }
   })
 
   it("the end of the input in the middle of something that has no known length", () => {

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import * as Latch from "effect/Latch"
+import * as Option from "effect/Option"
 import type * as Pool from "effect/Pool"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
@@ -63,8 +64,10 @@ export class Stock<E> {
   private readonly closings: FiberSet.FiberSet
   private readonly closing = new Set<Lendable>()
   private readonly reserve = new Set<Lendable>()
+  /** Why the last connection could not be made, if it could not. */
+  lastError: E | undefined = undefined
   /** Connections on their way, and those of them that are for the reserve. */
-  private connecting = 0
+  connecting = 0
   private underway = 0
   /** Who waits for one that is on its way to the reserve. */
   private claims: ReadonlyArray<(exit: Exit.Exit<Lendable, E>) => void> = []
@@ -223,10 +226,12 @@ export class Stock<E> {
       if (Exit.isFailure(exit)) {
         yield* Scope.close(own, exit)
         this.connecting--
+        this.lastError = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
         this.shortage.openUnsafe()
         return yield* Exit.failCause(exit.cause)
       }
       const { value: connection } = exit
+      this.lastError = undefined
       const item: Lendable = {
         connection,
         number: ++this.created,
