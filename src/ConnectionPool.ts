@@ -38,7 +38,6 @@ import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import * as Pool from "effect/Pool"
 import * as Predicate from "effect/Predicate"
-import * as RcMap from "effect/RcMap"
 import * as Scope from "effect/Scope"
 import * as Connection from "./internal/connection.ts"
 import * as Handshake from "./internal/handshake.ts"
@@ -47,6 +46,7 @@ import { now } from "./internal/now.ts"
 import * as Numbers from "./internal/numbers.ts"
 import { isNew, type Lendable, Stock } from "./internal/stock.ts"
 import { formatTarget } from "./internal/target.ts"
+import { Targets } from "./internal/targets.ts"
 import { within } from "./internal/within.ts"
 import type { Network, Target } from "./Network.ts"
 import { ConnectionClosed, ConnectionError, type StreamError, type TimeoutError } from "./StreamError.ts"
@@ -309,7 +309,7 @@ class Lending<E> implements ConnectionPool<E> {
   readonly get: Effect.Effect<Connection.Connection, PoolError<E>, Scope.Scope> = Effect.uninterruptibleMask(
     (restore) =>
       Effect.gen({ self: this }, function* () {
-        if (this.stock.hasEnded) return yield* Effect.fail(this.endedError())
+        if (this.stock.hasEnded) return yield* Effect.fail(endedError(this.settings.address))
         const lease = yield* Scope.fork(yield* Effect.scope)
         const attempt: Attempt = { isChecking: false }
         const item = yield* restore(this.timed(this.borrow(lease, attempt), attempt)).pipe(
@@ -317,7 +317,7 @@ class Lending<E> implements ConnectionPool<E> {
           // Effect's pool interrupts whoever waits when it ends.
           Effect.catchCause((cause) =>
             this.stock.hasEnded && Cause.hasInterruptsOnly(cause)
-              ? Effect.fail(this.endedError())
+              ? Effect.fail(endedError(this.settings.address))
               : Effect.failCause(cause)
           )
         )
@@ -459,15 +459,17 @@ class Lending<E> implements ConnectionPool<E> {
   end(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.stock.hasEnded = true
-      return Exit.isSuccess(exit) ? Effect.void : this.stock.abortAll
+      return Exit.isSuccess(exit) ? Effect.void : this.abort
     })
   }
 
-  private endedError(): ConnectionError {
-    const { address } = this.settings
-    return new ConnectionError({ operation: "acquire", address, reason: new ConnectionClosed({}) })
+  get abort(): Effect.Effect<void> {
+    return this.stock.abortAll
   }
 }
+
+const endedError = (address: string): ConnectionError =>
+  new ConnectionError({ operation: "acquire", address, reason: new ConnectionClosed({}) })
 
 /**
  * Pools by target. Each target has a pool of its own, made when it is first asked for, and closed when it was not asked
@@ -477,7 +479,10 @@ class Lending<E> implements ConnectionPool<E> {
  * @since 0.1.0
  */
 export interface Keyed<out E = never> {
-  /** Borrows a connection to a target, as `ConnectionPool.get` does. Equal targets are one target. */
+  /**
+   * Borrows a connection to a target, as `ConnectionPool.get` does. What means the same is one target: `"db:1"` and
+   * `{ host: "DB", port: 1 }`. A name and its addresses are not.
+   */
   readonly get: (target: Target) => Effect.Effect<Connection.Connection, PoolError<E>, Scope.Scope>
   /** Borrows a connection to a target for an effect. */
   readonly use: <A, E2, R>(
@@ -489,44 +494,82 @@ export interface Keyed<out E = never> {
 }
 
 /**
- * Makes pools for any number of targets, all with the same options; `max` and the others hold for each target. They
- * belong to the scope as `make` says.
+ * The pools that an application's services use: provided by `Connection.layerKeyedPool`.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Keyed: Context.Service<Keyed<StreamError>, Keyed<StreamError>> = Context.Service<
+  Keyed<StreamError>
+>("effect-wire/ConnectionPool/Keyed")
+
+/**
+ * Options of pools by target: `max` and the others hold for each target. Values out of range are `RangeError` defects of
+ * `makeKeyed`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KeyedOptions<E = never, R = never> extends Omit<Options<E, R>, "name"> {
+  /** How long the pool of a target outlives its last borrower. Default 1 minute. */
+  readonly targetIdle?: Duration.Input | undefined
+  /**
+   * How many targets have a pool. Beyond that, a pool that nobody uses is closed before its time, the one first that was not
+   * used for longest; there are more only while more are in use. Default 1,000.
+   */
+  readonly maxTargets?: number | undefined
+}
+
+/**
+ * Makes pools for any number of targets, all with the same options. They belong to the scope as `make` says.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const makeKeyed = <E = never, R = never>(
-  options?: Connection.ConnectionOptions &
-    Omit<Options<E, R>, "name"> & {
-      /** How long the pool of a target outlives its last borrower. Default 1 minute. */
-      readonly targetIdle?: Duration.Input | undefined
-    }
+  options?: Connection.ConnectionOptions & KeyedOptions<E, R>
 ): Effect.Effect<Keyed<E>, never, Network | Scope.Scope | Exclude<R, Scope.Scope>> =>
   Effect.uninterruptible(
     Effect.gen(function* () {
       checkOptions(anywhere, options)
       Connection.connecting(anywhere, options)
       Handshake.make(options ?? {})
-      const targetIdle = Limits.delay("targetIdle", options?.targetIdle ?? "1 minute")
-      const pools = new Map<Target, Lending<E>>()
-      const map = yield* RcMap.make({
-        lookup: (target: Target) =>
-          Effect.acquireRelease(
-            Effect.tap(makeLending(target, options), (pool) => Effect.sync(() => pools.set(target, pool))),
-            () => Effect.sync(() => pools.delete(target))
-          ),
-        idleTimeToLive: Duration.millis(targetIdle)
-      })
-      yield* Effect.addFinalizer((exit) =>
-        Effect.forEach(pools.values(), (pool) => pool.end(exit), { discard: true })
+      const idle = Limits.delay("targetIdle", options?.targetIdle ?? "1 minute")
+      const max = count("maxTargets", options?.maxTargets ?? 1000, 1)
+      const context = yield* Effect.context<Network | Exclude<R, Scope.Scope>>()
+      const endings = yield* FiberSet.make()
+      const targets = new Targets<Lending<E>>(
+        {
+          make: (target) =>
+            Effect.flatMap(Effect.scope, (own) =>
+              Effect.provideContext(Scope.provide(makeLending(target, options), own), context)
+            ),
+          abort: (pool) => pool.abort,
+          idle,
+          max
+        },
+        endings
       )
-      const get: Keyed<E>["get"] = (target) => Effect.flatMap(RcMap.get(map, target), (pool) => pool.get)
+      yield* Effect.addFinalizer((exit) => targets.endAll(exit))
+      if (idle > 0 && idle < Infinity) yield* Effect.forkScoped(targets.sweep)
+
+      const get: Keyed<E>["get"] = (target) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.gen(function* () {
+            const lease = yield* Scope.fork(yield* Effect.scope)
+            const pool = yield* Scope.provide(targets.get(target), lease)
+            const borrowed = pool?.get ?? Effect.fail(endedError(formatTarget(target)))
+            return yield* Effect.onError(restore(Scope.provide(borrowed, lease)), (cause) =>
+              Scope.close(lease, Exit.failCause(cause))
+            )
+          })
+        )
       return {
         get,
         use: (target, f) => Effect.scoped(Effect.flatMap(get(target), f)),
         stats: Effect.suspend(() =>
-          Effect.forEach(pools, ([target, pool]) =>
-            Effect.map(pool.stats, (stats) => [target, stats] as const)
+          Effect.forEach(targets.all, ({ target, value }) =>
+            Effect.map(value.stats, (stats) => [target, stats] as const)
           )
         )
       }

@@ -3,6 +3,7 @@ import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
 import { Deferred, Duration, Effect, Exit, Fiber, Logger, Metric, Scope, Stream } from "effect"
 import { Connection, ConnectionPool, type Network, Server } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
+import { NetAddress } from "effect/net"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
 import {
@@ -11,6 +12,7 @@ import {
   start,
   type Started,
   turns,
+  withFibers,
   withSleepers,
   withTimeOfDay
 } from "./support/effects.ts"
@@ -846,31 +848,35 @@ describe("connections that are given up", () => {
       deepStrictEqual(new Set(closing.map((_) => outcome(_))), new Set(["success"]))
     }))
 
-  test("are as many as max beside as many that are open, however many there were: 10,000", () =>
-    Effect.gen(function* () {
-      let [open, most] = [0, 0]
-      const count = (by: number) =>
-        Effect.sync(() => {
-          open += by
-          most = Math.max(most, open)
+  it.effect(
+    "are as many as max beside as many that are open, however many there were: 10,000",
+    () =>
+      Effect.gen(function* () {
+        let [open, most] = [0, 0]
+        const count = (by: number) =>
+          Effect.sync(() => {
+            open += by
+            most = Math.max(most, open)
+          })
+        yield* serve(deaf)
+        const pool = yield* ConnectionPool.make(target, {
+          max: 5,
+          maxUses: 1,
+          onConnect: ({ closed }) =>
+            Effect.andThen(count(1), Effect.forkDetach(Effect.ensuring(Effect.ignore(closed), count(-1))))
         })
-      yield* serve(deaf)
-      const pool = yield* ConnectionPool.make(target, {
-        max: 5,
-        maxUses: 1,
-        onConnect: ({ closed }) =>
-          Effect.andThen(count(1), Effect.forkDetach(Effect.ensuring(Effect.ignore(closed), count(-1))))
-      })
-      yield* Effect.forEach(Array.from({ length: 10_000 }), () => pool.use(() => Effect.void), {
-        concurrency: 20,
-        discard: true
-      })
-      deepStrictEqual(yield* numbers(pool), [0, 0, 0, 10_000, 10_000])
-      yield* turns
-      deepStrictEqual([most, open], [10, 5])
-      yield* advance("5 seconds")
-      strictEqual(open, 0)
-    }))
+        yield* Effect.forEach(Array.from({ length: 10_000 }), () => pool.use(() => Effect.void), {
+          concurrency: 20,
+          discard: true
+        })
+        deepStrictEqual(yield* numbers(pool), [0, 0, 0, 10_000, 10_000])
+        yield* turns
+        deepStrictEqual([most, open], [10, 5])
+        yield* advance("5 seconds")
+        strictEqual(open, 0)
+      }).pipe(Effect.scoped, Effect.provide(TestNetwork.layer)),
+    120_000
+  )
 
   test("all at once, because they were idle, are all closed in order", () =>
     Effect.gen(function* () {
@@ -940,6 +946,193 @@ describe("makeKeyed", () => {
       strictEqual(yield* one.server.activeConnections, 0)
       strictEqual(yield* two.server.activeConnections, 1)
       strictEqual(yield* outcomeOf(pools.use("localhost:7003", () => Effect.void)), "ConnectionRefused")
+    }))
+
+  test("takes what means the same for one target", () =>
+    Effect.gen(function* () {
+      yield* serve()
+      const pools = yield* ConnectionPool.makeKeyed()
+      const targets: ReadonlyArray<Network.Target> = [
+        "localhost:7000",
+        { host: "localhost", port: 7000 },
+        { host: "LocalHost", port: 7000 },
+        "127.0.0.1:7000",
+        { host: "127.0.0.1", port: 7000 },
+        NetAddress.inetAddressUnsafe(NetAddress.ipv4Loopback, 7000),
+        "[::1]:7000",
+        "[0:0::1]:7000"
+      ]
+      for (const target of targets) yield* pools.use(target, () => Effect.void)
+      deepStrictEqual(
+        (yield* pools.stats).map(([target, { created }]) => [target, created]),
+        [
+          ["localhost:7000", 1],
+          ["127.0.0.1:7000", 1],
+          ["[::1]:7000", 1]
+        ]
+      )
+      // A path is no host, and what is no address is a failure, each time.
+      for (let n = 0; n < 2; n++) {
+        strictEqual(yield* outcomeOf(pools.use({ path: "localhost:7000" }, () => Effect.void)), "NotFound")
+        strictEqual(yield* outcomeOf(pools.use("localhost", () => Effect.void)), "InvalidAddress")
+      }
+    }))
+
+  /** A server that every address leads to, and that never ends its direction. */
+  const everywhere = Effect.map(
+    serve(({ closed }) => Effect.ignore(closed)),
+    ({ server }) => server
+  )
+  const address = (n: number, port = 7000) => `10.0.${n >> 8}.${n & 255}:${port}`
+
+  test("keeps no more than maxTargets that nobody uses: those that were used last", () =>
+    Effect.gen(function* () {
+      yield* serve()
+      const pools = yield* ConnectionPool.makeKeyed({ maxTargets: 3 })
+      const targets = Effect.map(pools.stats, (all) => all.map(([target]) => target))
+      const scope = yield* Scope.fork(yield* Effect.scope)
+      yield* Scope.provide(pools.get(address(0)), scope)
+      for (const n of [1, 2, 3, 1, 4]) yield* pools.use(address(n), () => Effect.void)
+      deepStrictEqual(yield* targets, [address(0), address(1), address(4)])
+      // More than that only while they are in use.
+      const others = yield* Effect.forEach([5, 6, 7], (n) =>
+        Effect.map(Effect.flatMap(Effect.scope, Scope.fork), (scope) => ({ n, scope }))
+      )
+      for (const { n, scope } of others) yield* Scope.provide(pools.get(address(n)), scope)
+      deepStrictEqual(
+        yield* targets,
+        [0, 5, 6, 7].map((n) => address(n))
+      )
+      yield* Scope.close(scope, Exit.void)
+      deepStrictEqual(
+        yield* targets,
+        [5, 6, 7].map((n) => address(n))
+      )
+      for (const { scope } of others) yield* Scope.close(scope, Exit.void)
+      deepStrictEqual(
+        yield* targets,
+        [5, 6, 7].map((n) => address(n))
+      )
+    }))
+
+  test("has no borrower wait for the end of a pool, and ends them at the same time", () =>
+    Effect.gen(function* () {
+      yield* everywhere
+      const scope = yield* Scope.make()
+      const pools = yield* Scope.provide(
+        ConnectionPool.makeKeyed({ targetIdle: 0, closeTimeout: "3 seconds" }),
+        scope
+      )
+      const using = yield* start(pools.use(address(1), () => Effect.void))
+      yield* turns
+      deepStrictEqual([outcome(using), yield* pools.stats], ["success", []])
+      for (let n = 2; n < 20; n++) yield* pools.use(address(n), () => Effect.void)
+      const ending = yield* start(Scope.close(scope, Exit.void))
+      yield* advance("2999 millis")
+      strictEqual(outcome(ending), "waiting")
+      yield* advance("1 millis")
+      strictEqual(outcome(ending), "success")
+      strictEqual(yield* outcomeOf(pools.use(address(1), () => Effect.void)), "ConnectionClosed")
+    }))
+
+  test("aborts also the pools that are ending already when its scope fails", () =>
+    Effect.gen(function* () {
+      const server = yield* everywhere
+      const scope = yield* Scope.make()
+      const pools = yield* Scope.provide(ConnectionPool.makeKeyed({ targetIdle: 0 }), scope)
+      yield* pools.use(address(1), () => Effect.void)
+      yield* turns
+      strictEqual(yield* server.activeConnections, 1)
+      const ending = yield* start(Scope.close(scope, Exit.fail("failed")))
+      yield* turns
+      deepStrictEqual([outcome(ending), yield* server.activeConnections], ["success", 0])
+    }))
+
+  it.effect("leaves nothing of 2,000 targets: no fiber, no timer, no metric", () =>
+    withFibers((fibers) =>
+      withSleepers((sleepers) =>
+        Effect.gen(function* () {
+          yield* everywhere
+          const pools = yield* ConnectionPool.makeKeyed({ min: 1, maxTargets: 100, closeTimeout: 1 })
+          yield* advance(1)
+          const before = [fibers(), sleepers()]
+          // One of ten has a server.
+          const use = (n: number) =>
+            outcomeOf(pools.use(address(n, n % 10 === 0 ? 7000 : 7001), () => Effect.void))
+          const ends = yield* Effect.forEach(
+            Array.from({ length: 2000 }, (_, n) => n),
+            use,
+            { concurrency: 10 }
+          )
+          strictEqual(ends.filter((_) => _ === "success").length, 200)
+          strictEqual((yield* pools.stats).length, 100)
+          // A minute for the targets, and a millisecond for the peer, who does not close.
+          yield* advance("1 minute")
+          yield* advance("1 minute")
+          deepStrictEqual(yield* pools.stats, [])
+          deepStrictEqual([fibers(), sleepers()], before)
+          deepStrictEqual(
+            (yield* Metric.snapshot).filter(({ id }) => id.startsWith("effect_wire_pool_")),
+            []
+          )
+        })
+      )
+    ).pipe(
+      Effect.scoped,
+      Effect.provide(TestNetwork.layer),
+      Effect.provideService(Metric.MetricRegistry, new Map())
+    )
+  )
+
+  it.effect("interrupted at any step leaves nothing behind", () =>
+    Effect.gen(function* () {
+      for (let steps = 0; steps < 60; steps++) {
+        yield* withSleepers((sleepers) =>
+          Effect.gen(function* () {
+            const server = yield* everywhere
+            const client = yield* Effect.forkChild(
+              Effect.scoped(
+                Effect.gen(function* () {
+                  const pools = yield* ConnectionPool.makeKeyed({
+                    min: 1,
+                    max: 2,
+                    maxTargets: 2,
+                    targetIdle: 0
+                  })
+                  yield* Effect.forEach(
+                    [1, 2, 3, 1, 2, 3],
+                    (n) => pools.use(address(n), () => Effect.yieldNow),
+                    {
+                      concurrency: 3
+                    }
+                  )
+                  yield* Effect.never
+                })
+              )
+            )
+            for (let step = 0; step < steps; step++) yield* Effect.yieldNow
+            yield* Fiber.interrupt(client)
+            yield* turns
+            deepStrictEqual([yield* server.activeConnections, sleepers()], [0, 0], `after ${steps} steps`)
+          })
+        ).pipe(Effect.scoped, Effect.provide(TestNetwork.layer))
+      }
+    })
+  )
+
+  test("a layer provides one", () =>
+    Effect.gen(function* () {
+      yield* serve()
+      const asking = Effect.gen(function* () {
+        const pools = yield* ConnectionPool.Keyed
+        return yield* pools.use(target, ({ reader, writer }) =>
+          Effect.andThen(writer.write("hello\n"), reader.readLineString)
+        )
+      })
+      strictEqual(
+        String(yield* Effect.provide(asking, Connection.layerKeyedPool({ max: 2 }))),
+        'some("hello")'
+      )
     }))
 
   test("aborts everything when its scope fails", () =>
