@@ -41,10 +41,12 @@ import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import * as Connection from "./internal/connection.ts"
 import * as Handshake from "./internal/handshake.ts"
+import type { Lendable } from "./internal/lendable.ts"
 import * as Limits from "./internal/limits.ts"
 import { now } from "./internal/now.ts"
 import * as Numbers from "./internal/numbers.ts"
-import { isNew, type Lendable, Stock } from "./internal/stock.ts"
+import { Room } from "./internal/room.ts"
+import { Closing, isNew, Stock } from "./internal/stock.ts"
 import { formatTarget } from "./internal/target.ts"
 import { Targets } from "./internal/targets.ts"
 import { within } from "./internal/within.ts"
@@ -197,7 +199,7 @@ export const make = <E = never, R = never>(
   target: Target,
   options?: Connection.ConnectionOptions & Options<E, R>
 ): Effect.Effect<ConnectionPool<E>, never, Network | Scope.Scope | Exclude<R, Scope.Scope>> =>
-  makeLending(target, options)
+  makeLending(target, options, undefined)
 
 interface Settings {
   readonly address: string
@@ -241,9 +243,16 @@ const checkOptions = <E, R>(
 /** What options are checked with before there is a target. */
 const anywhere: Target = { host: "any", port: 1 }
 
+/** What the pools of many targets share. */
+interface Shared {
+  readonly room: Room
+  readonly closing: Closing
+}
+
 const makeLending = <E, R>(
   target: Target,
-  options: (Connection.ConnectionOptions & Options<E, R>) | undefined
+  options: (Connection.ConnectionOptions & Options<E, R>) | undefined,
+  shared: Shared | undefined
 ): Effect.Effect<Lending<E>, never, Network | Scope.Scope | Exclude<R, Scope.Scope>> =>
   Effect.uninterruptible(
     Effect.gen(function* () {
@@ -261,7 +270,15 @@ const makeLending = <E, R>(
       const { max, maxAge, maxIdle, min } = settings
       const closings = yield* FiberSet.make()
       yield* Effect.addFinalizer(() => FiberSet.awaitEmpty(closings))
-      const stock = new Stock<PoolError<E>>({ open, min, maxClosing: max, maxIdle, maxAge }, closings)
+      const room = shared?.room
+      const closing = shared?.closing ?? new Closing(max)
+      const stock = new Stock<PoolError<E>>({ open, min, closing, room, maxIdle, maxAge }, closings)
+      if (room !== undefined) {
+        yield* Effect.acquireRelease(
+          Effect.sync(() => room.admit(stock)),
+          (leave) => Effect.sync(leave)
+        )
+      }
       yield* Effect.addFinalizer(() => stock.closeAll)
       const { acquire, strategy } = stock
       const pool = yield* Pool.makeWithStrategy({ acquire, min: 0, max, strategy })
@@ -270,7 +287,7 @@ const makeLending = <E, R>(
       if (min > 0) yield* Effect.forkScoped(stock.replenish, { startImmediately: true })
       if (maxIdle !== Infinity) yield* Effect.forkScoped(stock.sweep)
 
-      const lending = new Lending(settings, pool, stock, check)
+      const lending = new Lending(settings, pool, stock, room, check)
       yield* lending.show(options?.name ?? settings.address)
       yield* Effect.addFinalizer((exit) => lending.end(exit))
       return lending
@@ -292,17 +309,20 @@ class Lending<E> implements ConnectionPool<E> {
   private readonly settings: Settings
   private readonly pool: Pool.Pool<Lendable, PoolError<E>>
   private readonly stock: Stock<PoolError<E>>
+  private readonly room: Room | undefined
   private readonly check: Check | undefined
 
   constructor(
     settings: Settings,
     pool: Pool.Pool<Lendable, PoolError<E>>,
     stock: Stock<PoolError<E>>,
+    room: Room | undefined,
     check: Check | undefined
   ) {
     this.settings = settings
     this.pool = pool
     this.stock = stock
+    this.room = room
     this.check = check
   }
 
@@ -349,16 +369,20 @@ class Lending<E> implements ConnectionPool<E> {
         const own = yield* Scope.fork(lease)
         let item: Lendable | undefined = undefined
         // Runs when the pool has it back.
-        yield* Scope.addFinalizer(
-          own,
-          Effect.suspend(() => {
-            if (item === undefined) return Effect.void
-            item.lent = false
-            return item.unfit ? this.stock.evict(item) : Effect.void
-          })
-        )
+        const end = Effect.suspend(() => {
+          if (item !== undefined) return this.stock.returned(item)
+          this.stock.borrowing--
+          return this.room?.settle ?? Effect.void
+        })
+        const begin = Effect.suspend(() => {
+          this.stock.borrowing++
+          return Scope.addFinalizer(own, end)
+        })
+        yield* Effect.uninterruptible(begin)
+        if (this.room !== undefined) yield* this.room.settle
         item = yield* Scope.provide(Pool.get(this.pool), own)
         item.lent = true
+        this.stock.borrowing--
         attempt.isChecking = true
         if (yield* this.isFit(item)) return item
         attempt.isChecking = false
@@ -392,6 +416,9 @@ class Lending<E> implements ConnectionPool<E> {
     const { max } = this.settings
     const { inUse, waiting } = Effect.runSync(this.stats)
     const { connecting } = this.stock
+    if (this.room?.isFull === true) {
+      return `all ${this.room.size} connections of all targets (\`maxTotal\`) are in use`
+    }
     const parts = [`${inUse < max ? `${inUse} of` : "all"} ${max} connections (\`max\`) are in use`]
     if (connecting > 0) parts.push(`${connecting} on the way`)
     if (waiting > 0) parts.push(`${waiting} other ${waiting === 1 ? "borrower waits" : "borrowers wait"}`)
@@ -518,6 +545,12 @@ export interface KeyedOptions<E = never, R = never> extends Omit<Options<E, R>, 
    * used for longest; there are more only while more are in use. Default 1,000.
    */
   readonly maxTargets?: number | undefined
+  /**
+   * The most connections at a time to all targets. Where that is reached, the connection that was idle for longest is closed
+   * for one more, whatever its target, also one of a `min`; if none is idle, borrowers wait in their order. Beside them, as
+   * many may be closing, as `max` says. Default: no limit.
+   */
+  readonly maxTotal?: number | undefined
 }
 
 /**
@@ -536,13 +569,16 @@ export const makeKeyed = <E = never, R = never>(
       Handshake.make(options ?? {})
       const idle = Limits.delay("targetIdle", options?.targetIdle ?? "1 minute")
       const max = count("maxTargets", options?.maxTargets ?? 1000, 1)
+      const maxTotal = count("maxTotal", options?.maxTotal ?? Infinity, 1)
+      const shared =
+        maxTotal === Infinity ? undefined : { room: new Room(maxTotal), closing: new Closing(maxTotal) }
       const context = yield* Effect.context<Network | Exclude<R, Scope.Scope>>()
       const endings = yield* FiberSet.make()
       const targets = new Targets<Lending<E>>(
         {
           make: (target) =>
             Effect.flatMap(Effect.scope, (own) =>
-              Effect.provideContext(Scope.provide(makeLending(target, options), own), context)
+              Effect.provideContext(Scope.provide(makeLending(target, options, shared), own), context)
             ),
           abort: (pool) => pool.abort,
           idle,

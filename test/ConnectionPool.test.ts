@@ -215,6 +215,10 @@ describe("ConnectionPool", () => {
           assertTrue(text.startsWith("defect RangeError"), `${JSON.stringify(options)}: ${text}`)
         }
       }
+      for (const options of [{ maxTotal: 0 }, { maxTargets: 0.5 }, { targetIdle: "-1 second" }] as const) {
+        const text = yield* outcomeOf(ConnectionPool.makeKeyed(options))
+        assertTrue(text.startsWith("defect RangeError"), `${JSON.stringify(options)}: ${text}`)
+      }
     }))
 })
 
@@ -923,6 +927,14 @@ describe("metrics", () => {
     }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
 })
 
+/** What a test's `borrow` takes, of pools for many targets. */
+const poolOf = (pools: ConnectionPool.Keyed<unknown>): Pool => ({
+  [ConnectionPool.TypeId]: ConnectionPool.TypeId,
+  get: pools.get(target),
+  use: (f) => pools.use(target, f),
+  stats: Effect.die("not needed")
+})
+
 describe("makeKeyed", () => {
   test("keeps a pool for each target, until it was not asked for some time", () =>
     Effect.gen(function* () {
@@ -1015,6 +1027,115 @@ describe("makeKeyed", () => {
       )
     }))
 
+  const port = (n: number) => `localhost:${7000 + n}`
+
+  const serveAll = (count: number) =>
+    Effect.forEach(Array.from({ length: count }), (_, n) =>
+      Effect.map(serve(echo, 7000 + n), ({ server }) => server)
+    )
+
+  test("has no more than maxTotal connections: the one that was idle for longest makes room", () =>
+    Effect.gen(function* () {
+      const servers = yield* serveAll(4)
+      const pools = yield* ConnectionPool.makeKeyed({ maxTotal: 3 })
+      const active = Effect.forEach(servers, (server) => server.activeConnections)
+      for (const n of [0, 1, 2, 0]) {
+        yield* pools.use(port(n), () => Effect.void)
+        yield* advance(1)
+      }
+      deepStrictEqual(yield* active, [1, 1, 1, 0])
+      yield* pools.use(port(3), () => Effect.void)
+      yield* turns
+      deepStrictEqual(yield* active, [1, 0, 1, 1])
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* Effect.replicateEffect(pools.get(port(1)), 3)
+          yield* turns
+          deepStrictEqual(yield* active, [0, 3, 0, 0])
+        })
+      )
+    }))
+
+  test("has borrowers wait in their order when maxTotal connections are in use, whatever their targets", () =>
+    Effect.gen(function* () {
+      const servers = yield* serveAll(3)
+      const pools = yield* ConnectionPool.makeKeyed({ maxTotal: 2, acquireTimeout: "5 seconds" })
+      const borrowAt = (n: number) => borrow({ ...poolOf(pools), get: pools.get(port(n)) })
+      const lent = [yield* borrowAt(0), yield* borrowAt(0)]
+      const waiting = yield* Effect.forEach([1, 0, 2], (n) => start(borrowAt(n)))
+      yield* advance("3 seconds")
+      const late = yield* start(borrowAt(2))
+      yield* lent[0]?.giveBack ?? Effect.void
+      deepStrictEqual(waiting.map(outcome), ["success", "waiting", "waiting"])
+      yield* lent[1]?.giveBack ?? Effect.void
+      deepStrictEqual(waiting.map(outcome), ["success", "success", "waiting"])
+      deepStrictEqual(yield* Effect.forEach(servers, (_) => _.activeConnections), [1, 1, 0])
+      yield* advance("2 seconds")
+      const [, , third] = waiting
+      strictEqual(
+        String(third === undefined ? "" : yield* Effect.flip(Fiber.join(third.fiber))),
+        "effect-wire/TimeoutError: acquire on localhost:7002: timed out after 5s; all 2 connections of all targets (`maxTotal`) are in use" +
+          remedies.raise("acquireTimeout")
+      )
+      for (const { fiber } of waiting.slice(0, 2)) yield* (yield* Fiber.join(fiber)).giveBack
+      strictEqual(outcome(late), "success")
+    }))
+
+  test("makes no room for a minimum, and makes it when there is some", () =>
+    Effect.gen(function* () {
+      const servers = yield* serveAll(2)
+      const active = Effect.forEach(servers, (server) => server.activeConnections)
+      const pools = yield* ConnectionPool.makeKeyed({ min: 2, maxTotal: 3, targetIdle: "10 seconds" })
+      const scope = yield* Scope.fork(yield* Effect.scope)
+      yield* Scope.provide(pools.get(port(0)), scope)
+      yield* pools.get(port(1))
+      yield* advance("1 minute")
+      deepStrictEqual(yield* active, [2, 1])
+      yield* Scope.close(scope, Exit.void)
+      yield* advance("40 seconds")
+      deepStrictEqual(yield* active, [0, 2])
+    }))
+
+  test("gets nobody stuck where many targets share one connection", () =>
+    Effect.gen(function* () {
+      const servers = yield* serveAll(5)
+      const pools = yield* ConnectionPool.makeKeyed({ maxTotal: 1 })
+      let [open, most] = [0, 0]
+      const use = (n: number) =>
+        pools.use(port(n % 5), ({ reader, writer }) =>
+          Effect.gen(function* () {
+            most = Math.max(most, ++open)
+            yield* writer.write("x\n")
+            yield* reader.readLine
+            open--
+          })
+        )
+      yield* Effect.forEach(
+        Array.from({ length: 200 }, (_, n) => n),
+        use,
+        { concurrency: 20, discard: true }
+      )
+      strictEqual(most, 1)
+      yield* turns
+      const active = yield* Effect.forEach(servers, (server) => server.activeConnections)
+      strictEqual(
+        active.reduce((sum, n) => sum + n),
+        1
+      )
+    }))
+
+  test("closes no more than maxTotal connections at a time, whatever their targets", () =>
+    Effect.gen(function* () {
+      const server = yield* everywhere
+      const pools = yield* ConnectionPool.makeKeyed({ maxTotal: 4, closeTimeout: "1 hour" })
+      for (let n = 0; n < 50; n++) {
+        yield* pools.use(address(n), () => Effect.void)
+        yield* turns
+        strictEqual(yield* server.activeConnections, Math.min(n + 1, 8))
+      }
+      yield* server.shutdown({ grace: 0 })
+    }))
+
   test("has no borrower wait for the end of a pool, and ends them at the same time", () =>
     Effect.gen(function* () {
       yield* everywhere
@@ -1048,7 +1169,7 @@ describe("makeKeyed", () => {
       deepStrictEqual([outcome(ending), yield* server.activeConnections], ["success", 0])
     }))
 
-  it.effect("leaves nothing of 2,000 targets: no fiber, no timer, no metric", () =>
+  it.effect("leaves nothing of 500 targets: no fiber, no timer, no metric", () =>
     withFibers((fibers) =>
       withSleepers((sleepers) =>
         Effect.gen(function* () {
@@ -1060,11 +1181,11 @@ describe("makeKeyed", () => {
           const use = (n: number) =>
             outcomeOf(pools.use(address(n, n % 10 === 0 ? 7000 : 7001), () => Effect.void))
           const ends = yield* Effect.forEach(
-            Array.from({ length: 2000 }, (_, n) => n),
+            Array.from({ length: 500 }, (_, n) => n),
             use,
             { concurrency: 10 }
           )
-          strictEqual(ends.filter((_) => _ === "success").length, 200)
+          strictEqual(ends.filter((_) => _ === "success").length, 50)
           strictEqual((yield* pools.stats).length, 100)
           // A minute for the targets, and a millisecond for the peer, who does not close.
           yield* advance("1 minute")
@@ -1083,6 +1204,81 @@ describe("makeKeyed", () => {
       Effect.provideService(Metric.MetricRegistry, new Map())
     )
   )
+
+  it("any history of borrowers of many targets loses no place of maxTotal, and leaves nothing behind", () =>
+    fc.assert(
+      fc.asyncProperty(
+        fc.record({
+          max: fc.integer({ min: 1, max: 2 }),
+          maxTotal: fc.integer({ min: 1, max: 4 }),
+          min: fc.nat(1),
+          maxTargets: fc.integer({ min: 1, max: 3 }),
+          targetIdle: fc.constantFrom<Duration.Input>(0, "2 seconds"),
+          maxUses: fc.constantFrom(1, 2, Infinity)
+        }),
+        fc.array(
+          fc.oneof(
+            fc.record({ borrow: fc.nat(3) }),
+            fc.record({ end: fc.nat(5), well: fc.boolean() }),
+            fc.record({ steps: fc.nat(10) }),
+            fc.record({ wait: fc.integer({ min: 1, max: 3000 }) })
+          ),
+          { maxLength: 40 }
+        ),
+        (options, events) =>
+          withSleepers((sleepers) =>
+            Effect.gen(function* () {
+              const servers = yield* serveAll(3)
+              const active = Effect.map(
+                Effect.forEach(servers, (server) => server.activeConnections),
+                (all) => all.reduce((sum, n) => sum + n)
+              )
+              const scope = yield* Scope.make()
+              const pools = yield* Scope.provide(
+                ConnectionPool.makeKeyed({ ...options, acquireTimeout: "1 second" }),
+                scope
+              )
+              // The fourth target has no server.
+              const borrowAt = (n: number) => borrow({ ...poolOf(pools), get: pools.get(port(n)) })
+              const borrowers: Array<Started<Effect.Success<ReturnType<typeof borrow>>, unknown>> = []
+              /** A borrower that waits is interrupted, one that has a connection gives it back. */
+              const end = Effect.fnUntraced(function* (n: number, well: boolean) {
+                const [borrower] = borrowers.splice(n % Math.max(borrowers.length, 1), 1)
+                if (borrower?.exit() === undefined) yield* borrower?.interrupt ?? Effect.void
+                const loan = borrower?.exit()
+                if (loan === undefined || Exit.isFailure(loan)) return
+                yield* well ? loan.value.giveBack : loan.value.fail
+              })
+              for (const event of events) {
+                if ("borrow" in event) borrowers.push(yield* start(borrowAt(event.borrow)))
+                else if ("end" in event) yield* end(event.end, event.well)
+                else if ("wait" in event) yield* advance(event.wait)
+                else yield* Effect.replicateEffect(Effect.yieldNow, event.steps)
+                const stats = (yield* pools.stats).map(([, { idle, inUse }]) => idle + inUse)
+                assertTrue(stats.reduce((sum, n) => sum + n, 0) <= options.maxTotal)
+              }
+              while (borrowers.length > 0) yield* end(0, true)
+              yield* turns
+              // Every place is there.
+              yield* Effect.scoped(
+                Effect.gen(function* () {
+                  const want = Math.min(options.maxTotal, 3 * options.max)
+                  const getting = yield* Effect.forEach(Array.from({ length: want }), (_, n) =>
+                    start(pools.get(port(n % 3)))
+                  )
+                  yield* turns
+                  deepStrictEqual(new Set(getting.map(outcome)), new Set(["success"]))
+                  strictEqual(yield* active, want)
+                })
+              )
+              yield* Scope.close(scope, Exit.void)
+              yield* turns
+              deepStrictEqual([yield* active, sleepers()], [0, 0])
+            })
+          ).pipe(Effect.scoped, Effect.provide([TestClock.layer(), TestNetwork.layer]), Effect.runPromise)
+      ),
+      { numRuns: 100 }
+    ))
 
   it.effect("interrupted at any step leaves nothing behind", () =>
     Effect.gen(function* () {

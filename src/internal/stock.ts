@@ -9,32 +9,43 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { backoff } from "./backoff.ts"
 import * as Connection from "./connection.ts"
+import type { Lendable } from "./lendable.ts"
 import { now } from "./now.ts"
-
-/** A connection of a pool, and what the pool knows of it. Times are those of `now`. */
-export interface Lendable {
-  readonly connection: Connection.Connection
-  /** How many the pool had made with this one. */
-  readonly number: number
-  readonly createdAt: number
-  /** Whose end closes the connection. */
-  readonly own: Scope.Closeable
-  idleSince: number
-  uses: number
-  lent: boolean
-  /** Whether it is to be given up as soon as it is not lent. */
-  unfit: boolean
-}
+import type { Room } from "./room.ts"
 
 /** Times in milliseconds, infinite where there is no limit. */
 export interface Settings<E> {
   /** Makes a connection that belongs to a scope. */
   readonly open: (own: Scope.Scope) => Effect.Effect<Connection.Connection, E>
   readonly min: number
-  /** How many connections may be closing at a time. */
-  readonly maxClosing: number
+  /** What is closing, of this pool or of all that share a bound. */
+  readonly closing: Closing
+  /** What the pools of many targets share, if they share anything. */
+  readonly room: Room | undefined
   readonly maxIdle: number
   readonly maxAge: number
+}
+
+/** Connections that are closing, which takes as long as their peers like: for one more than `max`, the oldest is aborted. */
+export class Closing {
+  private readonly items = new Set<Lendable>()
+  private readonly max: number
+
+  constructor(max: number) {
+    this.max = max
+  }
+
+  add(item: Lendable): void {
+    this.items.add(item)
+    const [oldest] = this.items
+    if (oldest === undefined || this.items.size <= this.max) return
+    this.items.delete(oldest)
+    Connection.abortNow(oldest.connection)
+  }
+
+  delete(item: Lendable): void {
+    this.items.delete(item)
+  }
 }
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -58,9 +69,12 @@ export class Stock<E> {
   created = 0
   evicted = 0
   hasEnded = false
+  /** How many borrowers have no connection yet. */
+  borrowing = 0
   /** Takes an item from the pool that lends, which closes it. Where somebody has it, it would be replaced too early. */
   withdraw: (item: Lendable) => Effect.Effect<void> = () => Effect.void
   private readonly settings: Settings<E>
+  private readonly room: Room | undefined
   private readonly closings: FiberSet.FiberSet
   private readonly closing = new Set<Lendable>()
   private readonly reserve = new Set<Lendable>()
@@ -78,6 +92,7 @@ export class Stock<E> {
 
   constructor(settings: Settings<E>, closings: FiberSet.FiberSet) {
     this.settings = settings
+    this.room = settings.room
     this.closings = closings
   }
 
@@ -94,18 +109,26 @@ export class Stock<E> {
       run: () => Effect.void,
       // One that has broken on its way there could not be withdrawn.
       onAcquire: ({ exit }) =>
-        Exit.isSuccess(exit) && exit.value.unfit && !exit.value.lent ? this.evict(exit.value) : Effect.void,
+        Exit.isSuccess(exit) && !exit.value.lent && (exit.value.unfit || this.room?.reclaims(this) === true)
+          ? this.evict(exit.value)
+          : Effect.void,
       reclaim: () => Effect.undefined
     }
   }
 
+  /** An item has come back. */
+  returned(item: Lendable): Effect.Effect<void> {
+    const isClaimed = this.room?.claims(this) === true
+    item.lent = false
+    return item.unfit || isClaimed ? this.evict(item) : Effect.void
+  }
+
   /** Gives up an item that is not lent. */
-  evict(item: Lendable): Effect.Effect<void> {
-    return Effect.suspend(() => {
+  readonly evict = (item: Lendable): Effect.Effect<void> =>
+    Effect.suspend(() => {
       item.unfit = true
       return this.reserve.delete(item) ? Effect.asVoid(this.close(item)) : this.withdraw(item)
     })
-  }
 
   /** A connection has proved good: what is missing need not wait any longer. */
   approve(): void {
@@ -183,7 +206,9 @@ export class Stock<E> {
         this.reserve.delete(item)
         return Effect.succeed(item)
       }
-      return this.underway > this.claims.length ? restore(this.claim) : this.make(restore)
+      if (this.underway > this.claims.length) return restore(this.claim)
+      const made = this.make(restore)
+      return this.room === undefined ? made : Effect.andThen(this.room.enter(restore, this), made)
     })
   }
 
@@ -200,6 +225,10 @@ export class Stock<E> {
   private get advance(): Effect.Effect<void> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.suspend(() => {
+        if (this.room?.tryEnter() === false) {
+          this.isTroubled = true
+          return Effect.void
+        }
         this.underway++
         return Effect.flatMap(Effect.exit(this.make(restore)), (exit) => {
           this.underway--
@@ -207,8 +236,10 @@ export class Stock<E> {
           const [claim, ...claims] = this.claims
           this.claims = claims
           if (claim !== undefined) claim(exit)
-          else if (Exit.isSuccess(exit)) this.reserve.add(exit.value)
-          else if (Cause.hasDies(exit.cause)) {
+          else if (Exit.isSuccess(exit)) {
+            this.reserve.add(exit.value)
+            if (this.room?.recalls(this) === true) return this.evict(exit.value)
+          } else if (Cause.hasDies(exit.cause)) {
             return Effect.logError("a connection of a pool's minimum ended with a defect", exit.cause)
           }
           return Effect.void
@@ -217,6 +248,7 @@ export class Stock<E> {
     )
   }
 
+  /** Makes one, for which there is room. */
   private make(restore: Restore): Effect.Effect<Lendable, E> {
     return Effect.gen({ self: this }, function* () {
       this.connecting++
@@ -226,6 +258,7 @@ export class Stock<E> {
       if (Exit.isFailure(exit)) {
         yield* Scope.close(own, exit)
         this.connecting--
+        this.room?.leave()
         this.lastError = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
         this.shortage.openUnsafe()
         return yield* Exit.failCause(exit.cause)
@@ -267,14 +300,15 @@ export class Stock<E> {
       this.items.delete(item)
       if (!this.hasEnded) this.evicted++
       if (isNew(item, time) && !Connection.isClean(item.connection)) this.isTroubled = true
-      this.shortage.openUnsafe()
       this.closing.add(item)
-      const [oldest] = this.closing
-      if (oldest !== undefined && this.closing.size > this.settings.maxClosing) {
-        this.closing.delete(oldest)
-        Connection.abortNow(oldest.connection)
-      }
-      const forget = Effect.sync(() => this.closing.delete(item))
+      this.settings.closing.add(item)
+      // Whoever waits for these goes on at once, and before the closing has begun.
+      this.room?.leave()
+      this.shortage.openUnsafe()
+      const forget = Effect.sync(() => {
+        this.closing.delete(item)
+        this.settings.closing.delete(item)
+      })
       return FiberSet.run(this.closings, Effect.ensuring(Scope.close(item.own, Exit.void), forget))
     })
   }
