@@ -58,7 +58,13 @@ import { publish } from "./internal/publish.ts"
 import { formatTarget } from "./internal/target.ts"
 import { within } from "./internal/within.ts"
 import type { Network, Target } from "./Network.ts"
-import { ConnectionClosed, ConnectionError, type StreamError, type TimeoutError } from "./StreamError.ts"
+import {
+  ConnectionClosed,
+  ConnectionError,
+  type StreamError,
+  type TimeoutError,
+  type TlsErrorKind
+} from "./StreamError.ts"
 import * as Telemetry from "./Telemetry.ts"
 
 /**
@@ -195,8 +201,8 @@ export interface Options<E = never, R = never> {
    */
   readonly stableAfter?: Duration.Input | undefined
   /**
-   * Tells the errors after which trying again is no use: the link is closed with them. Default: a target that is no
-   * address (`InvalidAddress`).
+   * Tells the errors after which trying again is no use: the link is closed with them. Default: `isPermanent`, until there
+   * was a connection; what has worked once is not a matter of settings, and is tried again whatever happens.
    */
   readonly isPermanent?: ((error: LinkError<NoInfer<E>>) => boolean) | undefined
   /**
@@ -220,8 +226,63 @@ const STATES_KEPT = 64
 /** A server that ends one connection after another, and takes nothing of what is still to be sent, costs no more than this. */
 const MAX_CLOSING = 4
 
-const isInvalidAddress = (error: unknown): boolean =>
-  error instanceof ConnectionError && error.reason._tag === "InvalidAddress"
+/** About the peer's certificate but its dates, which time or the peer mends; about what both ends have; about our own. */
+const permanentTlsErrors: ReadonlySet<TlsErrorKind> = new Set<TlsErrorKind>([
+  "SelfSigned",
+  "UnknownCa",
+  "WrongHost",
+  "BadCertificate",
+  "NoSharedVersion",
+  "NoSharedCipher",
+  "NoSharedAlpn",
+  "ClientCertificateRequired",
+  "InvalidIdentity"
+])
+
+/**
+ * Tells the errors that only other settings mend, here or at the other end:
+ *
+ * - a target that is no address (`InvalidAddress`), or that cannot be reached in the way it is to be (`Unsupported`);
+ * - a proxy that wants other credentials (`ProxyError`, kind `AuthenticationFailed`): asking again and again may lock them;
+ * - TLS (`TlsError`): a certificate that is for somebody else or not to be trusted, a client's certificate that is missing or
+ *   cannot be used, nothing in common. A certificate that has expired is none: it will be renewed.
+ *
+ * A name that does not resolve is none either: it may be there tomorrow.
+ *
+ * **Example** (Also the errors of a protocol)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Reconnect } from "effect-wire"
+ *
+ * class WrongPassword extends Schema.TaggedError<WrongPassword>()("WrongPassword", {}) {}
+ *
+ * const link = Reconnect.make("db.example:5432", {
+ *   onConnect: () => Effect.fail(new WrongPassword()),
+ *   isPermanent: (error) => error._tag === "WrongPassword" || Reconnect.isPermanent(error)
+ * })
+ *
+ * console.log(Effect.isEffect(link)) // true
+ * ```
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isPermanent = (error: unknown): boolean => {
+  if (!(error instanceof ConnectionError)) return false
+  const { reason } = error
+  switch (reason._tag) {
+    case "InvalidAddress":
+    case "Unsupported":
+      return true
+    case "ProxyError":
+      return reason.kind === "AuthenticationFailed"
+    case "TlsError":
+      return permanentTlsErrors.has(reason.kind)
+    default:
+      return false
+  }
+}
 
 /**
  * Keeps a connection to a target up, until the scope ends: `close` if it ends well, and an abort if it fails or is
@@ -272,7 +333,7 @@ const supervise = <E, R>(
         handshake: Handshake.make(options),
         acquireTimeout: Limits.timeout("acquireTimeout", options.acquireTimeout ?? "30 seconds"),
         stableAfter: Limits.delay("stableAfter", options.stableAfter ?? "5 seconds"),
-        isPermanent: options.isPermanent ?? isInvalidAddress
+        isPermanent: options.isPermanent ?? ((error, hasWorked) => !hasWorked && isPermanent(error))
       }
       const states = yield* PubSub.sliding<State<E>>({ capacity: STATES_KEPT, replay: 1 })
       const closing = yield* FiberSet.make<void, never>()
@@ -293,10 +354,10 @@ interface Settings<E, R> {
   ) => Effect.Effect<unknown, LinkError<E>, R | Scope.Scope>
   readonly acquireTimeout: number
   readonly stableAfter: number
-  readonly isPermanent: (error: LinkError<E>) => boolean
+  readonly isPermanent: (error: LinkError<E>, hasWorked: boolean) => boolean
 }
 
-/** How an attempt ended, and how long its connection was up. */
+/** How an attempt ended, and how long its connection was up: -1 if there was none. */
 interface Ended<E> {
   readonly error: LinkError<E>
   readonly upFor: number
@@ -409,13 +470,15 @@ class Link<E, R> implements Reconnect<E> {
   private readonly keepUp = Effect.fnUntraced({ self: this }, function* () {
     const { isPermanent, schedule, stableAfter } = this.settings
     let step = yield* Schedule.toStep(schedule)
+    let hasWorked = false
     for (let attempt = 1; ; attempt++) {
       this.set({ _tag: "Connecting", attempt })
       this.attempts++
       const { error, upFor } = yield* this.attempt
       this.lastError = error
       if (this.verdict !== undefined) return
-      if (isPermanent(error)) return yield* Effect.fail(error)
+      hasWorked ||= upFor >= 0
+      if (isPermanent(error, hasWorked)) return yield* Effect.fail(error)
       if (upFor >= stableAfter) {
         step = yield* Schedule.toStep(schedule)
         attempt = 0

@@ -179,6 +179,26 @@ describe("ConnectionPool", () => {
       strictEqual(yield* outcomeOf(ask(pool, "x")), "success")
     }))
 
+  test("fails all who wait for a connection that cannot be made, and none of them late", () =>
+    Effect.gen(function* () {
+      const identity = TestNetwork.identity({ names: ["service.test"] })
+      yield* Server.serve(echo, { listen: { port: 7443 }, tls: { identity }, onError: () => Effect.void })
+      for (const [where, tls, end] of [
+        ["localhost:7443", true, "TlsError"],
+        ["localhost:1", undefined, "ConnectionRefused"]
+      ] as const) {
+        for (const min of [0, 2]) {
+          const pool = yield* ConnectionPool.make(where, { tls, min, max: 2 })
+          const waiting = yield* Effect.forEach(Array.from({ length: 10 }), () =>
+            start(Effect.scoped(pool.get))
+          )
+          yield* turns
+          yield* turns
+          deepStrictEqual(new Set(waiting.map(outcome)), new Set([end]))
+        }
+      }
+    }))
+
   test("a layer provides one", () =>
     Effect.gen(function* () {
       yield* serve()

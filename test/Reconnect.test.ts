@@ -1,7 +1,7 @@
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
 import { Duration, Effect, Exit, Fiber, Latch, Logger, Schedule, Scope, Stream } from "effect"
-import { Connection, type Network, Reconnect, Server, StreamError } from "effect-wire"
+import { Connection, type Network, Proxy, Reconnect, Server, StreamError } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
@@ -317,6 +317,70 @@ describe("the life of a link", () => {
       strictEqual(yield* outcomeOf(link.get), "ConnectionRefused")
     }))
 
+  const identity = TestNetwork.identity({ names: ["service.test"] })
+  const secured = Effect.fnUntraced(function* () {
+    yield* Server.serve(echo, { listen: { port: 7443 }, tls: { identity }, onError: () => Effect.void })
+    return yield* Server.serve(
+      ({ reader, writer }) =>
+        Effect.andThen(
+          reader.readUntil("\r\n\r\n"),
+          writer.write("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+        ),
+      { listen: { port: 3128 }, onError: () => Effect.void }
+    )
+  })
+
+  test("gives up unless told otherwise when only other settings would help: whom to trust, a proxy's password", () =>
+    Effect.gen(function* () {
+      yield* secured()
+      const proxy = Proxy.httpConnect("localhost:3128", { username: "me", password: "wrong" })
+      for (const [options, end] of [
+        [{ tls: true }, "TlsError"],
+        [{ proxy }, "ProxyError"]
+      ] as const) {
+        const link = yield* Reconnect.make("localhost:7443", { schedule: everySecond, ...options })
+        strictEqual(yield* outcomeOf(link.get), end)
+        deepStrictEqual((yield* watch(link)).at(-1), `closed: ${end}`)
+        const stubborn = yield* Reconnect.make("localhost:7443", {
+          schedule: everySecond,
+          isPermanent: () => false,
+          ...options
+        })
+        yield* turns
+        strictEqual((yield* watch(stubborn)).at(-1), `waiting 1000 for 2: ${end}`)
+      }
+    }))
+
+  test("does not give up what has worked before because of an error that settings mend", () =>
+    Effect.gen(function* () {
+      const start = (names: ReadonlyArray<string>) =>
+        Effect.gen(function* () {
+          const scope = yield* Scope.fork(yield* Effect.scope)
+          const tls = { identity: TestNetwork.identity({ names }) }
+          const server = Server.serve(echo, {
+            listen: { port: 7443 },
+            tls,
+            grace: 0,
+            onError: () => Effect.void
+          })
+          yield* Scope.provide(server, scope)
+          return Effect.andThen(Scope.close(scope, Exit.void), turns)
+        })
+      const kill = yield* start(["localhost"])
+      const ca = TestNetwork.identity({ names: ["localhost"] }).certificate
+      const link = yield* Reconnect.make("localhost:7443", { schedule: everySecond, tls: { ca } })
+      const states = yield* watch(link)
+      strictEqual(states.at(-1), "connected")
+      yield* kill
+      const kill2 = yield* start(["other.test"])
+      yield* advance("1 second")
+      strictEqual(states.at(-1), "waiting 1000 for 3: TlsError")
+      yield* kill2
+      yield* start(["localhost"])
+      yield* advance("1 second")
+      strictEqual(states.at(-1), "connected")
+    }))
+
   test("any way to connect will do", () =>
     Effect.gen(function* () {
       yield* serve()
@@ -379,6 +443,49 @@ describe("the default schedule", () => {
       assertTrue(Math.max(...seen) > 1.15 && Math.min(...seen) < 0.85)
     })
   )
+})
+
+describe("isPermanent", () => {
+  const failed = (reason: StreamError.ConnectionErrorReason) =>
+    new StreamError.ConnectionError({ operation: "connect", reason })
+
+  it("is what only other settings mend, and nothing that time mends", () => {
+    const tls = StreamError.TlsErrorKind.literals.filter((kind) =>
+      Reconnect.isPermanent(failed(new StreamError.TlsError({ kind })))
+    )
+    deepStrictEqual(tls, [
+      "SelfSigned",
+      "UnknownCa",
+      "WrongHost",
+      "BadCertificate",
+      "NoSharedVersion",
+      "NoSharedCipher",
+      "NoSharedAlpn",
+      "ClientCertificateRequired",
+      "InvalidIdentity"
+    ])
+    const kinds = (["Refused", "AuthenticationFailed", "MalformedReply", "Closed"] as const).filter((kind) =>
+      Reconnect.isPermanent(failed(new StreamError.ProxyError({ kind, proxy: "p:1", detail: "said no" })))
+    )
+    deepStrictEqual(kinds, ["AuthenticationFailed"])
+    const others = [
+      new StreamError.InvalidAddress({}),
+      new StreamError.Unsupported({}),
+      new StreamError.ConnectionRefused({}),
+      new StreamError.NameNotResolved({}),
+      new StreamError.NotFound({}),
+      new StreamError.PermissionDenied({}),
+      new StreamError.ResourcesExhausted({}),
+      new StreamError.UnknownReason({})
+    ].filter((reason) => Reconnect.isPermanent(failed(reason)))
+    deepStrictEqual(
+      others.map(({ _tag }) => _tag),
+      ["InvalidAddress", "Unsupported"]
+    )
+    for (const error of [undefined, "wrong password", new Error("no"), { _tag: "ConnectionError" }]) {
+      strictEqual(Reconnect.isPermanent(error), false)
+    }
+  })
 })
 
 class Refused extends Error {
