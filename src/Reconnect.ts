@@ -133,6 +133,10 @@ export interface Reconnect<out E = never> {
    * Runs an effect with the connection, waiting for one as `get` does. If the connection is lost meanwhile, the
    * effect's reads and writes fail; it is not run again. Whoever finds the peer out of step closes the connection, by
    * `abort`, and gets a new one.
+   *
+   * When the effect has succeeded, it waits until nothing that was written is buffered here any more, and fails with the
+   * connection's error if some of it was lost, or with `TimeoutError` (operation `write`) after `writeTimeout`. An effect
+   * that has read the answer to what it wrote does not wait, unless others write over the same connection.
    */
   readonly use: <A, E2, R>(
     f: (connection: Connection.Connection) => Effect.Effect<A, E2, R>
@@ -434,10 +438,11 @@ class Link<E, R> implements Reconnect<E> {
 
   readonly use = <A, E2, R2>(
     f: (connection: Connection.Connection) => Effect.Effect<A, E2, R2>
-  ): Effect.Effect<A, E2 | LinkError<E>, R2> => Effect.flatMap(this.get, f)
+  ): Effect.Effect<A, E2 | LinkError<E>, R2> =>
+    Effect.flatMap(this.get, (connection) => Effect.tap(f(connection), () => Connection.settled(connection)))
 
   readonly send = (chunk: Uint8Array | string): Effect.Effect<void, LinkError<E>> =>
-    this.use(({ writer }) => Effect.andThen(writer.write(chunk), writer.flush))
+    this.use(({ writer }) => writer.write(chunk))
 
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     const { current } = this

@@ -677,6 +677,119 @@ describe("whoever waits for a connection", () => {
     }))
 })
 
+describe("use", () => {
+  const much = new Uint8Array(1_000_000)
+  /** Everything is taken at once, and more than fits on the way to a server that does not read. */
+  const watermarks = { high: 10_000_000 }
+
+  test("succeeds when all that was written has left, and fails when it was lost before", () =>
+    Effect.gen(function* () {
+      const { kill } = yield* serve(({ reader }) =>
+        Effect.andThen(Effect.sleep("1 second"), reader.readAll())
+      )
+      const { link } = yield* up({ watermarks })
+      const writing = yield* start(link.use(({ writer }) => Effect.as(writer.write(much), "written")))
+      yield* turns
+      strictEqual(outcome(writing), "waiting")
+      yield* advance("1 second")
+      strictEqual(yield* Fiber.join(writing.fiber), "written")
+      yield* kill
+
+      const deaf = yield* serve(() => Effect.never)
+      yield* advance("1 second")
+      const losing = yield* start(link.use(({ writer }) => writer.write(much)))
+      yield* turns
+      strictEqual(outcome(losing), "waiting")
+      yield* deaf.kill
+      strictEqual(outcome(losing), "ConnectionReset")
+    }))
+
+  for (const how of ["close", "abort"] as const) {
+    test(`tells of what was lost when somebody else has to ${how} the connection`, () =>
+      Effect.gen(function* () {
+        const { kill } = yield* serve(() => Effect.never)
+        const { link } = yield* up({ watermarks, closeTimeout: "1 second" })
+        const connection = yield* link.get
+        const losing = yield* start(
+          link.use(({ writer }) => Effect.andThen(writer.write(much), Effect.sleep(1)))
+        )
+        yield* start(connection[how])
+        yield* advance(1)
+        strictEqual(outcome(losing), how === "close" ? "waiting" : "ConnectionAborted")
+        yield* advance("1 second")
+        strictEqual(outcome(losing), "ConnectionAborted")
+        yield* kill
+      }))
+  }
+
+  test("keeps the effect's own failure, and does not wait after one", () =>
+    Effect.gen(function* () {
+      const { kill } = yield* serve(() => Effect.never)
+      const { link } = yield* up({ watermarks })
+      const failing = link.use(({ writer }) => Effect.andThen(writer.write(much), Effect.fail("mine")))
+      strictEqual(yield* outcomeOf(failing), "mine")
+      yield* kill
+    }))
+
+  test("waits for that so long as a write may take; interrupted, it leaves the link alone", () =>
+    Effect.gen(function* () {
+      const { kill } = yield* serve(() => Effect.never)
+      const { link, states } = yield* up({ watermarks, writeTimeout: "3 seconds" })
+      const [slow, given] = yield* Effect.all([
+        start(link.use(({ writer }) => writer.write(much))),
+        start(link.use(({ writer }) => writer.write("x")))
+      ])
+      yield* turns
+      yield* given.interrupt
+      strictEqual(outcome(given), "interrupted")
+      yield* advance("2999 millis")
+      strictEqual(outcome(slow), "waiting")
+      yield* advance(1)
+      strictEqual(outcome(slow), "TimeoutError write")
+      strictEqual(states.at(-1), "connected")
+      yield* kill
+    }))
+
+  // What has ended after everything was sent has lost nothing.
+  for (const [name, ending] of [
+    ["ends", ({ reader, writer }) => Effect.andThen(reader.readLine, writer.write("reply\n"))],
+    [
+      "resets",
+      ({ abort, reader, writer }) =>
+        reader.readLine.pipe(
+          Effect.andThen(writer.write("reply\n")),
+          Effect.andThen(turns),
+          Effect.andThen(abort)
+        )
+    ]
+  ] satisfies ReadonlyArray<readonly [string, Server.Handler<unknown, never>]>) {
+    test(`is not concerned with a peer that ${name} after its reply`, () =>
+      Effect.gen(function* () {
+        yield* serve(ending)
+        const { link, states } = yield* up()
+        const asking = link.use(({ reader, writer }) =>
+          writer
+            .write("question\n")
+            .pipe(Effect.andThen(reader.readLineString), Effect.tap(turns), Effect.tap(turns))
+        )
+        strictEqual(String(yield* asking), 'some("reply")')
+        assertTrue(states.at(-1)?.startsWith("waiting") === true, states.at(-1))
+      }))
+  }
+
+  for (const how of ["close", "abort"] as const) {
+    test(`is not concerned with an effect that has to ${how} the connection itself`, () =>
+      Effect.gen(function* () {
+        yield* serve()
+        const { link } = yield* up()
+        const asking = link.use(({ [how]: end, reader, writer }) =>
+          writer.write("question\n").pipe(Effect.andThen(reader.readLineString), Effect.tap(end))
+        )
+        strictEqual(String(yield* asking), 'some("question")')
+      }))
+  }
+})
+
 /** Every state that a link can be found in, and how to bring one there. */
 const situations: Record<
   string,

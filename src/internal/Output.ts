@@ -75,8 +75,9 @@ export class Output {
   private held = false
   // What new writes fail with: the end of this direction, a local close, or the connection's failure.
   private refusal: Refusal | undefined = undefined
-  // Why nothing can be sent any more.
+  // Why nothing can be sent any more, and whether something was to be sent then.
   private failure: Refusal | undefined = undefined
+  private hasLost = false
   // `none`: open; `requested`: the transport is told once no writer waits any more; `sent`: it was told.
   private half: "none" | "requested" | "sent" = "none"
   // Writers that wait for the transport. The capacity is 0: an offer is taken only by the transport, and one that is
@@ -181,6 +182,13 @@ export class Output {
     return this.until(limits, "flush")
   }
 
+  /** The same, but that the connection has ended is a failure only if it has lost something. */
+  settled(limits: TimeLimits): Effect.Effect<void, WriteError> {
+    return Effect.suspend(() =>
+      this.failure !== undefined && !this.hasLost ? Exit.void : this.flush(limits)
+    )
+  }
+
   end(limits: TimeLimits): Effect.Effect<void, WriteError> {
     return Effect.suspend(() => {
       if (!this.transport.canEnd) {
@@ -209,6 +217,7 @@ export class Output {
     if (this.failure !== undefined) return
     const failure = new Failure("write", error)
     this.failure = failure
+    this.hasLost = this.transport.bufferedBytes > 0
     this.refusal ??= failure
     if (this.outbound !== undefined) Queue.shutdownUnsafe(this.outbound)
     this.waiters?.forEach((waiter) => this.settle(waiter, failure.exit))

@@ -19,7 +19,8 @@ import {
   type ReadError,
   TimeoutError,
   UnreadInput,
-  Unsupported
+  Unsupported,
+  type WriteError
 } from "../StreamError.ts"
 import * as StreamReader from "../StreamReader.ts"
 import * as StreamWriter from "../StreamWriter.ts"
@@ -165,6 +166,15 @@ export const unfitAfterHandshake = (self: Connection): ConnectionError | undefin
  * Gives the error that it was lost with, if it was.
  */
 export const broken = (self: Connection): Effect.Effect<ConnectionError | undefined> => coreOf(self).broken
+
+/**
+ * Waits until all that was written has left the process. Fails if any of it was lost; that the connection has ended since is
+ * no failure.
+ */
+export const settled = (self: Connection): Effect.Effect<void, WriteError> => {
+  const { core, timeouts } = implementation(self)
+  return core.output.settled(timeouts.writing)
+}
 
 /**
  * Reads the PROXY header of a client that was just accepted.
