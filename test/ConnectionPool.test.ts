@@ -1375,7 +1375,8 @@ describe("any history of a pool", () => {
       "fail",
       "break",
       "server aborts",
-      "server restarts"
+      "server stops",
+      "server starts"
     ),
     fc.integer({ min: 1, max: 4000 })
   )
@@ -1388,42 +1389,44 @@ describe("any history of a pool", () => {
     checked: fc.boolean()
   })
 
-  it("no connection has two borrowers, or is lent broken; never more than max; nothing is left", () =>
+  type Loan = Effect.Success<ReturnType<typeof borrow>>
+
+  it("no connection has two borrowers, or is lent broken; never more than max, in the end the minimum; nothing is left", () =>
     fc.assert(
       fc.asyncProperty(options, fc.array(event, { maxLength: 40 }), ({ checked, ...options }, events) =>
-        Effect.gen(function* () {
-          const peers = new Set<Connection.Connection>()
-          const handler = (connection: Connection.Connection) => {
-            peers.add(connection)
-            return Effect.ensuring(
-              echo(connection),
-              Effect.sync(() => peers.delete(connection))
+        withSleepers((sleepers) =>
+          Effect.gen(function* () {
+            const peers = new Set<Connection.Connection>()
+            const handler = (connection: Connection.Connection) => {
+              peers.add(connection)
+              return Effect.ensuring(
+                echo(connection),
+                Effect.sync(() => peers.delete(connection))
+              )
+            }
+            let server: Effect.Success<ReturnType<typeof serve>> | undefined = yield* serve(handler)
+            const scope = yield* Scope.make()
+            const pool = yield* Scope.provide(
+              ConnectionPool.make(target, {
+                ...options,
+                acquireTimeout: "1 second",
+                healthCheck: ({ reader, writer }) =>
+                  checked ? Effect.andThen(writer.write("PING\n"), reader.readLine) : Effect.void
+              }),
+              scope
             )
-          }
-          let server = yield* serve(handler)
-          const scope = yield* Scope.make()
-          const pool = yield* Scope.provide(
-            ConnectionPool.make(target, {
-              ...options,
-              acquireTimeout: "1 second",
-              healthCheck: ({ reader, writer }) =>
-                checked ? Effect.andThen(writer.write("PING\n"), reader.readLine) : Effect.void
-            }),
-            scope
-          )
-          const lent: Array<Effect.Success<ReturnType<typeof borrow>>> = []
-          const given = new Set<Connection.Connection>()
-          for (const event of events) {
-            yield* turns
-            if (typeof event === "number") {
-              yield* advance(event)
-            } else if (event === "borrow") {
+            const lent: Array<Loan> = []
+            const given = new Set<Connection.Connection>()
+
+            const borrowOne = Effect.gen(function* () {
               const borrowing = yield* start(borrow(pool))
               yield* turns
-              if (outcome(borrowing) === "waiting") {
-                strictEqual(lent.length, options.max)
+              if (lent.length === options.max) {
+                strictEqual(outcome(borrowing), "waiting")
                 yield* advance("1 second")
                 strictEqual(outcome(borrowing), "TimeoutError acquire")
+              } else if (server === undefined) {
+                strictEqual(outcome(borrowing), "ConnectionRefused")
               } else {
                 const loan = yield* Fiber.join(borrowing.fiber)
                 assertTrue(!given.has(loan.connection))
@@ -1432,29 +1435,45 @@ describe("any history of a pool", () => {
                 yield* loan.connection.writer.write("question\n")
                 strictEqual(String(yield* loan.connection.reader.readLineString), 'some("question")')
               }
-            } else if (event === "server aborts") {
-              for (const peer of [...peers].slice(0, 1)) yield* peer.abort
-            } else if (event === "server restarts") {
-              yield* server.kill
-              server = yield* serve(handler)
-            } else {
+            })
+            const returnOne = Effect.fnUntraced(function* (event: "give back" | "fail" | "break") {
               const loan = lent.shift()
-              if (loan === undefined) continue
+              if (loan === undefined) return
               given.delete(loan.connection)
               if (event === "break") yield* Effect.ignore(loan.connection.writer.write("unread"))
               yield* event === "fail" ? loan.fail : loan.giveBack
+            })
+
+            for (const event of events) {
+              yield* turns
+              if (typeof event === "number") yield* advance(event)
+              else if (event === "borrow") yield* borrowOne
+              else if (event === "server aborts") {
+                for (const peer of [...peers].slice(0, 1)) yield* peer.abort
+              } else if (event === "server stops") {
+                yield* server?.kill ?? Effect.void
+                server = undefined
+              } else if (event === "server starts") server ??= yield* serve(handler)
+              else yield* returnOne(event)
+              yield* turns
+              const stats = yield* pool.stats
+              strictEqual(stats.inUse, lent.length)
+              assertTrue(stats.inUse + stats.idle <= options.max)
+              strictEqual(stats.created - stats.evicted, stats.inUse + stats.idle)
+              // What is idle is whole; what is lent may have broken.
+              assertTrue(peers.size >= stats.idle && peers.size <= options.max, String(peers.size))
             }
+            // Whatever has happened: half a minute after the server is well, the minimum is there.
+            server ??= yield* serve(handler)
+            yield* advance("31 seconds")
+            const { idle, inUse } = yield* pool.stats
+            assertTrue(inUse + idle >= options.min, `${inUse} + ${idle}`)
+            for (const { giveBack } of lent) yield* giveBack
+            yield* Scope.close(scope, Exit.void)
             yield* turns
-            const stats = yield* pool.stats
-            strictEqual(stats.inUse, lent.length)
-            assertTrue(stats.inUse + stats.idle <= options.max)
-            strictEqual(stats.created - stats.evicted, stats.inUse + stats.idle)
-          }
-          for (const { giveBack } of lent) yield* giveBack
-          yield* Scope.close(scope, Exit.void)
-          yield* turns
-          strictEqual(yield* server.server.activeConnections, 0)
-        }).pipe(Effect.scoped, Effect.provide([TestClock.layer(), TestNetwork.layer]), Effect.runPromise)
+            deepStrictEqual([yield* server.server.activeConnections, sleepers()], [0, 0])
+          })
+        ).pipe(Effect.scoped, Effect.provide([TestClock.layer(), TestNetwork.layer]), Effect.runPromise)
       ),
       { numRuns: 150 }
     ))
