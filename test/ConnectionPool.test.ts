@@ -1,6 +1,6 @@
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Deferred, Duration, Effect, Exit, Fiber, Logger, Metric, Scope, Stream } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Latch, Logger, Metric, Option, Scope, Stream } from "effect"
 import { Connection, ConnectionPool, type Network, Server } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { NetAddress } from "effect/net"
@@ -916,6 +916,76 @@ describe("connections that are given up", () => {
     }))
 })
 
+describe("a borrower that waits and is interrupted", () => {
+  const ways: Record<string, ConnectionPool.Options<string>> = {
+    "for the one that is lent": {},
+    "for the one that is lent, which is checked": {
+      healthCheck: ({ reader, writer }) => Effect.andThen(writer.write("PING\n"), reader.readLine)
+    },
+    "for the one that is lent, which is lent only once": { maxUses: 1 },
+    "for the one that is lent, beside a minimum": { min: 1 }
+  }
+  for (const [name, options] of Object.entries(ways)) {
+    test(`${name}, loses it for nobody, at any step`, () =>
+      Effect.gen(function* () {
+        const { server } = yield* serve()
+        const pool = yield* ConnectionPool.make(target, { ...options, max: 1 })
+        const ends = new Set<string>()
+        for (let steps = 0; steps < 60; steps++) {
+          const scope = yield* Scope.make()
+          yield* Scope.provide(pool.get, scope)
+          const [waiting, next] = [yield* start(ask(pool, "a")), yield* start(ask(pool, "b"))]
+          yield* turns
+          yield* start(Scope.close(scope, Exit.void))
+          for (let step = 0; step < steps; step++) yield* Effect.yieldNow
+          yield* waiting.interrupt
+          ends.add(outcome(waiting))
+          yield* turns
+          deepStrictEqual([outcome(next), (yield* pool.stats).waiting], ["success", 0], `${steps} steps`)
+          assertTrue((yield* server.activeConnections) <= 1)
+        }
+        deepStrictEqual(ends, new Set(["interrupted", "success"]))
+      }))
+  }
+
+  for (const result of ["success", "not today"] as const) {
+    test(`for a connection on its way that comes to ${result}, loses nothing, at any step`, () =>
+      Effect.gen(function* () {
+        const { server } = yield* serve()
+        for (const min of [0, 1]) {
+          for (let steps = 0; steps < 30; steps++) {
+            let attempts = 0
+            const mayEnd = Latch.makeUnsafe()
+            yield* Effect.gen(function* () {
+              const pool = yield* ConnectionPool.make(target, {
+                min,
+                max: 1,
+                onConnect: () => {
+                  const end = result === "success" || attempts > 0 ? Effect.void : Effect.fail(result)
+                  attempts++
+                  return Effect.andThen(mayEnd.await, end)
+                }
+              })
+              const [waiting, next] = [yield* start(ask(pool, "a")), yield* start(ask(pool, "b"))]
+              yield* turns
+              yield* start(mayEnd.open)
+              for (let step = 0; step < steps; step++) yield* Effect.yieldNow
+              yield* waiting.interrupt
+              yield* turns
+              assertTrue(["interrupted", "success", result].includes(outcome(waiting)))
+              // The failure is one borrower's: whoever is left of the two.
+              assertTrue(outcome(next) === "success" || outcome(next) === result, outcome(next))
+              deepStrictEqual(yield* ask(pool, "c"), Option.some("c"))
+              strictEqual((yield* pool.stats).waiting, 0)
+            }).pipe(Effect.scoped)
+            yield* turns
+            strictEqual(yield* server.activeConnections, 0)
+          }
+        }
+      }))
+  }
+})
+
 describe("metrics", () => {
   test("tell a pool's numbers by its name, as long as there is the pool", () =>
     Effect.gen(function* () {
@@ -1390,6 +1460,73 @@ describe("any history of a pool", () => {
   })
 
   type Loan = Effect.Success<ReturnType<typeof borrow>>
+
+  it("connects that take their time or fail are never more than max, and get nobody stuck", () =>
+    fc.assert(
+      fc.asyncProperty(
+        fc.record({
+          min: fc.nat(2),
+          max: fc.integer({ min: 2, max: 3 }),
+          maxUses: fc.constantFrom(1, Infinity)
+        }),
+        fc.array(fc.record({ takes: fc.nat(3000), fails: fc.boolean() }), { maxLength: 20 }),
+        fc.array(
+          fc.oneof(
+            fc.constant("borrow" as const),
+            fc.record({ end: fc.nat(5), well: fc.boolean() }),
+            fc.integer({ min: 1, max: 4000 })
+          ),
+          { maxLength: 30 }
+        ),
+        (options, connects, events) =>
+          withSleepers((sleepers) =>
+            Effect.gen(function* () {
+              const { server } = yield* serve()
+              const scope = yield* Scope.make()
+              const pool = yield* Scope.provide(
+                ConnectionPool.make(target, {
+                  ...options,
+                  acquireTimeout: "2 seconds",
+                  onConnect: () => {
+                    const { fails, takes } = connects.shift() ?? { takes: 0, fails: false }
+                    return Effect.andThen(Effect.sleep(takes), fails ? Effect.fail("not today") : Effect.void)
+                  }
+                }),
+                scope
+              )
+              const borrowers: Array<Started<Loan, unknown>> = []
+              const end = Effect.fnUntraced(function* (n: number, well: boolean) {
+                const [borrower] = borrowers.splice(n % Math.max(borrowers.length, 1), 1)
+                if (borrower?.exit() === undefined) yield* borrower?.interrupt ?? Effect.void
+                const loan = borrower?.exit()
+                if (loan === undefined || Exit.isFailure(loan)) return
+                yield* well ? loan.value.giveBack : loan.value.fail
+              })
+              for (const event of events) {
+                if (event === "borrow") borrowers.push(yield* start(borrow(pool)))
+                else if (typeof event === "number") yield* advance(event)
+                else yield* end(event.end, event.well)
+                yield* turns
+                assertTrue((yield* server.activeConnections) <= options.max)
+              }
+              while (borrowers.length > 0) yield* end(0, true)
+              connects.length = 0
+              yield* advance("31 seconds")
+              assertTrue((yield* pool.stats).idle >= options.min)
+              const all = yield* Effect.forEach(Array.from({ length: options.max }), () =>
+                start(borrow(pool))
+              )
+              yield* turns
+              deepStrictEqual(new Set(all.map(outcome)), new Set(["success"]))
+              for (const { fiber } of all) yield* (yield* Fiber.join(fiber)).giveBack
+              yield* Scope.close(scope, Exit.void)
+              yield* turns
+              deepStrictEqual([yield* server.activeConnections, sleepers()], [0, 0])
+            })
+          ).pipe(Effect.scoped, Effect.provide([TestClock.layer(), TestNetwork.layer]), Effect.runPromise)
+      ),
+      { numRuns: 150 }
+    ))
 
   it("no connection has two borrowers, or is lent broken; never more than max, in the end the minimum; nothing is left", () =>
     fc.assert(
