@@ -48,6 +48,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { backoff } from "./internal/backoff.ts"
+import { Closing } from "./internal/closing.ts"
 import * as Connection from "./internal/connection.ts"
 import { addressOf } from "./internal/handshake.ts"
 import * as Handshake from "./internal/handshake.ts"
@@ -375,7 +376,7 @@ class Link<E, R> implements Reconnect<E> {
   private readonly states: PubSub.PubSub<State<E>>
   /** What closes the lost connections: as long as the peer likes, within `closeTimeout`. */
   private readonly closing: FiberSet.FiberSet<void>
-  private readonly lost = new Set<Connection.Connection>()
+  private readonly lost = new Closing(MAX_CLOSING)
   /** Why the last attempt failed, or the last connection was lost. */
   private lastError: LinkError<E> | undefined = undefined
   private attempts = 0
@@ -458,7 +459,7 @@ class Link<E, R> implements Reconnect<E> {
     this.end(Exit.void)
     this.fiber?.interruptUnsafe()
     const abortLost = Effect.suspend(() =>
-      Effect.forEach(this.lost, (connection) => connection.abort, { discard: true })
+      Effect.forEach(this.lost.items, (connection) => connection.abort, { discard: true })
     )
     return Effect.andThen(this.supervised, Effect.andThen(abortLost, this.stopped))
   })
@@ -510,8 +511,6 @@ class Link<E, R> implements Reconnect<E> {
           Scope.close(own, Exit.failCause(cause))
         )
         this.lost.add(connection)
-        const [oldest] = this.lost
-        if (oldest !== undefined && this.lost.size > MAX_CLOSING) Connection.abortNow(oldest)
         const forget = Effect.sync(() => this.lost.delete(connection))
         yield* FiberSet.run(this.closing, Effect.ensuring(Scope.close(own, Exit.void), forget))
         return ended
@@ -521,6 +520,7 @@ class Link<E, R> implements Reconnect<E> {
 
   private readonly stay = Effect.fnUntraced({ self: this }, function* (connection: Connection.Connection) {
     const since = yield* now
+    this.lastError = undefined
     this.set({ _tag: "Connected", connection })
     const failure = yield* Connection.broken(connection)
     if (this.verdict === undefined) this.losses++

@@ -641,6 +641,27 @@ describe("whoever waits for a connection", () => {
     }).pipe(Effect.scoped, withBlackHole)
   )
 
+  test("is told that a lost connection's handshake is still being released, and no error of long ago", () =>
+    Effect.gen(function* () {
+      const mayEnd = Latch.makeUnsafe()
+      const { link } = yield* up({
+        acquireTimeout: "3 seconds",
+        onConnect: () => Effect.addFinalizer(() => mayEnd.await)
+      })
+      const { kill } = yield* serve()
+      yield* advance("1 second")
+      yield* link.get
+      yield* kill
+      const waiting = yield* start(link.get)
+      yield* advance("3 seconds")
+      strictEqual(
+        (yield* Effect.flip(Fiber.join(waiting.fiber))).message,
+        "acquire on localhost:7000: timed out after 3s; the connection is lost, and what `onConnect` has acquired is " +
+          `not released yet${remedies.raise("acquireTimeout")}`
+      )
+      yield* mayEnd.open
+    }))
+
   test("is told the handshake's own error, whatever that is", () =>
     Effect.gen(function* () {
       yield* serve()

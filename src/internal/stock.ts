@@ -8,6 +8,7 @@ import type * as Pool from "effect/Pool"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { backoff } from "./backoff.ts"
+import type { Closing } from "./closing.ts"
 import * as Connection from "./connection.ts"
 import type { Lendable } from "./lendable.ts"
 import { now } from "./now.ts"
@@ -24,28 +25,6 @@ export interface Settings<E> {
   readonly room: Room | undefined
   readonly maxIdle: number
   readonly maxAge: number
-}
-
-/** Connections that are closing, which takes as long as their peers like: for one more than `max`, the oldest is aborted. */
-export class Closing {
-  private readonly items = new Set<Lendable>()
-  private readonly max: number
-
-  constructor(max: number) {
-    this.max = max
-  }
-
-  add(item: Lendable): void {
-    this.items.add(item)
-    const [oldest] = this.items
-    if (oldest === undefined || this.items.size <= this.max) return
-    this.items.delete(oldest)
-    Connection.abortNow(oldest.connection)
-  }
-
-  delete(item: Lendable): void {
-    this.items.delete(item)
-  }
 }
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -301,13 +280,13 @@ export class Stock<E> {
       if (!this.hasEnded) this.evicted++
       if (isNew(item, time) && !Connection.isClean(item.connection)) this.isTroubled = true
       this.closing.add(item)
-      this.settings.closing.add(item)
+      this.settings.closing.add(item.connection)
       // Whoever waits for these goes on at once, and before the closing has begun.
       this.room?.leave()
       this.shortage.openUnsafe()
       const forget = Effect.sync(() => {
         this.closing.delete(item)
-        this.settings.closing.delete(item)
+        this.settings.closing.delete(item.connection)
       })
       return FiberSet.run(this.closings, Effect.ensuring(Scope.close(item.own, Exit.void), forget))
     })
