@@ -175,7 +175,7 @@ export class Stock<E> {
   }
 
   private get missing(): number {
-    return this.settings.min - this.items.size - this.connecting
+    return this.hasEnded ? 0 : this.settings.min - this.items.size - this.connecting
   }
 
   private take(restore: Restore): Effect.Effect<Lendable, E> {
