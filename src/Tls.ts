@@ -211,8 +211,9 @@ export interface DistinguishedName {
 export interface Certificate {
   readonly subject: DistinguishedName
   readonly issuer: DistinguishedName
-  readonly validFrom: DateTime.Utc
-  readonly validTo: DateTime.Utc
+  /** Absent if what stands there is no date. */
+  readonly validFrom: DateTime.Utc | undefined
+  readonly validTo: DateTime.Utc | undefined
   /** SHA-256 of the whole certificate, as hexadecimal pairs with colons. */
   readonly fingerprint256: string
   /** Whom it is for, with the kind of name: `"DNS:example.org"`, `"IP Address:127.0.0.1"`. */

@@ -47,6 +47,17 @@ import * as Tls from "./Tls.ts"
 export const TypeId = "~effect-wire/TlsReloader"
 
 /**
+ * A certificate that can be used: one whose dates are dates.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OwnCertificate extends Tls.Certificate {
+  readonly validFrom: DateTime.Utc
+  readonly validTo: DateTime.Utc
+}
+
+/**
  * An identity that can be loaded anew; `E` is what loading fails with.
  *
  * @category models
@@ -55,7 +66,7 @@ export const TypeId = "~effect-wire/TlsReloader"
 export interface TlsReloader<E = never> extends Tls.IdentitySource {
   readonly [TypeId]: typeof TypeId
   /** The certificate that handshakes show now. */
-  readonly certificate: Effect.Effect<Tls.Certificate>
+  readonly certificate: Effect.Effect<OwnCertificate>
   /**
    * Loads the identity, and switches to it if it is another one; tells whether it was. Fails, and keeps the old one, when it
    * cannot be loaded, when certificate and key are no pair (`InvalidIdentity`), or when the certificate has expired
@@ -107,6 +118,12 @@ export const make = <E, R, R2 = never>(
       const certificate = yield* checkTls(Tls.checkServer({ identity }))
       const now = yield* Clock.currentTimeMillis
       const { validFrom, validTo } = certificate
+      if (validFrom === undefined || validTo === undefined) {
+        return yield* new TlsError({
+          kind: "InvalidIdentity",
+          detail: "the dates of the certificate are none"
+        })
+      }
       if (DateTime.toEpochMillis(validTo) < now) {
         const detail = `on ${DateTime.formatIso(validTo)}`
         return yield* new TlsError({ kind: "CertificateExpired", peer: "this side", detail })
@@ -115,7 +132,8 @@ export const make = <E, R, R2 = never>(
         const detail = `valid from ${DateTime.formatIso(validFrom)}`
         return yield* new TlsError({ kind: "CertificateNotYetValid", peer: "this side", detail })
       }
-      return { identity, certificate }
+      const own: OwnCertificate = { ...certificate, validFrom, validTo }
+      return { identity, certificate: own }
     })
 
     let present = yield* loaded

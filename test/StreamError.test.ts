@@ -142,3 +142,23 @@ describe("what a message says to do", () => {
     )
   })
 })
+
+describe("what a verification found", () => {
+  const codes = [
+    ...[
+      "ERROR_IN_CERT_NOT_BEFORE_FIELD",
+      "ERROR_IN_CERT_NOT_AFTER_FIELD",
+      "UNABLE_TO_DECRYPT_CERT_SIGNATURE"
+    ],
+    ...["UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY", "CERT_SIGNATURE_FAILURE", "CERT_REVOKED", "CERT_REJECTED"],
+    ...["UNABLE_TO_GET_CRL", "UNABLE_TO_DECRYPT_CRL_SIGNATURE", "CRL_SIGNATURE_FAILURE", "CRL_NOT_YET_VALID"],
+    ...["CRL_HAS_EXPIRED", "ERROR_IN_CRL_LAST_UPDATE_FIELD", "ERROR_IN_CRL_NEXT_UPDATE_FIELD", "UNSPECIFIED"]
+  ]
+  for (const code of codes) {
+    it(`${code} is about a bad certificate`, () => {
+      const reason = StreamError.reasonFromCause(Object.assign(new Error(), { code }))
+      assert(reason._tag === "TlsError", reason._tag)
+      assert.strictEqual(reason.kind, "BadCertificate")
+    })
+  }
+})

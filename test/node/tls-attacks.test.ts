@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, type Scope, Stream } from "effect"
-import { Connection, type Network, Server, StreamError, Tls } from "effect-wire"
+import { Deferred, Effect, Exit, Fiber, Option, Result, type Scope, Stream } from "effect"
+import { Connection, type Network, Server, StreamError, Tls, TlsReloader } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
 import { once } from "node:events"
 import * as net from "node:net"
-import * as tls from "node:tls"
+import nodeTls, * as tls from "node:tls"
+import { vi } from "vitest"
 import { Authority } from "../support/certificates.ts"
 import { leavingNothing, portOf } from "../support/sockets.ts"
 
@@ -150,4 +151,116 @@ describe.each(["TLSv1.2", "TLSv1.3"] as const)("a cache of sessions that clients
       assert.isFalse(yield* visit(port, { ca, sessions, identity: authority.issue({ name: "bob" }) }))
     })
   )
+})
+
+/** The first handshake that fails. */
+const firstFailure = (server: Server.Server) =>
+  Stream.runHead(
+    Stream.filterMap(server.events, (_) =>
+      _._tag === "HandshakeFailed" ? Result.succeed(_.error) : Result.failVoid
+    )
+  ).pipe(Effect.map(Option.getOrThrow), Effect.forkChild({ startImmediately: true }))
+
+const reasonOf = (error: StreamError.StreamError): StreamError.TlsError => {
+  assert(error._tag === "ConnectionError" && error.reason._tag === "TlsError", error.message)
+  return error.reason
+}
+
+describe("a certificate whose dates are none", () => {
+  const never = "991399000000Z"
+  const forge = (to: string) => authority.withDates(authority.issue({ name: "client-7" }), never, to)
+  const forged = forge("491231235959Z")
+  const ca = authority.certificate
+
+  for (const [kind, whose] of [
+    ["BadCertificate", forged],
+    ["CertificateExpired", forge("200102000000Z")]
+  ] as const) {
+    live(
+      `a client's: the client is refused by its name, and the next one is served (${kind})`,
+      Effect.gen(function* () {
+        const server = yield* Server.serve(echo, {
+          listen,
+          tls: { identity, ca, clientCertificate: "require" },
+          onError: () => Effect.void
+        })
+        const failed = yield* firstFailure(server)
+        const target = { host: "localhost", port: portOf(server.addresses[0]) }
+        const visit = (identity: Tls.Identity) =>
+          Connection.use(target, { tls: { ca, identity } }, ({ reader, writer }) =>
+            Effect.andThen(writer.write("x"), reader.readExactly(1))
+          )
+        yield* Effect.exit(visit(whose))
+        const reason = reasonOf(yield* Fiber.join(failed))
+        assert.strictEqual(reason.kind, kind)
+        assert.include(reason.message, "client-7")
+        yield* visit(authority.issue())
+      })
+    )
+  }
+
+  live(
+    "a server's: it is refused, and can be looked at without being verified",
+    Effect.gen(function* () {
+      const server = yield* Server.serve(echo, { listen, tls: { identity: forged } })
+      const target = { host: "localhost", port: portOf(server.addresses[0]) }
+      const error = yield* Effect.flip(Effect.scoped(Connection.connect(target, { tls: { ca } })))
+      assert.strictEqual(reasonOf(error).kind, "BadCertificate")
+      const { info } = yield* Connection.connect(target, { tls: { ca, verify: false } })
+      const certificate = info.tls?.peerCertificate
+      assert.strictEqual(certificate?.subject["CN"], "client-7")
+      assert.isUndefined(certificate?.validFrom)
+      assert.isDefined(certificate?.validTo)
+    })
+  )
+
+  live(
+    "and what is held against a certificate in words that are not known here: a bad one, of the host",
+    Effect.gen(function* () {
+      const server = yield* Server.serve(echo, { listen, tls: { identity } })
+      const check = vi.spyOn(nodeTls, "checkServerIdentity")
+      check.mockReturnValue(Object.assign(new Error("too round"), { code: "CERT_TOO_ROUND" }))
+      const error = yield* Effect.flip(
+        Connection.connect({ host: "localhost", port: portOf(server.addresses[0]) }, { tls: { ca } })
+      ).pipe(Effect.ensuring(Effect.sync(() => check.mockRestore())))
+      const { code, kind, message } = reasonOf(error)
+      assert.deepStrictEqual([kind, code], ["BadCertificate", "CERT_TOO_ROUND"])
+      assert.strictEqual(message, "the certificate of localhost is not accepted: too round")
+    })
+  )
+
+  live(
+    "the own: a reloader does not begin with it",
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(TlsReloader.make(Effect.succeed(forged)))
+      assert.strictEqual(error.kind, "InvalidIdentity")
+      assert.include(error.message, "date")
+    })
+  )
+})
+
+describe("what throws while a handshake is looked at", () => {
+  for (const side of ["client", "server"] as const) {
+    live(
+      `is the ${side}'s failure of the handshake, and the process goes on`,
+      Effect.gen(function* () {
+        const server = yield* Server.serve(echo, { listen, tls: { identity } })
+        const failed = yield* firstFailure(server)
+        const target = { host: "localhost", port: portOf(server.addresses[0]) }
+        const read = vi.spyOn(tls.TLSSocket.prototype, "getProtocol")
+        read.mockImplementation(function (this: tls.TLSSocket) {
+          const isServer: unknown = Reflect.get(Object(Reflect.get(this, "_tlsOptions")), "isServer")
+          if ((isServer === true) === (side === "server")) throw new Error("out of order")
+          return "TLSv1.3"
+        })
+        const connect = Connection.connect(target, { tls: { ca: authority.certificate } })
+        const error = yield* (
+          side === "client" ? Effect.flip(connect) : Effect.andThen(Effect.exit(connect), Fiber.join(failed))
+        ).pipe(Effect.ensuring(Effect.sync(() => read.mockRestore())))
+        const { kind, message } = reasonOf(error)
+        assert.strictEqual(kind, "Failed")
+        assert.include(message, "out of order")
+      })
+    )
+  }
 })

@@ -1,11 +1,9 @@
-import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { constants, createHash, X509Certificate } from "node:crypto"
 import { Duplex } from "node:stream"
 import * as tls from "node:tls"
 import { codeOf } from "../../internal/code.ts"
-import { printable } from "../../internal/printable.ts"
 import {
   ConnectionAborted,
   ConnectionReset,
@@ -17,7 +15,6 @@ import {
 import {
   type Certificate,
   type ClientSettings,
-  type DistinguishedName,
   type Handshake,
   type Identity,
   identityFor,
@@ -26,6 +23,7 @@ import {
   type TlsInfo
 } from "../../Tls.ts"
 import type { Handler, Transport } from "../../Transport.ts"
+import * as Cert from "./certificate.ts"
 
 const pem = (input: Pem): string | Buffer => {
   const value = Redacted.isRedacted(input) ? Redacted.value(input) : input
@@ -87,34 +85,10 @@ export const check = (settings: ServerSettings): Effect.Effect<Certificate, TlsE
       const identity = settings.identity.current()
       for (const source of settings.names.values()) contextOf(settings, source.current())
       contextOf(settings, identity)
-      return certificateOf(new X509Certificate(pem(identity.certificate)))
+      return Cert.read(new X509Certificate(pem(identity.certificate)))
     },
     catch: invalidIdentity
   })
-
-const distinguishedName = (u: unknown): DistinguishedName => {
-  const name: { [attribute: string]: string | ReadonlyArray<string> } = {}
-  if (typeof u !== "object" || u === null) return name
-  for (const [key, value] of Object.entries(u)) {
-    if (typeof value === "string") name[key] = value
-    else if (Array.isArray(value)) name[key] = value.map(String)
-  }
-  return name
-}
-
-const certificateOf = (x509: X509Certificate): Certificate => {
-  const { issuer, subject } = x509.toLegacyObject()
-  return {
-    subject: distinguishedName(subject),
-    issuer: distinguishedName(issuer),
-    validFrom: DateTime.makeUnsafe(x509.validFrom),
-    validTo: DateTime.makeUnsafe(x509.validTo),
-    fingerprint256: x509.fingerprint256,
-    // A name with a comma in it is quoted.
-    subjectAltName: x509.subjectAltName?.match(/(?:"(?:[^"\\]|\\.)*"|[^,"])+/g)?.map((_) => _.trim()) ?? [],
-    raw: new Uint8Array(x509.raw)
-  }
-}
 
 class Info implements TlsInfo {
   readonly protocol: string
@@ -129,7 +103,7 @@ class Info implements TlsInfo {
     socket: tls.TLSSocket,
     servername: string | undefined,
     authorized: boolean,
-    known: X509Certificate | undefined
+    certificate: X509Certificate | undefined
   ) {
     const cipher = socket.getCipher()
     this.protocol = socket.getProtocol() ?? "unknown"
@@ -138,13 +112,13 @@ class Info implements TlsInfo {
     this.servername = servername
     this.authorized = authorized
     this.resumed = socket.isSessionReused()
-    this.certificate = socket.getPeerX509Certificate() ?? known
+    this.certificate = certificate
   }
 
   // Taken apart when somebody asks.
   get peerCertificate(): Certificate | undefined {
     if (this.certificate instanceof X509Certificate) {
-      this.certificate = certificateOf(this.certificate)
+      this.certificate = Cert.read(this.certificate)
     }
     return this.certificate
   }
@@ -221,7 +195,10 @@ export class TlsLayer implements Handler {
   private before: Handler | undefined
   // The session that is offered to the server.
   private known: KnownSession | undefined = undefined
-  private settle: ((reason: ConnectionErrorReason | undefined) => void) | undefined = undefined
+  // What the peer has shown. Node 22 tells a client only once.
+  private certificate: X509Certificate | undefined = undefined
+  // Ends the handshake, as long as it goes on.
+  private giveUp: ((reason: ConnectionErrorReason) => void) | undefined = undefined
   private written: (() => void) | undefined = undefined
   private isEnding = false
   private hasPeerEnded = false
@@ -254,7 +231,7 @@ export class TlsLayer implements Handler {
         this.written = undefined
         if (!this.isGone) {
           // An alert that explains the failure of a handshake is sent.
-          if (this.isEnding || this.settle !== undefined) below.close()
+          if (this.isEnding || this.giveUp !== undefined) below.close()
           else below.abort()
         }
         callback(error)
@@ -294,12 +271,12 @@ export class TlsLayer implements Handler {
 
   /** Every byte was handed to Node's TLS by now: either it has seen the peer's end among them, or there was none. */
   private readonly onCiphertextEnd = (): void => {
-    if (this.settle !== undefined) this.fail(new ConnectionReset({}))
+    if (this.giveUp !== undefined) this.giveUp(new ConnectionReset({}))
     else if (!this.hasPeerEnded) this.socket?.destroy(new TlsTruncated({}))
   }
 
   private fail(reason: ConnectionErrorReason): void {
-    if (this.settle !== undefined) this.settle(reason)
+    if (this.giveUp !== undefined) this.giveUp(reason)
     else this.socket?.destroy(reason)
   }
 
@@ -328,39 +305,61 @@ export class TlsLayer implements Handler {
         return push(chunk, encoding)
       }
       socket.once("close", () => this.ciphertext.destroy())
-      const settle = (reason: ConnectionErrorReason | undefined): void => {
-        if (this.settle === undefined) return
-        if (reason === undefined) {
-          this.settle = undefined
-          socket.off("error", onError)
-          resume(Effect.succeed(wrap(socket, infoOf(socket, request, this.known?.certificate))))
-        } else {
-          socket.destroy()
-          this.ciphertext.destroy()
-          this.settle = undefined
-          resume(Effect.fail(describe(reason, peer)))
+      const onError = (cause: unknown): void =>
+        // Of a client that does not accept the certificate, Node keeps this as well.
+        this.giveUp?.(socket.authorizationError ? certificateFault(cause) : reasonFromCause(cause))
+      this.giveUp = (reason) => {
+        socket.destroy()
+        this.ciphertext.destroy()
+        this.giveUp = undefined
+        resume(Effect.fail(describe(reason, peer)))
+      }
+      const establish = (): void => {
+        if (this.giveUp === undefined) return
+        const secured = wrap(socket, this.infoOf(socket, request))
+        this.giveUp = undefined
+        socket.off("error", onError)
+        resume(Effect.succeed(secured))
+      }
+      // What a listener throws would end the process.
+      const attempt = (listener: () => void) => (): void => {
+        try {
+          listener()
+        } catch (cause) {
+          this.giveUp?.(unexpected(cause))
         }
       }
-      const onError = (cause: unknown): void => settle(reasonFromCause(cause))
-      this.settle = settle
       socket.on("error", onError)
       // Node destroys what it does not accept, without an error in places.
-      socket.once("close", () => settle(new ConnectionReset({})))
+      socket.once("close", () => this.giveUp?.(new ConnectionReset({})))
       if (request.role === "client") {
-        socket.once("secureConnect", () => settle(undefined))
+        socket.once(
+          "secureConnect",
+          attempt(() => {
+            this.certificate =
+              socket.getPeerX509Certificate() ??
+              (socket.isSessionReused() ? this.known?.certificate : undefined)
+            establish()
+          })
+        )
       } else {
         const { clientCertificate } = request.settings
-        socket.once("secure", () => {
-          // Of a socket that no `tls.Server` made, Node tells later failures (a forged record, an alert) this way only.
-          socket.on("_tlsError", (cause: Error) => socket.destroy(cause))
-          const failure = clientCertificate === "require" ? verifyError(socket) : undefined
-          settle(failure === undefined ? undefined : notAccepted(failure, socket, peer))
-        })
+        socket.once(
+          "secure",
+          attempt(() => {
+            // Of a socket that no `tls.Server` made, Node tells later failures (a forged record, an alert) this way only.
+            socket.on("_tlsError", (cause: Error) => socket.destroy(cause))
+            this.certificate = socket.getPeerX509Certificate()
+            const failure = clientCertificate === "require" ? verifyError(socket) : undefined
+            if (failure === undefined) establish()
+            else this.giveUp?.(notAccepted(failure, this.certificate, peer))
+          })
+        )
       }
-      if (this.isGone) settle(new ConnectionReset({}))
+      if (this.isGone) this.giveUp(new ConnectionReset({}))
       else if (leftover.length > 0) this.onData(leftover)
       return Effect.sync(() => {
-        this.settle = undefined
+        this.giveUp = undefined
         this.below.abort()
         socket.destroy()
       })
@@ -376,7 +375,6 @@ export class TlsLayer implements Handler {
         ? ""
         : `${this.addressOfPeer()} ${peer?.host ?? ""} ${trustOf(settings, identity)}`
     this.known = unpackSession(resumable?.get(server))
-    const certificateOfSession = this.known?.certificate
     const socket = tls.connect({
       socket: this.ciphertext,
       secureContext: contextOf(settings, identity),
@@ -388,9 +386,8 @@ export class TlsLayer implements Handler {
     })
     if (resumable !== undefined) {
       socket.on("session", (session: Buffer) => {
-        const certificate = socket.getPeerX509Certificate() ?? certificateOfSession
-        if (certificate !== undefined && socket.authorized) {
-          resumable.set(server, packSession(session, certificate.raw))
+        if (this.certificate !== undefined && socket.authorized) {
+          resumable.set(server, packSession(session, this.certificate.raw))
         }
       })
     }
@@ -419,37 +416,52 @@ export class TlsLayer implements Handler {
     })
   }
 
+  private infoOf(socket: tls.TLSSocket, request: Handshake): TlsInfo {
+    if (request.role === "client") {
+      const servername = request.peer?.isName === true ? request.peer.host : undefined
+      return new Info(socket, servername, socket.authorized, this.certificate)
+    }
+    const name: unknown = Reflect.get(socket, "servername")
+    const isAuthorized = this.certificate !== undefined && verifyError(socket) === undefined
+    return new Info(socket, typeof name === "string" ? name : undefined, isAuthorized, this.certificate)
+  }
+
   private addressOfPeer(): string {
     return JSON.stringify(this.below.remoteAddress ?? null)
   }
 }
 
-// A certificate that nobody vouches for can hold any text, of any length.
-const SHOWN = 256
+/** Whatever went wrong where nothing should. */
+const unexpected = (cause: unknown): ConnectionErrorReason => {
+  const reason = reasonFromCause(cause)
+  return reason._tag === "UnknownReason"
+    ? new TlsError({
+        kind: "Failed",
+        code: reason.code,
+        cause,
+        detail: cause instanceof Error ? cause.message : undefined
+      })
+    : reason
+}
 
 /** Why a client is not served, with the name in its certificate. */
 const notAccepted = (
   cause: unknown,
-  socket: tls.TLSSocket,
+  certificate: X509Certificate | undefined,
   address: string | undefined
 ): ConnectionErrorReason => {
-  const reason = reasonFromCause(cause)
-  if (reason._tag !== "TlsError") return reason
-  const x509 = socket.getPeerX509Certificate()
-  const name = x509 && certificateOf(x509).subject["CN"]
-  const peer =
-    name === undefined ? address : `${printable(String(name), SHOWN)} at ${address ?? "an unknown address"}`
-  return new TlsError({ kind: reason.kind, code: reason.code, cause, peer })
+  const reason = certificateFault(cause)
+  const name = certificate && Cert.nameIn(certificate)
+  const peer = name === undefined ? address : `${name} at ${address ?? "an unknown address"}`
+  return new TlsError({ kind: reason.kind, code: reason.code, cause, peer, detail: reason.detail })
 }
 
-const infoOf = (socket: tls.TLSSocket, request: Handshake, known: X509Certificate | undefined): TlsInfo => {
-  if (request.role === "client") {
-    const servername = request.peer?.isName === true ? request.peer.host : undefined
-    return new Info(socket, servername, socket.authorized, socket.isSessionReused() ? known : undefined)
-  }
-  const name: unknown = Reflect.get(socket, "servername")
-  const isAuthorized = socket.getPeerX509Certificate() !== undefined && verifyError(socket) === undefined
-  return new Info(socket, typeof name === "string" ? name : undefined, isAuthorized, undefined)
+/** What OpenSSL or Node holds against a certificate, also where the code is one that is not known here. */
+const certificateFault = (cause: unknown): TlsError => {
+  const reason = reasonFromCause(cause)
+  const kind = reason._tag === "TlsError" ? reason.kind : "BadCertificate"
+  const detail = kind === "BadCertificate" && cause instanceof Error ? cause.message : undefined
+  return new TlsError({ kind, code: codeOf(cause), cause, detail })
 }
 
 const describe = (reason: ConnectionErrorReason, peer: string | undefined): ConnectionErrorReason => {
@@ -457,7 +469,7 @@ const describe = (reason: ConnectionErrorReason, peer: string | undefined): Conn
   const { cause, code, kind } = reason
   if (kind === "WrongHost" && cause instanceof Error) {
     // Node quotes the names in the certificate, and hangs all of it on its error.
-    const detail = printable(cause.message, SHOWN)
+    const detail = Cert.shown(cause.message)
     return new TlsError({ kind, code, cause: new Error(detail), peer: reason.peer ?? peer, detail })
   }
   return new TlsError({ kind, code, cause, peer: reason.peer ?? peer, detail: reason.detail })
