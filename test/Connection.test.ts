@@ -365,6 +365,24 @@ describe("C: closing", () => {
     })
   )
 
+  it.effect("over a transport without half-close that can linger ends it, and waits for the peer's end", () =>
+    Effect.gen(function* () {
+      const { connection, transport, writer } = yield* connect(undefined, { canEnd: false, canLinger: true })
+      yield* writer.write("last")
+      strictEqual(yield* outcomeOf(writer.end), "Unsupported")
+      transport.takeCalls()
+      const close = yield* start(connection.close)
+      deepStrictEqual(transport.takeCalls(), ["end", "resume"])
+      transport.accept()
+      transport.receive(new Uint8Array(1024 * 1024))
+      deepStrictEqual(transport.takeCalls(), [])
+      transport.receiveEnd()
+      deepStrictEqual(transport.calls, ["close"])
+      transport.letGo()
+      strictEqual(outcome(close), "success")
+    })
+  )
+
   it.effect("over a transport that lets go from within close and abort", () =>
     Effect.gen(function* () {
       for (const how of ["close", "abort"] as const) {

@@ -427,7 +427,7 @@ export class ConnectionCore implements Handler, Surroundings {
 
   private awaitPeer(): void {
     this.armClose()
-    if (this.peerEnded || !this.transport.canEnd) this.transport.close()
+    if (this.peerEnded || !this.output.canLinger) this.transport.close()
     else this.transport.resume()
   }
 

@@ -112,6 +112,11 @@ export class Output {
     return this.transport.canEnd
   }
 
+  /** Whether a close can end this direction and wait for the peer's end. */
+  get canLinger(): boolean {
+    return this.transport.canLinger ?? this.transport.canEnd
+  }
+
   /** Whether new writes are taken. */
   get isOpen(): boolean {
     return this.refusal === undefined
@@ -208,7 +213,7 @@ export class Output {
   close(error: OnFailure): void {
     this.refusal = new Failure("write", error)
     if (this.outbound !== undefined) Queue.shutdownUnsafe(this.outbound)
-    if (this.half === "none" && this.transport.canEnd) this.half = "requested"
+    if (this.half === "none" && this.canLinger) this.half = "requested"
     this.advance()
   }
 

@@ -252,6 +252,10 @@ class DuplexTransport implements Transport {
     return this.outbox.bytes + this.inFlight
   }
 
+  get canLinger(): boolean {
+    return true
+  }
+
   start(handler: Handler): void {
     this.handler = handler
     this.layer?.takeOver()

@@ -63,6 +63,8 @@ import { writerLaws as lawsOfWriters } from "./internal/writerLaws.ts"
 export interface Capabilities {
   /** Whether one direction can be ended alone: `Transport.canEnd`. */
   readonly halfClose: boolean
+  /** Whether a close waits for the peer's end: `Transport.canLinger`. Default: what `halfClose` is. */
+  readonly linger?: boolean | undefined
   /**
    * How the peer sees an `abort`: as `ConnectionReset`, as some failure, or as an end of input. The last is what a
    * transport has that knows one end only, as a Unix socket does; nobody can tell then whether a message was cut short.

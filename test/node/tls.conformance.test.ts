@@ -33,7 +33,11 @@ const layerUpgraded = (role: "client" | "server", maxVersion: Tls.Version) =>
           return [near, far] as const
         }),
         // TLS 1.2 has no half-close: a close_notify ends both directions.
-        capabilities: { ...Conformance.defaultCapabilities, halfClose: maxVersion === "TLSv1.3" }
+        capabilities: {
+          ...Conformance.defaultCapabilities,
+          halfClose: maxVersion === "TLSv1.3",
+          linger: true
+        }
       })
     })
   ).pipe(Layer.provide(NodeNetwork.layer))

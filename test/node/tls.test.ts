@@ -8,6 +8,7 @@ import { randomBytes } from "node:crypto"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import * as nodeTls from "node:tls"
 import { Authority, type Issued } from "../support/certificates.ts"
 import {
   event,
@@ -16,6 +17,7 @@ import {
   portOf,
   rawConnect,
   rawServer,
+  readToEnd,
   tempDirectory
 } from "../support/sockets.ts"
 
@@ -291,21 +293,72 @@ describe("what is agreed on", () => {
 })
 
 describe("the end", () => {
-  live(
-    "T-020, T-021 what was written is read before the end, and close_notify is the end",
-    Effect.gen(function* () {
-      const { client, server } = yield* securePair()
-      yield* client.writer.write(new Uint8Array(1_000_000))
-      yield* client.writer.write("last")
-      const closing = yield* Effect.forkChild(client.close)
-      const all = yield* server.reader.readAll({ maxBytes: 2_000_000 })
-      assert.strictEqual(all.length, 1_000_004)
-      yield* server.close
-      yield* Fiber.join(closing)
-      yield* client.closed
-      yield* server.closed
-    })
-  )
+  for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
+    live(
+      `T-020, T-021 what was written is read before the end, and close_notify is the end (${maxVersion})`,
+      Effect.gen(function* () {
+        const { client, server } = yield* securePair({ maxVersion })
+        yield* client.writer.write(new Uint8Array(1_000_000))
+        yield* client.writer.write("last")
+        const closing = yield* Effect.forkChild(client.close)
+        const all = yield* server.reader.readAll({ maxBytes: 2_000_000 })
+        assert.strictEqual(all.length, 1_000_004)
+        yield* server.close
+        yield* Fiber.join(closing)
+        yield* client.closed
+        yield* server.closed
+      })
+    )
+
+    live(
+      `T-024 a peer that sends on after our close does no harm (${maxVersion})`,
+      Effect.gen(function* () {
+        const { client, server } = yield* securePair({ maxVersion })
+        const flood = yield* Effect.forkChild(
+          Effect.exit(Effect.forever(server.writer.write(new Uint8Array(65_536))))
+        )
+        yield* client.close
+        yield* client.closed
+        yield* Fiber.join(flood)
+      })
+    )
+
+    timed(
+      `T-023 a peer that never answers close_notify: closeTimeout (${maxVersion})`,
+      Effect.gen(function* () {
+        const { client, server } = yield* securePair({ maxVersion })
+        const closing = yield* Effect.forkChild(client.close, { startImmediately: true })
+        assert.strictEqual((yield* server.reader.readAll()).length, 0)
+        yield* TestClock.adjust(closeTimeout)
+        yield* Fiber.join(closing)
+        yield* client.closed
+      })
+    )
+
+    live(
+      `what was written is read, though the peer sends on and reads later (${maxVersion})`,
+      Effect.gen(function* () {
+        const size = 500_000
+        const { next, port } = yield* serving({ tls: { identity, maxVersion } })
+        const options = { port, host: "127.0.0.1", ca, allowHalfOpen: true }
+        const client = nodeTls.connect(options)
+        yield* Effect.addFinalizer(() => Effect.sync(() => client.destroy()))
+        client.pause().on("error", () => {})
+        yield* event(client, "secureConnect")
+        const server = yield* next
+        yield* Effect.forkChild(server.writer.write(new Uint8Array(size)), { startImmediately: true })
+        const closing = yield* Effect.forkChild(server.close, { startImmediately: true })
+        for (let sent = 0; sent < 600_000; sent += 20_000) {
+          client.write(Buffer.alloc(20_000))
+          yield* loops(2)
+        }
+        assert.strictEqual((yield* readToEnd(client)).length, size)
+        client.end()
+        yield* Fiber.join(closing)
+        yield* server.closed
+      })
+    )
+  }
 
   live(
     "half-close in TLS 1.3: the other direction goes on",
@@ -331,7 +384,7 @@ describe("the end", () => {
       assert.isFalse(client.writer.canEnd)
       assert.strictEqual(reasonOf(yield* Effect.flip(client.writer.end)), "Unsupported")
       yield* client.writer.write("bye")
-      yield* client.close
+      yield* Effect.forkChild(client.close, { startImmediately: true })
       assert.strictEqual((yield* server.reader.readAll()).length, 3)
     })
   )
@@ -342,31 +395,6 @@ describe("the end", () => {
       const { client } = yield* securePair()
       yield* Effect.forkChild(client.close, { startImmediately: true })
       assert.strictEqual(reasonOf(yield* Effect.flip(client.writer.write("late"))), "ConnectionClosed")
-    })
-  )
-
-  live(
-    "T-024 a peer that sends on after our close does no harm",
-    Effect.gen(function* () {
-      const { client, server } = yield* securePair()
-      const flood = yield* Effect.forkChild(
-        Effect.exit(Effect.forever(server.writer.write(new Uint8Array(65_536))))
-      )
-      yield* client.close
-      yield* client.closed
-      yield* Fiber.join(flood)
-    })
-  )
-
-  timed(
-    "T-023 a peer that never answers close_notify: closeTimeout",
-    Effect.gen(function* () {
-      const { client, server } = yield* securePair()
-      const closing = yield* Effect.forkChild(client.close, { startImmediately: true })
-      assert.strictEqual((yield* server.reader.readAll()).length, 0)
-      yield* TestClock.adjust(closeTimeout)
-      yield* Fiber.join(closing)
-      yield* client.closed
     })
   )
 

@@ -41,7 +41,9 @@ const securedPair = (options?: Partial<Tls.CommonOptions>) =>
 describe("simulated TLS 1.3", () => Conformance.transport(Conformance.layerPair(securedPair())))
 
 describe("simulated TLS 1.2", () =>
-  Conformance.transport(Conformance.layerPair(securedPair({ maxVersion: "TLSv1.2" }), { halfClose: false })))
+  Conformance.transport(
+    Conformance.layerPair(securedPair({ maxVersion: "TLSv1.2" }), { halfClose: false, linger: true })
+  ))
 
 /** A client and a server, connected and not upgraded. */
 const plainPair = Effect.fnUntraced(function* () {

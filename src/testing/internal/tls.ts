@@ -86,6 +86,7 @@ export const upgradable = (below: Transport, dispatcher: Scheduler.SchedulerDisp
     remoteAddress: below.remoteAddress,
     tls: below.tls,
     canEnd: below.canEnd,
+    canLinger: below.canLinger,
     readAhead: below.readAhead,
     get bufferedBytes() {
       return below.bufferedBytes
@@ -167,6 +168,10 @@ class Secured implements Transport, Handler {
   // In TLS 1.2, the end of one direction ends the other one as well (RFC 5246, section 7.2.1).
   get canEnd(): boolean {
     return this.tls?.protocol === "TLSv1.3" && this.below.canEnd
+  }
+
+  get canLinger(): boolean {
+    return this.below.canEnd
   }
 
   get readAhead(): boolean {
