@@ -24,11 +24,14 @@
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
 import type * as PlatformError from "effect/PlatformError"
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
@@ -90,9 +93,15 @@ export const isTlsReloader = (u: unknown): u is TlsReloader<unknown> => Predicat
  * @since 0.1.0
  */
 export interface Options<E, R> {
-  /** How often to reload without being told. Default: never. */
+  /**
+   * How often to reload without being told. Default: never. One that fails is tried again after 1, 2, 4, … seconds, at most after
+   * this time: a pair of which only one file is new yet is complete soon.
+   */
   readonly every?: Duration.Input | undefined
-  /** Runs when such a reload has failed. Default: a warning in the log. */
+  /**
+   * Runs each time that such a reload has failed. Default: a warning in the log. A defect of `load`, or of this, is an error in
+   * the log, and the reloading goes on.
+   */
   readonly onError?: ((error: E | TlsError) => Effect.Effect<unknown, never, R>) | undefined
 }
 
@@ -148,7 +157,7 @@ export const make = <E, R, R2 = never>(
     if (every !== undefined) {
       const report =
         options?.onError ?? ((error: E | TlsError) => Effect.logWarning("TLS reload failed", error))
-      yield* Effect.delay(Effect.catch(reload, report), every).pipe(Effect.forever, Effect.forkScoped)
+      yield* Effect.forkScoped(reloading(reload, report, every))
     }
     return {
       [TypeId]: TypeId,
@@ -157,6 +166,41 @@ export const make = <E, R, R2 = never>(
       reload
     }
   })
+
+/** Reloads for ever, whatever becomes of a round: nobody else would notice that a certificate runs out. */
+const reloading = <E, R>(
+  reload: Effect.Effect<unknown, E>,
+  report: (error: E) => Effect.Effect<unknown, never, R>,
+  every: Duration.Duration
+): Effect.Effect<never, never, R> => {
+  const reported = (cause: Cause.Cause<E>): Effect.Effect<unknown, never, R> => {
+    const error = Cause.findErrorOption(cause)
+    if (Option.isNone(error)) return Effect.logError("TLS reload failed", cause)
+    return Effect.catchCause(
+      Effect.suspend(() => report(error.value)),
+      (ownCause) => Effect.logError("onError of a TLS reload failed", ownCause)
+    )
+  }
+  return Effect.gen(function* () {
+    let wait = every
+    let retry = FIRST_RETRY
+    while (true) {
+      yield* Effect.sleep(wait)
+      const exit = yield* Effect.exit(reload)
+      if (Exit.isSuccess(exit)) {
+        wait = every
+        retry = FIRST_RETRY
+      } else {
+        yield* reported(exit.cause)
+        wait = Duration.min(retry, every)
+        retry = Duration.times(retry, 2)
+      }
+    }
+  })
+}
+
+// Whoever replaces the files of a pair replaces one after the other.
+const FIRST_RETRY = Duration.seconds(1)
 
 const interval = (input: Duration.Input): Duration.Duration => {
   const every = Duration.fromInputUnsafe(input)

@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Option, Result, type Scope, Stream } from "effect"
+import { Effect, Fiber, Option, Redacted, Result, type Scope, Stream } from "effect"
 import { Connection, type Network, Server, type StreamError, type Tls } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
+import { createPrivateKey, generateKeyPairSync } from "node:crypto"
 import { inspect } from "node:util"
 import { Authority } from "../support/certificates.ts"
 import { leavingNothing, portOf, rawConnect, rawServer, readToEnd } from "../support/sockets.ts"
@@ -319,6 +320,39 @@ describe("the own identity", () => {
       assert(error.reason._tag === "TlsError")
       assert.strictEqual(error.reason.kind, "InvalidIdentity")
       assert.notInclude(JSON.stringify(error), "PRIVATE")
+    })
+  )
+
+  live(
+    "a key of another kind: OpenSSL takes it, and no handshake would succeed",
+    Effect.gen(function* () {
+      const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 })
+      const key = privateKey.export({ type: "pkcs8", format: "pem" }).toString()
+      const error = yield* Effect.flip(serving({ names: { other: { ...identity, key } } }))
+      assert(error.reason._tag === "TlsError")
+      assert.strictEqual(error.reason.kind, "InvalidIdentity")
+      assert.include(error.message, "the key is not the certificate's")
+    })
+  )
+
+  live(
+    "a key with a passphrase works, with the certificate in the same text, and not with another passphrase",
+    Effect.gen(function* () {
+      const cipher = "aes-256-cbc"
+      const passphrase = "open sesame"
+      const key = createPrivateKey(identity.key)
+        .export({ type: "pkcs8", format: "pem", cipher, passphrase })
+        .toString()
+      const both = `${key}\n${identity.certificate}`
+      const { port } = yield* serving({
+        identity: { certificate: both, key: both, passphrase: Redacted.make(passphrase) }
+      })
+      yield* Connection.connect({ host: "localhost", port }, { tls: { ca } })
+      const error = yield* Effect.flip(
+        serving({ identity: { certificate: both, key: both, passphrase: "open" } })
+      )
+      assert(error.reason._tag === "TlsError")
+      assert.strictEqual(error.reason.kind, "InvalidIdentity")
     })
   )
 

@@ -1,5 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Exit, Fiber, Option, Queue, Redacted, type Scope, Stream } from "effect"
+import {
+  Cause,
+  Clock,
+  DateTime,
+  Effect,
+  Exit,
+  Fiber,
+  Logger,
+  Option,
+  Queue,
+  Redacted,
+  type Scope,
+  Stream
+} from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, type Network, Proxy, Server, type StreamError, Tls, TlsReloader } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
@@ -798,6 +811,62 @@ describe("TlsReloader", () => {
       yield* TestClock.adjust("1 millis")
       assert.isTrue(yield* reloader.reload)
       assert.strictEqual(reloader.current(), early)
+    })
+  )
+
+  const logged: Array<string> = []
+  const logger = Logger.make<unknown, void>(({ cause, logLevel, message }) => {
+    const why = Cause.hasInterruptsOnly(cause) ? "interrupted" : String(Cause.squash(cause))
+    logged.push(`${logLevel} ${String(message)}: ${why}`)
+  })
+
+  timed(
+    "goes on after a load that dies and after a report that dies, and says both in the log",
+    Effect.gen(function* () {
+      yield* TestClock.setTime(Date.now())
+      const renewed = authority.issue({ name: "renewed" })
+      let loads = 0
+      const load = Effect.suspend(() => {
+        loads++
+        if (loads === 2) throw new Error("a bug in load")
+        if (loads === 3) return Effect.fail("not there")
+        if (loads === 4) return Effect.interrupt
+        return Effect.succeed(loads === 1 ? identity : renewed)
+      })
+      const reloader = yield* TlsReloader.make(load, {
+        every: "1 hour",
+        onError: () => Effect.die(new Error("a bug in onError"))
+      })
+      yield* TestClock.adjust("2 hours")
+      assert.strictEqual(loads, 5)
+      assert.strictEqual((yield* reloader.certificate).subject["CN"], "renewed")
+      assert.deepStrictEqual(logged, [
+        "Error TLS reload failed: Error: a bug in load",
+        "Error onError of a TLS reload failed: Error: a bug in onError",
+        "Error TLS reload failed: interrupted"
+      ])
+    }).pipe(Effect.provide(Logger.layer([logger])))
+  )
+
+  timed(
+    "a pair that does not work is loaded again after 1, 2, 4, … seconds, and never later than `every`",
+    Effect.gen(function* () {
+      yield* TestClock.setTime(Date.now())
+      const loads: Array<number> = []
+      const began = yield* Clock.currentTimeMillis
+      let next: Tls.Identity = identity
+      yield* TlsReloader.make(
+        Effect.gen(function* () {
+          loads.push(((yield* Clock.currentTimeMillis) - began) / 1000)
+          return next
+        }),
+        { every: "10 seconds", onError: () => Effect.void }
+      )
+      next = { certificate: identity.certificate, key: authority.issue().key }
+      yield* TestClock.adjust("45 seconds")
+      next = identity
+      yield* TestClock.adjust("30 seconds")
+      assert.deepStrictEqual(loads, [0, 10, 11, 13, 17, 25, 35, 45, 55, 65, 75])
     })
   )
 

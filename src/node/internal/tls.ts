@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
-import { constants, createHash, X509Certificate } from "node:crypto"
+import { constants, createHash, createPrivateKey, X509Certificate } from "node:crypto"
 import { Duplex } from "node:stream"
 import * as tls from "node:tls"
 import { codeOf } from "../../internal/code.ts"
@@ -36,18 +36,29 @@ const optional = <K extends string, V>(key: K, value: V | undefined): { readonly
   return fields
 }
 
+/** A certificate and its key. OpenSSL itself does not look at a key of another kind than the certificate's. */
+const pairOf = ({ certificate, key, passphrase }: Identity): tls.SecureContextOptions => {
+  const cert = pem(certificate)
+  const locked = {
+    key: pem(key),
+    ...optional("passphrase", Redacted.isRedacted(passphrase) ? Redacted.value(passphrase) : passphrase)
+  }
+  if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(locked))) {
+    throw new Error("the key is not the certificate's")
+  }
+  return { cert, ...locked }
+}
+
 const makeContext = (
   settings: ClientSettings | ServerSettings,
   identity: Identity | undefined
 ): tls.SecureContext => {
-  const passphrase = identity?.passphrase
   return tls.createSecureContext({
     minVersion: settings.minVersion,
     maxVersion: settings.maxVersion,
     ...optional("ca", settings.ca?.map(pem)),
     ...optional("ciphers", settings.ciphers),
-    ...(identity && { cert: pem(identity.certificate), key: pem(identity.key) }),
-    ...optional("passphrase", Redacted.isRedacted(passphrase) ? Redacted.value(passphrase) : passphrase),
+    ...(identity && pairOf(identity)),
     // TLS 1.2 could begin anew on a connection in use, at the expense of whoever is asked to (CVE-2011-1473).
     secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
     // Sessions are resumed within one context only; with client certificates, OpenSSL wants a name for that.
