@@ -334,17 +334,19 @@ const describeTls = (kind: TlsErrorKind, peer: string): string => {
 }
 
 /**
- * The peer ended the connection without TLS's own end (close_notify): somebody may have cut off bytes.
+ * The peer ended the connection without TLS's own end (close_notify): somebody may have cut off bytes. `detail` says what else
+ * it may mean.
  *
  * @category reasons
  * @since 0.1.0
  */
 export class TlsTruncated extends Schema.TaggedError<TlsTruncated>("effect-wire/TlsTruncated")(
   "TlsTruncated",
-  reasonFields
+  { ...reasonFields, detail: Schema.optional(Schema.String) }
 ) {
   override get message(): string {
-    return "the connection ended without a TLS close_notify: the input may be cut off"
+    const detail = this.detail === undefined ? "" : `; ${this.detail}`
+    return printable(`the connection ended without a TLS close_notify: the input may be cut off${detail}`)
   }
 }
 

@@ -24,7 +24,7 @@ import type { Handler, Transport } from "../Transport.ts"
 import { type Deadline, Deadlines, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { empty } from "./bytes.ts"
 import { Input } from "./Input.ts"
-import { noTimeouts, type Watermarks } from "./limits.ts"
+import { CLOSE_BUDGET, noTimeouts, type Watermarks } from "./limits.ts"
 import { Output } from "./Output.ts"
 import { formatAddress } from "./target.ts"
 import { within } from "./within.ts"
@@ -40,9 +40,6 @@ export interface Settings {
   readonly writing: TimeLimits
   readonly closing: TimeLimits
 }
-
-/** A closing connection discards at most this many bytes while it waits for the peer's FIN. */
-const CLOSE_BUDGET = 1024 * 1024
 
 let connections = 0
 

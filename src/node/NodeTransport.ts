@@ -13,7 +13,7 @@ import {
   ConnectionAborted,
   ConnectionError,
   type ConnectionErrorReason,
-  connectionErrorFromCause
+  reasonFromCause
 } from "../StreamError.ts"
 import { interfaceScopeIds } from "./internal/interfaces.ts"
 import { type Chunk, Outbox } from "./internal/outbox.ts"
@@ -545,9 +545,10 @@ class DuplexTransport implements Transport {
     const address = formatAddress(this.remoteAddress)
     if (this.failure !== undefined) {
       const { cause } = this.failure
-      return connectionErrorFromCause({
+      const reason = reasonFromCause(cause)
+      return new ConnectionError({
         operation: operationOf(cause),
-        cause,
+        reason: this.layer?.describe(reason) ?? reason,
         address
       })
     }

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
-import { Cause, Effect, Exit, Fiber, Option, Queue, type Scope, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, Option, Queue, type Scope, Semaphore, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, type Network, Server, StreamError, type Tls, TlsReloader } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
@@ -258,6 +258,10 @@ describe("certificates that change under load", () => {
 
       let generation = 0
       let started = 0
+      const scope = yield* Effect.scope
+      // One at a time: on a busy machine, the next one is due before the files are read.
+      const turn = Semaphore.makeUnsafe(1)
+      const swaps: Array<Fiber.Fiber<void, unknown>> = []
       const swap = Effect.gen(function* () {
         const next = generation + 1
         // Between the two files there is no pair: nothing changes.
@@ -268,10 +272,12 @@ describe("certificates that change under load", () => {
         write(key, next)
         assert.isTrue(yield* reloader.reload)
         generation = next
-      })
+      }).pipe(turn.withPermits(1))
       const visit = Effect.fnUntraced(function* () {
         const before = generation
-        if (++started % 15 === 0 && generation + 1 < generations.length) yield* Effect.forkScoped(swap)
+        if (++started % 15 === 0 && swaps.length + 1 < generations.length) {
+          swaps.push(yield* Effect.forkIn(swap, scope))
+        }
         const { info, reader, writer } = yield* Connection.connect({ host: "127.0.0.1", port }, { tls })
         yield* writer.write("hello")
         assert.strictEqual((yield* reader.readExactly(5)).length, 5)
@@ -285,6 +291,7 @@ describe("certificates that change under load", () => {
         concurrency: 10,
         discard: true
       })
+      for (const fiber of swaps) yield* Fiber.join(fiber)
       assert.strictEqual(generation, generations.length - 1)
       yield* early.writer.write("still here")
       assert.strictEqual((yield* early.reader.readExactly(10)).length, 10)

@@ -4,6 +4,7 @@ import { constants, createHash, createPrivateKey, X509Certificate } from "node:c
 import { Duplex } from "node:stream"
 import * as tls from "node:tls"
 import { codeOf } from "../../internal/code.ts"
+import { CLOSE_BUDGET } from "../../internal/limits.ts"
 import {
   ConnectionAborted,
   ConnectionReset,
@@ -212,7 +213,13 @@ export class TlsLayer implements Handler {
   private giveUp: ((reason: ConnectionErrorReason) => void) | undefined = undefined
   private written: (() => void) | undefined = undefined
   private isEnding = false
+  private hasInputEnded = false
   private hasPeerEnded = false
+  // Who the peer is, for errors.
+  private peer: string | undefined = undefined
+  private isSuspect = false
+  // What came after the handshake had failed, once it has.
+  private discarded: number | undefined = undefined
 
   constructor(below: Transport, before: Handler | undefined) {
     this.below = below
@@ -241,8 +248,8 @@ export class TlsLayer implements Handler {
       destroy: (error, callback) => {
         this.written = undefined
         if (!this.isGone) {
-          // An alert that explains the failure of a handshake is sent.
-          if (this.isEnding || this.giveUp !== undefined) below.close()
+          if (this.giveUp !== undefined) this.linger()
+          else if (this.isEnding) below.close()
           else below.abort()
         }
         callback(error)
@@ -253,11 +260,16 @@ export class TlsLayer implements Handler {
   }
 
   readonly onData = (chunk: Uint8Array): void => {
-    if (!this.ciphertext.destroyed && !this.ciphertext.push(chunk)) this.below.pause()
+    if (this.discarded !== undefined) {
+      this.discarded += chunk.length
+      if (this.discarded > CLOSE_BUDGET) this.below.abort()
+    } else if (!this.ciphertext.destroyed && !this.ciphertext.push(chunk)) this.below.pause()
   }
 
   readonly onEnd = (): void => {
-    if (!this.ciphertext.destroyed) this.ciphertext.push(null)
+    this.hasInputEnded = true
+    if (this.discarded !== undefined) this.below.close()
+    else if (!this.ciphertext.destroyed) this.ciphertext.push(null)
   }
 
   readonly onDrain = (): void => {
@@ -275,6 +287,18 @@ export class TlsLayer implements Handler {
     this.onGone?.()
   }
 
+  /**
+   * Ends a connection whose handshake has failed, and reads on until the peer's end, for as long as the connection lets it: the
+   * alert that says why would be lost if the socket were let go while bytes of the peer's come.
+   */
+  private linger(): void {
+    const { below } = this
+    if (this.hasInputEnded || !(below.canLinger ?? below.canEnd)) return below.close()
+    this.discarded = 0
+    below.end()
+    below.resume()
+  }
+
   /** From here on, whoever is above tells of the end. */
   takeOver(): void {
     this.before = undefined
@@ -283,7 +307,13 @@ export class TlsLayer implements Handler {
   /** Every byte was handed to Node's TLS by now: either it has seen the peer's end among them, or there was none. */
   private readonly onCiphertextEnd = (): void => {
     if (this.giveUp !== undefined) this.giveUp(new ConnectionReset({}))
-    else if (!this.hasPeerEnded) this.socket?.destroy(new TlsTruncated({}))
+    else if (!this.hasPeerEnded) this.socket?.destroy(new TlsTruncated({ detail: this.suspicion }))
+  }
+
+  private get suspicion(): string | undefined {
+    return this.isSuspect && this.socket?.bytesRead === 0
+      ? "nothing came behind the handshake, and the server may not accept the certificate of this side"
+      : undefined
   }
 
   private fail(reason: ConnectionErrorReason): void {
@@ -299,7 +329,7 @@ export class TlsLayer implements Handler {
     wrap: (socket: tls.TLSSocket, info: TlsInfo) => A
   ): Effect.Effect<A, ConnectionErrorReason> {
     return Effect.callback<A, ConnectionErrorReason>((resume) => {
-      const peer = (request.role === "client" ? request.peer?.host : undefined) ?? address
+      this.peer = (request.role === "client" ? request.peer?.host : undefined) ?? address
       let socket: tls.TLSSocket
       try {
         socket = request.role === "client" ? this.client(request) : this.server(request.settings)
@@ -323,7 +353,7 @@ export class TlsLayer implements Handler {
         socket.destroy()
         this.ciphertext.destroy()
         this.giveUp = undefined
-        resume(Effect.fail(describe(reason, peer)))
+        resume(Effect.fail(this.describe(reason)))
       }
       const establish = (): void => {
         if (this.giveUp === undefined) return
@@ -350,6 +380,8 @@ export class TlsLayer implements Handler {
             this.certificate =
               socket.getPeerX509Certificate() ??
               (socket.isSessionReused() ? this.known?.certificate : undefined)
+            // In TLS 1.3 a client hears of it behind its handshake, and not from every server why.
+            this.isSuspect = request.settings.identity !== undefined && socket.getProtocol() === "TLSv1.3"
             establish()
           })
         )
@@ -363,7 +395,7 @@ export class TlsLayer implements Handler {
             this.certificate = socket.getPeerX509Certificate()
             const failure = clientCertificate === "require" ? verifyError(socket) : undefined
             if (failure === undefined) establish()
-            else this.giveUp?.(notAccepted(failure, this.certificate, peer))
+            else this.giveUp?.(notAccepted(failure, this.certificate, address))
           })
         )
       }
@@ -437,6 +469,19 @@ export class TlsLayer implements Handler {
     return new Info(socket, typeof name === "string" ? name : undefined, isAuthorized, this.certificate)
   }
 
+  /** A reason with the peer's name, where it is about TLS. */
+  describe(reason: ConnectionErrorReason): ConnectionErrorReason {
+    if (reason._tag !== "TlsError") return reason
+    const { cause, code, kind } = reason
+    const peer = reason.peer ?? this.peer
+    if (kind === "WrongHost" && cause instanceof Error) {
+      // Node quotes the names in the certificate, and hangs all of it on its error.
+      const detail = Cert.shown(cause.message)
+      return new TlsError({ kind, code, cause: new Error(detail), peer, detail })
+    }
+    return new TlsError({ kind, code, cause, peer, detail: reason.detail })
+  }
+
   private addressOfPeer(): string {
     return JSON.stringify(this.below.remoteAddress ?? null)
   }
@@ -473,15 +518,4 @@ const certificateFault = (cause: unknown): TlsError => {
   const kind = reason._tag === "TlsError" ? reason.kind : "BadCertificate"
   const detail = kind === "BadCertificate" && cause instanceof Error ? cause.message : undefined
   return new TlsError({ kind, code: codeOf(cause), cause, detail })
-}
-
-const describe = (reason: ConnectionErrorReason, peer: string | undefined): ConnectionErrorReason => {
-  if (reason._tag !== "TlsError") return reason
-  const { cause, code, kind } = reason
-  if (kind === "WrongHost" && cause instanceof Error) {
-    // Node quotes the names in the certificate, and hangs all of it on its error.
-    const detail = Cert.shown(cause.message)
-    return new TlsError({ kind, code, cause: new Error(detail), peer: reason.peer ?? peer, detail })
-  }
-  return new TlsError({ kind, code, cause, peer: reason.peer ?? peer, detail: reason.detail })
 }
