@@ -161,6 +161,9 @@ export type UpgradeOptions = (
 /**
  * Sessions of servers that one has been connected to, to be resumed with a shorter handshake.
  *
+ * What a cache throws, and what it gives that it was not given for the same server, is as if there were no session: there is a
+ * full handshake. A warning in the log says so once for each cache.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Option, Result, type Scope, Stream } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Logger, Option, Result, type Scope, Stream } from "effect"
 import { Connection, type Network, Server, StreamError, Tls, TlsReloader } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
 import { once } from "node:events"
@@ -260,6 +260,93 @@ describe("what throws while a handshake is looked at", () => {
         const { kind, message } = reasonOf(error)
         assert.strictEqual(kind, "Failed")
         assert.include(message, "out of order")
+      })
+    )
+  }
+})
+
+describe("a cache of sessions that does not work", () => {
+  const ca = authority.certificate
+
+  const visit = (port: number, sessions: Tls.SessionCache) =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { info, reader, writer } = yield* Connection.connect(
+          { host: "localhost", port },
+          { tls: { ca, sessions } }
+        )
+        yield* writer.write("x")
+        yield* reader.readExactly(1)
+        return info.tls?.resumed
+      })
+    )
+
+  const logging = Effect.fnUntraced(function* <A, E, R>(body: Effect.Effect<A, E, R>) {
+    const logged: Array<string> = []
+    const logger = Logger.make<unknown, void>(({ cause, logLevel, message }) => {
+      logged.push(`${logLevel} ${String(message)}: ${String(Cause.squash(cause))}`)
+    })
+    yield* Effect.provide(body, Logger.layer([logger]))
+    return logged
+  })
+
+  const oops = (): never => {
+    throw new Error("disk full")
+  }
+  const good = Tls.sessionCache()
+
+  for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
+    for (const [what, make, expected] of [
+      ["get throws", (): Tls.SessionCache => ({ ...good, get: oops }), "Error: disk full"],
+      ["set throws", (): Tls.SessionCache => ({ ...good, set: oops }), "Error: disk full"],
+      ["get gives bytes that are too few", () => ({ ...good, get: () => new Uint8Array(3) }), undefined],
+      [
+        "get gives a length that is none",
+        () => ({ ...good, get: () => new Uint8Array(9).fill(255) }),
+        undefined
+      ],
+      [
+        "get gives no certificate",
+        () => ({ ...good, get: () => new Uint8Array([0, 0, 0, 1, 2, 3]) }),
+        undefined
+      ]
+    ] as const) {
+      live(
+        `${what}: as if there were none, and said in the log once (${maxVersion})`,
+        Effect.gen(function* () {
+          const server = yield* Server.serve(echo, { listen, tls: { identity, maxVersion } })
+          const port = portOf(server.addresses[0])
+          const cache = make()
+          const logged = yield* logging(
+            Effect.gen(function* () {
+              for (let n = 0; n < 3; n++) assert.isFalse(yield* visit(port, cache))
+            })
+          )
+          assert.lengthOf(logged, 1)
+          assert.include(logged[0], expected ?? "not a session that it was given")
+        })
+      )
+    }
+
+    live(
+      `a session that is damaged anywhere is none (${maxVersion})`,
+      Effect.gen(function* () {
+        const server = yield* Server.serve(echo, { listen, tls: { identity, maxVersion } })
+        const port = portOf(server.addresses[0])
+        const whole = new Map<string, Uint8Array>()
+        yield* visit(port, { get: () => undefined, set: (name, session) => whole.set(name, session) })
+        const [session = new Uint8Array()] = whole.values()
+        assert.isAbove(session.length, 100)
+        yield* logging(
+          Effect.gen(function* () {
+            for (let at = 0; at < session.length; at += 29) {
+              const damaged = session.slice()
+              damaged[at] = ~(damaged[at] ?? 0)
+              assert.isFalse(yield* visit(port, { get: () => damaged, set: () => {} }))
+              assert.isFalse(yield* visit(port, { get: () => session.slice(0, at), set: () => {} }))
+            }
+          })
+        )
       })
     )
   }

@@ -25,6 +25,7 @@ import {
 } from "../../Tls.ts"
 import type { Handler, Transport } from "../../Transport.ts"
 import * as Cert from "./certificate.ts"
+import { type KnownSession, Sessions } from "./session.ts"
 
 const pem = (input: Pem): string | Buffer => {
   const value = Redacted.isRedacted(input) ? Redacted.value(input) : input
@@ -154,6 +155,8 @@ const verifyError = (socket: tls.TLSSocket): unknown => {
     : new Error("this version of Node does not tell whether the peer's certificate is trusted")
 }
 
+type Warn = (message: string, cause: unknown) => void
+
 const trusts = new WeakMap<ClientSettings, string>()
 
 /** What a session stands for besides its server: whom the client trusted, and who it was. */
@@ -167,27 +170,6 @@ const trustOf = (settings: ClientSettings, identity: Identity | undefined): stri
   const trust = hash.digest("hex")
   if (identity === undefined) trusts.set(settings, trust)
   return trust
-}
-
-/** A session as it is kept: with the certificate of the server, which Node does not tell for one that was resumed. */
-const packSession = (session: Uint8Array, certificate: Uint8Array): Uint8Array => {
-  const packed = new Uint8Array(4 + certificate.length + session.length)
-  new DataView(packed.buffer).setUint32(0, certificate.length)
-  packed.set(certificate, 4)
-  packed.set(session, 4 + certificate.length)
-  return packed
-}
-
-interface KnownSession {
-  readonly session: Buffer
-  readonly certificate: X509Certificate
-}
-
-const unpackSession = (packed: Uint8Array | undefined): KnownSession | undefined => {
-  if (packed === undefined) return undefined
-  const bytes = Buffer.from(packed)
-  const start = 4 + bytes.readUInt32BE(0)
-  return { session: bytes.subarray(start), certificate: new X509Certificate(bytes.subarray(4, start)) }
 }
 
 /**
@@ -328,11 +310,26 @@ export class TlsLayer implements Handler {
     address: string | undefined,
     wrap: (socket: tls.TLSSocket, info: TlsInfo) => A
   ): Effect.Effect<A, ConnectionErrorReason> {
+    return Effect.withFiber(({ context }) => {
+      const warn = (message: string, cause: unknown): void => {
+        Effect.runForkWith(context)(Effect.logWarning(message, cause))
+      }
+      return this.handshaking(request, leftover, address, wrap, warn)
+    })
+  }
+
+  private handshaking<A>(
+    request: Handshake,
+    leftover: Uint8Array,
+    address: string | undefined,
+    wrap: (socket: tls.TLSSocket, info: TlsInfo) => A,
+    warn: Warn
+  ): Effect.Effect<A, ConnectionErrorReason> {
     return Effect.callback<A, ConnectionErrorReason>((resume) => {
       this.peer = (request.role === "client" ? request.peer?.host : undefined) ?? address
       let socket: tls.TLSSocket
       try {
-        socket = request.role === "client" ? this.client(request) : this.server(request.settings)
+        socket = request.role === "client" ? this.client(request, warn) : this.server(request.settings)
       } catch (cause) {
         this.below.abort()
         return resume(Effect.fail(invalidIdentity(cause)))
@@ -409,15 +406,18 @@ export class TlsLayer implements Handler {
     })
   }
 
-  private client({ peer, settings }: Handshake & { readonly role: "client" }): tls.TLSSocket {
-    const { sessions, verify } = settings
+  private client({ peer, settings }: Handshake & { readonly role: "client" }, warn: Warn): tls.TLSSocket {
+    const { verify } = settings
     const identity = settings.identity?.current()
-    const resumable = verify ? sessions : undefined
-    const server =
-      resumable === undefined
-        ? ""
-        : `${this.addressOfPeer()} ${peer?.host ?? ""} ${trustOf(settings, identity)}`
-    this.known = unpackSession(resumable?.get(server))
+    const sessions =
+      settings.sessions && verify
+        ? new Sessions(
+            settings.sessions,
+            `${this.addressOfPeer()} ${peer?.host ?? ""} ${trustOf(settings, identity)}`,
+            warn
+          )
+        : undefined
+    this.known = sessions?.load()
     const socket = tls.connect({
       socket: this.ciphertext,
       secureContext: contextOf(settings, identity),
@@ -427,11 +427,9 @@ export class TlsLayer implements Handler {
       ...(settings.alpn !== undefined && { ALPNProtocols: [...settings.alpn] }),
       ...(this.known !== undefined && { session: this.known.session })
     })
-    if (resumable !== undefined) {
+    if (sessions !== undefined) {
       socket.on("session", (session: Buffer) => {
-        if (this.certificate !== undefined && socket.authorized) {
-          resumable.set(server, packSession(session, this.certificate.raw))
-        }
+        if (this.certificate !== undefined && socket.authorized) sessions.store(session, this.certificate)
       })
     }
     return socket
