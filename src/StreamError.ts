@@ -251,6 +251,7 @@ export class PermissionDenied extends Schema.TaggedError<PermissionDenied>("effe
  *   TLS 1.2, a missing client certificate;
  * - `NotTls`: what the peer sent is something else;
  * - `InvalidIdentity`: the own certificate or key cannot be used;
+ * - `InvalidOptions`: another option cannot be used; the message names it;
  * - `Failed`: anything else.
  *
  * @category reasons
@@ -270,6 +271,7 @@ export const TlsErrorKind = Schema.Literals([
   "Refused",
   "NotTls",
   "InvalidIdentity",
+  "InvalidOptions",
   "Failed"
 ])
 
@@ -328,6 +330,8 @@ const describeTls = (kind: TlsErrorKind, peer: string): string => {
       return `what ${peer} sent is not TLS`
     case "InvalidIdentity":
       return "the own certificate or key cannot be used"
+    case "InvalidOptions":
+      return "an option of TLS cannot be used"
     case "Failed":
       return `TLS with ${peer} failed`
   }

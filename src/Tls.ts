@@ -27,6 +27,7 @@ import * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
 import { encode } from "./internal/bytes.ts"
 import * as Limits from "./internal/limits.ts"
+import { quoted } from "./internal/printable.ts"
 
 /**
  * One or more certificates, or a key: PEM text, as a string or its bytes.
@@ -290,8 +291,20 @@ export type Handshake =
 const isPem = (u: unknown): u is Pem =>
   typeof u === "string" ? u.length > 0 : u instanceof Uint8Array || Redacted.isRedacted(u)
 
+// PEM has more than one line, and ends with a dash.
+const looksLikePath = (text: string): boolean =>
+  !text.includes("\n") &&
+  (/^(~|\.{0,2}[\\/]|[A-Za-z]:[\\/])/.test(text) || /\.(pem|crt|cer|der|key)$/i.test(text))
+
 const checkPem = (what: string, pem: Pem): Pem => {
   if (!isPem(pem)) throw new RangeError(`tls: ${what} must be PEM text, as a string, bytes or Redacted`)
+  const text = Redacted.isRedacted(pem) ? Redacted.value(pem) : pem
+  if (typeof text === "string" && looksLikePath(text)) {
+    const it = Redacted.isRedacted(pem) || what.startsWith("the key") ? "it" : quoted(text)
+    throw new RangeError(
+      `tls: ${what} must be PEM text: ${it} looks like the path of a file, which has to be read first`
+    )
+  }
   return pem
 }
 
@@ -321,6 +334,7 @@ const checkCommon = (options: CommonOptions): CommonSettings => {
       throw new RangeError(`tls: an alpn name must have 1 to 255 bytes, received ${length}`)
     }
   }
+  if (ciphers === "") throw new RangeError("tls: ciphers must not be empty")
   const minVersion = version("minVersion", options.minVersion ?? "TLSv1.2")
   const maxVersion = version("maxVersion", options.maxVersion ?? "TLSv1.3")
   if (minVersion > maxVersion) throw new RangeError("tls: minVersion must not be above maxVersion")

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Option, Redacted, Result, type Scope, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, Option, Redacted, Result, type Scope, Stream } from "effect"
 import { Connection, type Network, Server, type StreamError, type Tls } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
 import { createPrivateKey, generateKeyPairSync } from "node:crypto"
@@ -408,4 +408,66 @@ describe("the own identity", () => {
       assert.strictEqual(tlsReason(yield* connecting(port, tls)).kind, "InvalidIdentity")
     })
   )
+})
+
+describe("an option that cannot be used is named", () => {
+  const broken = `${ca}\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n`
+  const cases: ReadonlyArray<readonly [what: string, options: Tls.CommonOptions, detail: string]> = [
+    ["ca that is no PEM", { ca: "no certificate at all" }, "`ca` has no certificate in PEM"],
+    ["ca that is a key", { ca: identity.key }, "`ca` has no certificate in PEM"],
+    [
+      "ca of which a part is broken",
+      { ca: broken },
+      "`ca` has a certificate that cannot be read, number 2 of 2"
+    ],
+    ["ciphers that there are none of", { ciphers: "NOPE" }, "`ciphers`"]
+  ]
+  for (const [what, options, detail] of cases) {
+    live(
+      `${what}: by connect, and by serve before it listens`,
+      Effect.gen(function* () {
+        const { port } = yield* serving({})
+        const reason = tlsReason(yield* connecting(port, { ca, ...options }))
+        const error = yield* Effect.flip(serving(options))
+        assert(error.reason._tag === "TlsError")
+        for (const { kind, message } of [reason, error.reason]) {
+          assert.strictEqual(kind, "InvalidOptions")
+          assert.include(message, detail)
+          assert.notInclude(message, "PRIVATE")
+        }
+      })
+    )
+  }
+
+  const path = "/etc/ssl/private/some.pem"
+  const given: ReadonlyArray<readonly [what: string, options: Tls.ClientOptions, message: string]> = [
+    [
+      "the path of ca",
+      { ca: path },
+      `tls: ca must be PEM text: "${path}" looks like the path of a file, which has to be read first`
+    ],
+    [
+      "the path of a certificate",
+      { identity: { certificate: "./some.crt", key: identity.key } },
+      'tls: the certificate of identity must be PEM text: "./some.crt" looks like the path of a file, which has to be read first'
+    ],
+    [
+      "the path of a key",
+      { identity: { certificate: identity.certificate, key: Redacted.make(path) } },
+      "tls: the key of identity must be PEM text: it looks like the path of a file, which has to be read first"
+    ],
+    ["no ciphers", { ciphers: "" }, "tls: ciphers must not be empty"]
+  ]
+  for (const [what, options, message] of given) {
+    live(
+      `${what}: a defect, before anything is connected`,
+      Effect.gen(function* () {
+        const exit = yield* Effect.exit(Connection.connect("localhost:1", { tls: options }))
+        assert(Exit.isFailure(exit))
+        const defect = Cause.squash(exit.cause)
+        assert.instanceOf(defect, RangeError)
+        assert.strictEqual(defect.message, message)
+      })
+    )
+  }
 })

@@ -38,6 +38,23 @@ const optional = <K extends string, V>(key: K, value: V | undefined): { readonly
   return fields
 }
 
+/** OpenSSL itself passes over what it cannot read, and whatever follows: nobody would be trusted then. */
+const authorities = (ca: Pem): string | Buffer => {
+  const text = pem(ca)
+  const certificates =
+    text.toString().match(/-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----[^]*?-----END \1-----/g) ?? []
+  if (certificates.length === 0) throw invalidOption("`ca` has no certificate in PEM")
+  certificates.forEach((certificate, index) => {
+    try {
+      new X509Certificate(certificate)
+    } catch (cause) {
+      const which = certificates.length === 1 ? "" : `, number ${index + 1} of ${certificates.length}`
+      throw invalidOption(`\`ca\` has a certificate that cannot be read${which}`, cause)
+    }
+  })
+  return text
+}
+
 /** A certificate and its key. OpenSSL itself does not look at a key of another kind than the certificate's. */
 const pairOf = ({ certificate, key, passphrase }: Identity): tls.SecureContextOptions => {
   const cert = pem(certificate)
@@ -58,7 +75,7 @@ const makeContext = (
   return tls.createSecureContext({
     minVersion: settings.minVersion,
     maxVersion: settings.maxVersion,
-    ...optional("ca", settings.ca?.map(pem)),
+    ...optional("ca", settings.ca?.map(authorities)),
     ...optional("ciphers", settings.ciphers),
     ...(identity && pairOf(identity)),
     // TLS 1.2 could begin anew on a connection in use, at the expense of whoever is asked to (CVE-2011-1473).
@@ -83,13 +100,22 @@ const contextOf = (
   return context
 }
 
+const invalidOption = (detail: string, cause?: unknown): TlsError =>
+  new TlsError({ kind: "InvalidOptions", code: codeOf(cause), detail })
+
 // The cause is left out: it says no more than the code, and a text of OpenSSL's may quote its input.
-const invalidIdentity = (cause: unknown): TlsError =>
-  new TlsError({
+const invalid = (cause: unknown): TlsError => {
+  if (cause instanceof TlsError) return cause
+  const code = codeOf(cause)
+  if (code === "ERR_SSL_NO_CIPHER_MATCH") {
+    return invalidOption("`ciphers` names one that this OpenSSL does not have", cause)
+  }
+  return new TlsError({
     kind: "InvalidIdentity",
-    code: codeOf(cause),
+    code,
     detail: cause instanceof Error ? cause.message : undefined
   })
+}
 
 /** The certificate that is served unless a client asks for another name, or why the options cannot be used. */
 export const check = (settings: ServerSettings): Effect.Effect<Certificate, TlsError> =>
@@ -100,7 +126,7 @@ export const check = (settings: ServerSettings): Effect.Effect<Certificate, TlsE
       contextOf(settings, identity)
       return Cert.read(new X509Certificate(pem(identity.certificate)))
     },
-    catch: invalidIdentity
+    catch: invalid
   })
 
 class Info implements TlsInfo {
@@ -332,7 +358,7 @@ export class TlsLayer implements Handler {
         socket = request.role === "client" ? this.client(request, warn) : this.server(request.settings)
       } catch (cause) {
         this.below.abort()
-        return resume(Effect.fail(invalidIdentity(cause)))
+        return resume(Effect.fail(invalid(cause)))
       }
       this.socket = socket
       // The end of the ciphertext is looked at before Node's TLS hears of it.
@@ -450,7 +476,7 @@ export class TlsLayer implements Handler {
           try {
             callback(null, contextOf(settings, identityFor(settings, name).current()))
           } catch (cause) {
-            callback(invalidIdentity(cause))
+            callback(invalid(cause))
           }
         }
       })
