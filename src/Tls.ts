@@ -83,7 +83,7 @@ export interface CommonOptions {
   readonly minVersion?: Version | undefined
   /** Default `"TLSv1.3"`. */
   readonly maxVersion?: Version | undefined
-  /** The cipher suites, in OpenSSL's notation. Default: the platform's. */
+  /** The cipher suites, in OpenSSL's notation; the server's order decides. Default: the platform's. */
   readonly ciphers?: string | undefined
   /** How long a handshake may take. Default 10 seconds. */
   readonly handshakeTimeout?: Duration.Input | undefined

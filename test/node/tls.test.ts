@@ -221,6 +221,27 @@ describe("what is agreed on", () => {
     })
   )
 
+  for (const [maxVersion, ciphers] of [
+    ["TLSv1.2", ["ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"]],
+    ["TLSv1.3", ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"]]
+  ] as const) {
+    live(
+      `the cipher: the server's preference, whatever the client's is (${maxVersion})`,
+      Effect.gen(function* () {
+        const [a, b] = ciphers
+        const chosen = (server: string, client: string) =>
+          Effect.map(
+            securePair({ maxVersion, ciphers: server }, { ciphers: client }),
+            ({ client }) => client.info.tls?.cipher
+          )
+        const first = yield* chosen(`${a}:${b}`, `${b}:${a}`)
+        const second = yield* chosen(`${b}:${a}`, `${a}:${b}`)
+        assert.match(String(first), /_AES_256_/)
+        assert.match(String(second), /_AES_128_/)
+      })
+    )
+  }
+
   live(
     "the version",
     Effect.gen(function* () {

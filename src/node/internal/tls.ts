@@ -81,7 +81,7 @@ const makeContext = (
     // TLS 1.2 could begin anew on a connection in use, at the expense of whoever is asked to (CVE-2011-1473).
     secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
     // Sessions are resumed within one context only; with client certificates, OpenSSL wants a name for that.
-    ...("names" in settings && { sessionIdContext: "effect-wire" })
+    ...("names" in settings && { sessionIdContext: "effect-wire", honorCipherOrder: true })
   })
 }
 
