@@ -24,7 +24,6 @@ import * as Duration from "effect/Duration"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Host from "effect/net/Host"
-import * as NetAddress from "effect/net/NetAddress"
 import { encode } from "./internal/bytes.ts"
 import * as Limits from "./internal/limits.ts"
 import { quoted } from "./internal/printable.ts"
@@ -98,7 +97,8 @@ export interface CommonOptions {
 export interface ClientOptions extends CommonOptions {
   /**
    * Whom the certificate has to be for; a name is sent to the server as well (SNI). Default: the host that was connected to.
-   * `false` sends and checks no name; the certificate's authority is still checked.
+   * `false` sends and checks no name; the certificate's authority is still checked. An international name may be written as it
+   * is (`bücher.example`), and a link-local address with its zone, which is for this machine only.
    */
   readonly servername?: string | false | undefined
   /**
@@ -354,11 +354,12 @@ const checkCommon = (options: CommonOptions): CommonSettings => {
 }
 
 const toClientSettings = (options: ClientOptions): ClientSettings => {
-  if (options.servername === "")
-    throw new RangeError("tls: servername must not be empty; false checks no name")
+  const { servername } = options
+  if (servername === "") throw new RangeError("tls: servername must not be empty; false checks no name")
+  if (servername !== undefined && servername !== false) expectedPeer(servername)
   return {
     ...checkCommon(options),
-    servername: options.servername,
+    servername,
     verify: options.verify ?? true,
     identity: options.identity && identitySource("identity", options.identity),
     sessions: options.sessions
@@ -368,12 +369,14 @@ const toClientSettings = (options: ClientOptions): ClientSettings => {
 const toServerSettings = (options: ServerOptions): ServerSettings => {
   const names = new Map<string, IdentitySource>()
   for (const [name, identity] of Object.entries(options.names ?? {})) {
-    if (!/^(\*\.)?[^*.]+(\.[^*.]+)*\.?$/.test(name)) {
+    const wildcard = name.startsWith("*.") ? "*." : ""
+    const host = hostName(name.slice(wildcard.length))
+    if (host === undefined) {
       throw new RangeError(
-        `tls: names must be host names, with "*." before them for all below, received "${name}"`
+        `tls: names must be host names, with "*." before them for all below, received ${quoted(name)}`
       )
     }
-    names.set(normalize(name), identitySource(`"${name}"`, identity))
+    names.set(wildcard + host, identitySource(quoted(name), identity))
   }
   if (typeof options.identity !== "object") throw new RangeError("tls: a server needs an identity")
   return {
@@ -388,7 +391,13 @@ const toServerSettings = (options: ServerOptions): ServerSettings => {
   }
 }
 
-const normalize = (name: string): string => name.toLowerCase().replace(/\.$/, "")
+/**
+ * A host name as it stands in a certificate: in ASCII and lower case, without a dot behind it. None if it is no host name.
+ *
+ * @internal
+ */
+export const hostName = (name: string): string | undefined =>
+  Result.getOrUndefined(Result.map(Host.domainNameFromString(name), Host.toRelative))
 
 // Checked once for each object, so that a transport can keep what it makes of them.
 const memoized = <Options extends object, Settings>(
@@ -446,10 +455,14 @@ export const clientHandshake = (settings: ClientSettings, host: string | undefin
 export const serverHandshake = (settings: ServerSettings): Handshake => ({ role: "server", settings })
 
 const expectedPeer = (name: string): ExpectedPeer => {
-  const host = Host.hostFromString(name)
-  return Result.isSuccess(host) && NetAddress.isIpAddress(host.success)
-    ? { host: NetAddress.formatHost(NetAddress.inetAddressUnsafe(host.success, 0)), isName: false }
-    : { host: normalize(name), isName: true }
+  const host = Result.getOrUndefined(Host.hostFromString(name))
+  if (host === undefined) {
+    throw new RangeError(`tls: servername must be a host name or an IP address, received ${quoted(name)}`)
+  }
+  if (Host.isDomainName(host)) return { host: Host.toRelative(host), isName: true }
+  // A zone means something to this machine only.
+  const [address = ""] = Host.formatHost(host).split("%")
+  return { host: address, isName: false }
 }
 
 /**
@@ -462,6 +475,6 @@ export const identityFor = (
   servername: string | undefined
 ): IdentitySource => {
   if (servername === undefined) return identity
-  const name = normalize(servername)
+  const name = servername.toLowerCase().replace(/\.$/, "")
   return names.get(name) ?? names.get(`*${name.slice(name.indexOf("."))}`) ?? identity
 }

@@ -38,7 +38,7 @@ import {
   NotFound,
   Unreachable
 } from "../StreamError.ts"
-import type { Identity } from "../Tls.ts"
+import { hostName, type Identity } from "../Tls.ts"
 import type { Transport } from "../Transport.ts"
 import {
   certificateOf,
@@ -250,7 +250,7 @@ export interface IdentityOptions {
  */
 export const identity = (options?: IdentityOptions): Identity =>
   makeIdentity({
-    names: options?.names ?? ["localhost", "127.0.0.1"],
+    names: options?.names?.map((name) => hostName(name) ?? name) ?? ["localhost", "127.0.0.1"],
     validFrom:
       options?.validFrom === undefined ? FIRST_DAY : DateTime.makeUnsafe(options.validFrom).epochMilliseconds,
     validTo:

@@ -273,6 +273,32 @@ describe("what is agreed on", () => {
   )
 
   live(
+    "an international name is sent and looked for in its ASCII form",
+    Effect.gen(function* () {
+      const books = authority.issue({ name: "books", altName: "DNS:xn--bcher-kva.example" })
+      const { client, server } = yield* securePair(
+        { names: { "bücher.example": books } },
+        { servername: "Bücher.example" }
+      )
+      assert.strictEqual(client.info.tls?.peerCertificate?.subject["CN"], "books")
+      assert.strictEqual(client.info.tls?.servername, "xn--bcher-kva.example")
+      assert.strictEqual(server.info.tls?.servername, "xn--bcher-kva.example")
+    })
+  )
+
+  live(
+    "a link-local address is looked for without its zone, and sent as no name",
+    Effect.gen(function* () {
+      const { client, server } = yield* securePair(
+        { identity: authority.issue({ altName: "IP:fe80::1" }) },
+        { servername: "fe80::1%eth0" }
+      )
+      assert.isTrue(client.info.tls?.authorized)
+      assert.isUndefined(server.info.tls?.servername)
+    })
+  )
+
+  live(
     "mutual TLS: each sees the other's certificate",
     Effect.gen(function* () {
       const me = authority.issue({ name: "me", altName: "DNS:me" })

@@ -138,6 +138,12 @@ describe("a handshake", () => {
     ["WrongHost", "Refused", { servername: "other.test" }, {}],
     ["WrongHost", "Refused", { servername: "a.b.service.test" }, {}],
     ["success", "success", { servername: "a.service.test" }, {}],
+    [
+      "success",
+      "success",
+      { servername: "bücher.test" },
+      { identity: TestNetwork.identity({ names: ["*.test", "Bücher.test"] }) }
+    ],
     ["success", "success", { servername: false }, {}],
     ["success", "success", { servername: "other.test", verify: false }, {}],
     ["NoSharedAlpn", "NoSharedAlpn", { alpn: ["a"] }, { alpn: ["b"] }],
