@@ -433,15 +433,20 @@ export const checkClient = (options: ClientOptions | true): ClientSettings =>
 export const checkServer: (options: ServerOptions) => ServerSettings = memoized(toServerSettings)
 
 /**
- * A client's handshake with the server at a host. Throws a `RangeError` if there is nobody to verify.
+ * A client's handshake with the server at a host. Throws a `RangeError` if there is nobody to verify; `otherwise` is what else
+ * may have been meant then.
  *
  * @internal
  */
-export const clientHandshake = (settings: ClientSettings, host: string | undefined): Handshake => {
+export const clientHandshake = (
+  settings: ClientSettings,
+  host: string | undefined,
+  otherwise = ""
+): Handshake => {
   const name = settings.servername ?? host
   if (name === undefined && settings.verify) {
     throw new RangeError(
-      "tls: servername is missing: there is no host to verify the certificate for; give a name, or false to check none"
+      `tls: servername is missing: there is no host to verify the certificate for; give a name, or false to check none${otherwise}`
     )
   }
   return {

@@ -319,7 +319,7 @@ class ConnectionImpl implements Connection {
         const handshake =
           options.role === "server"
             ? Tls.serverHandshake(Tls.checkServer(options))
-            : Tls.clientHandshake(Tls.checkClient(options), this.host)
+            : Tls.clientHandshake(Tls.checkClient(options), this.host, '; the server says role: "server"')
         const leftover = Limits.oneOf("leftover", options.leftover ?? "fail", ["fail", "discard", "feed"])
         return this.core.upgradeTls(handshake, leftover)
       })
