@@ -76,7 +76,10 @@ export type Version = "TLSv1.2" | "TLSv1.3"
 export interface CommonOptions {
   /** Whom to trust instead of the authorities that the platform comes with. */
   readonly ca?: Pem | ReadonlyArray<Pem> | undefined
-  /** The application protocols (RFC 7301), the preferred one first. Without one in common, the handshake fails. */
+  /**
+   * The application protocols (RFC 7301), the preferred one first; of those that both have, the server's order decides. If there
+   * is none, the handshake fails. A side that has no `alpn` takes no part: none is chosen, and the handshake goes on.
+   */
   readonly alpn?: ReadonlyArray<string> | undefined
   /** Default `"TLSv1.2"`. */
   readonly minVersion?: Version | undefined

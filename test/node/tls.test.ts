@@ -299,6 +299,42 @@ describe("what is agreed on", () => {
   )
 
   live(
+    "without a name to check, authorized tells of the authority alone",
+    Effect.gen(function* () {
+      const other = authority.issue({ altName: "DNS:other.example" })
+      const seen: Array<boolean | undefined> = []
+      for (const options of [
+        { verify: false },
+        { servername: false } as const,
+        { verify: false, ca: other.certificate }
+      ]) {
+        const { client, server } = yield* plainPair()
+        // The side that was connected to is the client: nobody has told it a host.
+        yield* Effect.all(
+          [
+            server.upgradeTls({ role: "client", ca, ...options }),
+            client.upgradeTls({ role: "server", identity: other })
+          ],
+          { concurrency: "unbounded" }
+        )
+        seen.push(server.info.tls?.authorized)
+      }
+      assert.deepStrictEqual(seen, [true, true, false])
+    })
+  )
+
+  live(
+    "ALPN: nothing is chosen for a client that offers nothing, and it is served",
+    Effect.gen(function* () {
+      const { client, server } = yield* securePair({ alpn: ["h2"] })
+      assert.isUndefined(client.info.tls?.alpn)
+      assert.isUndefined(server.info.tls?.alpn)
+      yield* client.writer.write("x")
+      assert.strictEqual((yield* server.reader.readExactly(1)).length, 1)
+    })
+  )
+
+  live(
     "mutual TLS: each sees the other's certificate",
     Effect.gen(function* () {
       const me = authority.issue({ name: "me", altName: "DNS:me" })

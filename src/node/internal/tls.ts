@@ -448,8 +448,10 @@ export class TlsLayer implements Handler {
       socket: this.ciphertext,
       secureContext: contextOf(settings, identity),
       rejectUnauthorized: verify,
-      ...(peer !== undefined && { host: peer.host, ...(peer.isName && { servername: peer.host }) }),
-      ...(settings.servername === false && { checkServerIdentity: () => undefined }),
+      // Without a host, Node would look for "localhost" in the certificate.
+      ...(peer === undefined
+        ? { checkServerIdentity: () => undefined }
+        : { host: peer.host, ...(peer.isName && { servername: peer.host }) }),
       ...(settings.alpn !== undefined && { ALPNProtocols: [...settings.alpn] }),
       ...(this.known !== undefined && { session: this.known.session })
     })
