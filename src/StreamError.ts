@@ -297,44 +297,82 @@ export class TlsError extends Schema.TaggedError<TlsError>("effect-wire/TlsError
   detail: Schema.optional(Schema.String)
 }) {
   override get message(): string {
-    const text = describeTls(this.kind, this.peer ?? "the peer")
-    return printable(this.detail === undefined ? text : `${text}: ${this.detail}`)
+    const { what, remedy } = describeTls(this.kind, this.peer ?? "the peer", this.code)
+    const detail = this.detail === undefined ? "" : `: ${this.detail}`
+    return printable(`${what}${detail}${remedy === undefined ? "" : `; ${remedy}`}`)
   }
 }
 
-const describeTls = (kind: TlsErrorKind, peer: string): string => {
+interface TlsDescription {
+  readonly what: string
+  readonly remedy?: string | undefined
+}
+
+const describeTls = (kind: TlsErrorKind, peer: string, code: string | undefined): TlsDescription => {
   switch (kind) {
     case "CertificateExpired":
-      return `the certificate of ${peer} has expired`
+      return { what: `the certificate of ${peer} has expired` }
     case "CertificateNotYetValid":
-      return `the certificate of ${peer} is not yet valid`
+      return { what: `the certificate of ${peer} is not yet valid` }
     case "SelfSigned":
-      return `the certificate of ${peer} is self-signed; the option \`ca\` can make it trusted`
+      return {
+        what: `the certificate of ${peer} is self-signed`,
+        remedy: "the option `ca` can make it trusted"
+      }
     case "UnknownCa":
-      return `the certificate of ${peer} is not from an authority that is trusted; the option \`ca\` names others`
+      return {
+        what: `the certificate of ${peer} is not from an authority that is trusted`,
+        remedy: "the option `ca` names others"
+      }
     case "WrongHost":
-      return `the certificate is not for ${peer}`
+      return { what: `the certificate is not for ${peer}` }
     case "BadCertificate":
-      return `the certificate of ${peer} is not accepted`
+      return { what: `the certificate of ${peer} is not accepted` }
     case "NoSharedVersion":
-      return `no TLS version in common with ${peer}`
+      return {
+        what: `no TLS version in common with ${peer}`,
+        remedy: "the options `minVersion` and `maxVersion` say which there are"
+      }
     case "NoSharedCipher":
-      return `no cipher in common with ${peer}`
+      return {
+        what: `no cipher in common with ${peer}`,
+        remedy: "the option `ciphers`, and the kind of key of the certificate, say which there are"
+      }
     case "NoSharedAlpn":
-      return `no application protocol (ALPN) in common with ${peer}`
+      return {
+        what: `no application protocol (ALPN) in common with ${peer}`,
+        remedy: "the option `alpn` says which there are"
+      }
     case "ClientCertificateRequired":
-      return `a client certificate is required, and none was shown, between here and ${peer}`
+      return {
+        what: `a client certificate is required, and none was shown, between here and ${peer}`,
+        remedy: "a client shows one with the option `identity`"
+      }
     case "Refused":
-      return `${peer} refused the TLS handshake`
+      return { what: `${peer} refused the TLS handshake`, remedy: refusals(code ?? "") }
     case "NotTls":
-      return `what ${peer} sent is not TLS`
+      return {
+        what: `what ${peer} sent is not TLS`,
+        remedy: "it may be another port, or one where TLS is asked for first (`upgradeTls`)"
+      }
     case "InvalidIdentity":
-      return "the own certificate or key cannot be used"
+      return { what: "the own certificate or key cannot be used" }
     case "InvalidOptions":
-      return "an option of TLS cannot be used"
+      return { what: "an option of TLS cannot be used" }
     case "Failed":
-      return `TLS with ${peer} failed`
+      return { what: `TLS with ${peer} failed` }
   }
+}
+
+/** What an alert means that says little. */
+const refusals = (code: string): string | undefined => {
+  if (code.endsWith("_ALERT_HANDSHAKE_FAILURE")) {
+    return "it may have no cipher in common, or want a client certificate (`identity`)"
+  }
+  if (/_ALERT_(\w*CERTIFICATE\w*|UNKNOWN_CA|ACCESS_DENIED)$/.test(code)) {
+    return "it does not accept the certificate of this side (`identity`)"
+  }
+  return code.endsWith("_ALERT_UNRECOGNIZED_NAME") ? "it does not serve that name (`servername`)" : undefined
 }
 
 /**

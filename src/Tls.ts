@@ -27,6 +27,7 @@ import * as Host from "effect/net/Host"
 import { encode } from "./internal/bytes.ts"
 import * as Limits from "./internal/limits.ts"
 import { quoted } from "./internal/printable.ts"
+import type { TlsErrorKind } from "./StreamError.ts"
 
 /**
  * One or more certificates, or a key: PEM text, as a string or its bytes.
@@ -456,6 +457,25 @@ export const clientHandshake = (
     role: "client",
     settings,
     peer: name === undefined || name === false ? undefined : expectedPeer(name)
+  }
+}
+
+/**
+ * What this side would have, where an error says that the two have nothing in common.
+ *
+ * @internal
+ */
+export const offered = ({ settings }: Handshake, kind: TlsErrorKind): string | undefined => {
+  const { alpn, ciphers, maxVersion, minVersion } = settings
+  switch (kind) {
+    case "NoSharedVersion":
+      return `this side has ${minVersion === maxVersion ? minVersion : `${minVersion} to ${maxVersion}`}`
+    case "NoSharedCipher":
+      return `this side has ${ciphers ?? "the platform's"}`
+    case "NoSharedAlpn":
+      return `this side has ${alpn?.map(quoted).join(", ") ?? "none"}`
+    default:
+      return undefined
   }
 }
 

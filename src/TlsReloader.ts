@@ -134,7 +134,7 @@ export const make = <E, R, R2 = never>(
         })
       }
       if (DateTime.toEpochMillis(validTo) < now) {
-        const detail = `on ${DateTime.formatIso(validTo)}`
+        const detail = `valid until ${DateTime.formatIso(validTo)}`
         return yield* new TlsError({ kind: "CertificateExpired", peer: "this side", detail })
       }
       if (DateTime.toEpochMillis(validFrom) > now) {

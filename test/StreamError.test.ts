@@ -162,3 +162,42 @@ describe("what a verification found", () => {
     })
   }
 })
+
+describe("what a TLS error says to do", () => {
+  const { TlsError } = StreamError
+  const cases: ReadonlyArray<readonly [reason: StreamError.TlsError, message: string]> = [
+    [new TlsError({ kind: "CertificateExpired", peer: "a" }), "the certificate of a has expired"],
+    [
+      new TlsError({ kind: "UnknownCa", peer: "a", detail: "issued by b" }),
+      "the certificate of a is not from an authority that is trusted: issued by b; the option `ca` names others"
+    ],
+    [
+      new TlsError({ kind: "NotTls", peer: "a" }),
+      "what a sent is not TLS; it may be another port, or one where TLS is asked for first (`upgradeTls`)"
+    ],
+    [
+      new TlsError({ kind: "Refused", peer: "a", code: "ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE" }),
+      "a refused the TLS handshake; it may have no cipher in common, or want a client certificate (`identity`)"
+    ],
+    ...[
+      "ERR_SSL_TLSV1_ALERT_UNKNOWN_CA",
+      "ERR_SSL_SSL/TLS_ALERT_CERTIFICATE_EXPIRED",
+      "ERR_SSL_SSL/TLS_ALERT_BAD_CERTIFICATE"
+    ].map(
+      (code) =>
+        [
+          new TlsError({ kind: "Refused", peer: "a", code }),
+          "a refused the TLS handshake; it does not accept the certificate of this side (`identity`)"
+        ] as const
+    ),
+    [
+      new TlsError({ kind: "Refused", peer: "a", code: "ERR_SSL_TLSV1_UNRECOGNIZED_NAME" }),
+      "a refused the TLS handshake"
+    ]
+  ]
+  for (const [reason, message] of cases) {
+    it(`${reason.kind} ${reason.code ?? ""}`, () => {
+      assert.strictEqual(reason.message, message)
+    })
+  }
+})

@@ -76,28 +76,81 @@ const clientSays = Effect.fnUntraced(function* (
 
 describe("what the client says about the server's certificate", () => {
   const cases: ReadonlyArray<
-    readonly [string, StreamError.TlsErrorKind, () => readonly [Tls.Identity, Tls.ClientOptions?, string?]]
+    readonly [
+      title: string,
+      kind: StreamError.TlsErrorKind,
+      given: () => readonly [Tls.Identity, Tls.ClientOptions?, string?],
+      says: string
+    ]
   > = [
-    ["it has expired", "CertificateExpired", () => [authority.issue(past)]],
-    ["it is not yet valid", "CertificateNotYetValid", () => [authority.issue(future)]],
-    ["it is self-signed", "SelfSigned", () => [authority.selfSigned()]],
-    ["T-010 its authority is not trusted", "UnknownCa", () => [stranger.issue()]],
-    ["T-002 without options, the platform does not know its authority", "UnknownCa", () => [identity, {}]],
-    ["it is for another name", "WrongHost", () => [authority.issue({ altName: "DNS:other.example" })]],
+    [
+      "it has expired",
+      "CertificateExpired",
+      () => [authority.issue(past)],
+      "the certificate of localhost has expired: valid until 2020-01-02T00:00:00.000Z"
+    ],
+    [
+      "it is not yet valid",
+      "CertificateNotYetValid",
+      () => [authority.issue(future)],
+      "the certificate of localhost is not yet valid: valid from 2090-01-01T00:00:00.000Z"
+    ],
+    [
+      "that of its authority has expired",
+      "CertificateExpired",
+      () => {
+        const old = authority.withDates(authority.root, "200101000000Z", "200102000000Z").certificate
+        return [{ ...identity, certificate: identity.certificate + old }, { ca: old }]
+      },
+      "has expired: that of Test CA, which vouches for it, is valid until 2020-01-02T00:00:00.000Z"
+    ],
+    [
+      "it is self-signed",
+      "SelfSigned",
+      () => [authority.selfSigned()],
+      "the certificate of localhost is self-signed; the option `ca` can make it trusted"
+    ],
+    [
+      "T-010 its authority is not trusted",
+      "UnknownCa",
+      () => [stranger.issue()],
+      "is not from an authority that is trusted: issued by Another CA; the option `ca` names others"
+    ],
+    [
+      "T-010 its authority is not trusted, and comes with it",
+      "UnknownCa",
+      () => {
+        const { certificate, key } = stranger.issue()
+        return [{ certificate: certificate + stranger.certificate, key }]
+      },
+      "is not from an authority that is trusted: issued by Another CA; the option `ca` names others"
+    ],
+    [
+      "T-002 without options, the platform does not know its authority",
+      "UnknownCa",
+      () => [identity, {}],
+      "issued by Test CA"
+    ],
+    [
+      "it is for another name",
+      "WrongHost",
+      () => [authority.issue({ altName: "DNS:other.example" })],
+      "the certificate is not for localhost: "
+    ],
     [
       "it is for another address",
       "WrongHost",
-      () => [authority.issue({ altName: "DNS:localhost" }), { ca }, "127.0.0.1"]
+      () => [authority.issue({ altName: "DNS:localhost" }), { ca }, "127.0.0.1"],
+      "the certificate is not for 127.0.0.1: "
     ]
   ]
-  for (const [title, kind, make] of cases) {
+  for (const [title, kind, make, says] of cases) {
     live(
       title,
       Effect.gen(function* () {
-        const given = make()
-        const reason = yield* clientSays(...given)
+        const reason = yield* clientSays(...make())
         assert.strictEqual(reason.kind, kind)
-        assert.include(reason.message, given[2] ?? "localhost")
+        assert.include(reason.message, says)
       })
     )
   }
@@ -142,8 +195,10 @@ describe("nothing in common", () => {
       const { failure, port } = yield* serving({ minVersion: "TLSv1.3" })
       const reason = tlsReason(yield* connecting(port, { ca, maxVersion: "TLSv1.2" }))
       assert.strictEqual(reason.kind, "NoSharedVersion")
-      assert.include(reason.message, "localhost")
-      assert.strictEqual(tlsReason(yield* failure).kind, "NoSharedVersion")
+      assert.include(reason.message, "no TLS version in common with localhost: this side has TLSv1.2; ")
+      const own = tlsReason(yield* failure)
+      assert.strictEqual(own.kind, "NoSharedVersion")
+      assert.include(own.message, "this side has TLSv1.3; ")
     })
   )
 
@@ -159,17 +214,20 @@ describe("nothing in common", () => {
       const own = tlsReason(yield* failure)
       assert.strictEqual(own.kind, "NoSharedCipher")
       assert.include(own.message, "127.0.0.1")
+      assert.include(own.message, ": this side has ECDHE-ECDSA-AES256-GCM-SHA384; the option `ciphers`")
     })
   )
 
   live(
     "no application protocol",
     Effect.gen(function* () {
-      const { failure, port } = yield* serving({ alpn: ["h2"] })
+      const { failure, port } = yield* serving({ alpn: ["h2", "http/1.1"] })
       const reason = tlsReason(yield* connecting(port, { ca, alpn: ["smtp"] }))
       assert.strictEqual(reason.kind, "NoSharedAlpn")
-      assert.include(reason.message, "localhost")
-      assert.strictEqual(tlsReason(yield* failure).kind, "NoSharedAlpn")
+      assert.include(reason.message, 'with localhost: this side has "smtp"; the option `alpn`')
+      const own = tlsReason(yield* failure)
+      assert.strictEqual(own.kind, "NoSharedAlpn")
+      assert.include(own.message, 'this side has "h2", "http/1.1"; ')
     })
   )
 
@@ -238,18 +296,31 @@ describe("client certificates", () => {
           const own = tlsReason(yield* failure)
           assert.strictEqual(own.kind, "ClientCertificateRequired")
           assert.include(own.message, "127.0.0.1")
+          for (const text of [message, own.message]) assert.include(text, "`identity`")
           assert.deepStrictEqual(counts(), { handled: 0, reported: 0 })
         })
       )
     }
   }
 
-  const refused: ReadonlyArray<readonly [string, StreamError.TlsErrorKind, () => Tls.Identity]> = [
-    ["expired", "CertificateExpired", () => authority.issue({ name: "client-7", ...past })],
-    ["of an unknown authority", "UnknownCa", () => stranger.issue({ name: "client-7" })],
-    ["self-signed", "SelfSigned", () => authority.selfSigned("client-7")]
+  const refused: ReadonlyArray<
+    readonly [title: string, kind: StreamError.TlsErrorKind, given: () => Tls.Identity, says: string]
+  > = [
+    [
+      "expired",
+      "CertificateExpired",
+      () => authority.issue({ name: "client-7", ...past }),
+      "has expired: valid until 2020-01-02T00:00:00.000Z"
+    ],
+    [
+      "of an unknown authority",
+      "UnknownCa",
+      () => stranger.issue({ name: "client-7" }),
+      "is not from an authority that is trusted: issued by Another CA"
+    ],
+    ["self-signed", "SelfSigned", () => authority.selfSigned("client-7"), "is self-signed"]
   ]
-  for (const [title, kind, make] of refused) {
+  for (const [title, kind, make, says] of refused) {
     for (const [maxVersion, expected] of [
       ["TLSv1.2", "handshake ConnectionReset"],
       ["TLSv1.3", "read TlsTruncated"]
@@ -266,7 +337,8 @@ describe("client certificates", () => {
           }
           const reason = tlsReason(yield* failure)
           assert.strictEqual(reason.kind, kind)
-          assert.include(reason.message, "client-7")
+          assert.match(reason.message, /the certificate of client-7 at 127\.0\.0\.1:\d+ /)
+          assert.include(reason.message, says)
           assert.deepStrictEqual(counts(), { handled: 0, reported: 0 })
         })
       )

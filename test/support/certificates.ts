@@ -63,6 +63,11 @@ export class Authority {
     return fs.readFileSync(this.file, "utf8")
   }
 
+  /** The authority itself. */
+  get root(): Issued {
+    return issued(this.file, this.at("ca.key"))
+  }
+
   issue({ altName = "DNS:localhost,IP:127.0.0.1", from, name = "localhost", to }: Wanted = {}): Issued {
     const [keyFile, request, certificateFile] = this.files("key", "csr", "pem")
     this.openssl(
@@ -104,11 +109,12 @@ export class Authority {
     const signature = sign("sha256", body, createPrivateKey(fs.readFileSync(this.at("ca.key"))))
     const bits = encoded(0x03, Buffer.concat([Buffer.of(0), signature]))
     const der = encoded(0x30, Buffer.concat([body, algorithm, bits]))
+    const lines = der.toString("base64").match(/.{1,64}/g) ?? []
     const [keyFile, , certificateFile] = this.files("key", "csr", "pem")
     fs.writeFileSync(keyFile, key)
     fs.writeFileSync(
       certificateFile,
-      `-----BEGIN CERTIFICATE-----\n${der.toString("base64").replace(/.{64}/g, "$&\n")}\n-----END CERTIFICATE-----\n`
+      `-----BEGIN CERTIFICATE-----\n${lines.join("\n")}\n-----END CERTIFICATE-----\n`
     )
     return issued(certificateFile, keyFile)
   }
@@ -150,6 +156,7 @@ const contentOf = (der: Buffer): Buffer => der.subarray(...bounds(der, 0))
 const element = (der: Buffer, at: number): Buffer => der.subarray(at, bounds(der, at)[1])
 
 const encoded = (tag: number, content: Buffer): Buffer => {
-  const length = content.length < 0x80 ? [content.length] : [0x82, content.length >> 8, content.length & 0xff]
+  const { length: size } = content
+  const length = size < 0x80 ? [size] : size < 0x100 ? [0x81, size] : [0x82, size >> 8, size & 0xff]
   return Buffer.concat([Buffer.from([tag, ...length]), content])
 }

@@ -19,6 +19,7 @@ import {
   type Handshake,
   type Identity,
   identityFor,
+  offered,
   type Pem,
   type ServerSettings,
   type TlsInfo
@@ -223,8 +224,9 @@ export class TlsLayer implements Handler {
   private isEnding = false
   private hasInputEnded = false
   private hasPeerEnded = false
-  // Who the peer is, for errors.
+  // Who the peer is and what was wanted, for errors.
   private peer: string | undefined = undefined
+  private request: Handshake | undefined = undefined
   private isSuspect = false
   // What came after the handshake had failed, once it has.
   private discarded: number | undefined = undefined
@@ -352,6 +354,7 @@ export class TlsLayer implements Handler {
     warn: Warn
   ): Effect.Effect<A, ConnectionErrorReason> {
     return Effect.callback<A, ConnectionErrorReason>((resume) => {
+      this.request = request
       this.peer = (request.role === "client" ? request.peer?.host : undefined) ?? address
       let socket: tls.TLSSocket
       try {
@@ -371,7 +374,9 @@ export class TlsLayer implements Handler {
       socket.once("close", () => this.ciphertext.destroy())
       const onError = (cause: unknown): void =>
         // Of a client that does not accept the certificate, Node keeps this as well.
-        this.giveUp?.(socket.authorizationError ? certificateFault(cause) : reasonFromCause(cause))
+        this.giveUp?.(
+          socket.authorizationError ? certificateFault(cause, this.certificate) : reasonFromCause(cause)
+        )
       this.giveUp = (reason) => {
         socket.destroy()
         this.ciphertext.destroy()
@@ -397,10 +402,17 @@ export class TlsLayer implements Handler {
       // Node destroys what it does not accept, without an error in places.
       socket.once("close", () => this.giveUp?.(new ConnectionReset({})))
       if (request.role === "client") {
+        // Before Node looks at the certificate itself. It destroys the socket then, which tells nothing any more.
+        socket.prependOnceListener(
+          "secure",
+          attempt(() => {
+            if (verifyError(socket) !== undefined) this.certificate = socket.getPeerX509Certificate()
+          })
+        )
         socket.once(
           "secureConnect",
           attempt(() => {
-            this.certificate =
+            this.certificate ??=
               socket.getPeerX509Certificate() ??
               (socket.isSessionReused() ? this.known?.certificate : undefined)
             // In TLS 1.3 a client hears of it behind its handshake, and not from every server why.
@@ -505,7 +517,8 @@ export class TlsLayer implements Handler {
       const detail = Cert.shown(cause.message)
       return new TlsError({ kind, code, cause: new Error(detail), peer, detail })
     }
-    return new TlsError({ kind, code, cause, peer, detail: reason.detail })
+    const detail = reason.detail ?? (this.request && offered(this.request, kind))
+    return new TlsError({ kind, code, cause, peer, detail })
   }
 
   private addressOfPeer(): string {
@@ -526,22 +539,23 @@ const unexpected = (cause: unknown): ConnectionErrorReason => {
     : reason
 }
 
-/** Why a client is not served, with the name in its certificate. */
+/** What OpenSSL or Node holds against a certificate, also where the code is one that is not known here. */
+const certificateFault = (cause: unknown, certificate: X509Certificate | undefined): TlsError => {
+  const reason = reasonFromCause(cause)
+  const kind = reason._tag === "TlsError" ? reason.kind : "BadCertificate"
+  const said = kind === "BadCertificate" && cause instanceof Error ? cause.message : undefined
+  const detail = said ?? (certificate && Cert.flawOf(kind, certificate))
+  return new TlsError({ kind, code: codeOf(cause), cause, detail })
+}
+
+/** The same of a client's certificate, with the name in it. */
 const notAccepted = (
   cause: unknown,
   certificate: X509Certificate | undefined,
   address: string | undefined
 ): ConnectionErrorReason => {
-  const reason = certificateFault(cause)
+  const { code, detail, kind } = certificateFault(cause, certificate)
   const name = certificate && Cert.nameIn(certificate)
   const peer = name === undefined ? address : `${name} at ${address ?? "an unknown address"}`
-  return new TlsError({ kind: reason.kind, code: reason.code, cause, peer, detail: reason.detail })
-}
-
-/** What OpenSSL or Node holds against a certificate, also where the code is one that is not known here. */
-const certificateFault = (cause: unknown): TlsError => {
-  const reason = reasonFromCause(cause)
-  const kind = reason._tag === "TlsError" ? reason.kind : "BadCertificate"
-  const detail = kind === "BadCertificate" && cause instanceof Error ? cause.message : undefined
-  return new TlsError({ kind, code: codeOf(cause), cause, detail })
+  return new TlsError({ kind, code, cause, peer, detail })
 }
