@@ -141,6 +141,12 @@ describe("what the client says about the server's certificate", () => {
       "it is for another address",
       "WrongHost",
       () => [authority.issue({ altName: "DNS:localhost" }), { ca }, "127.0.0.1"],
+      "the certificate is not for 127.0.0.1: IP: 127.0.0.1 is not among the certificate's names: DNS:localhost"
+    ],
+    [
+      "it has an address for a name",
+      "WrongHost",
+      () => [authority.issue({ name: "127.0.0.1", altName: "DNS:127.0.0.1" }), { ca }, "127.0.0.1"],
       "the certificate is not for 127.0.0.1: "
     ]
   ]

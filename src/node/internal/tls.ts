@@ -184,6 +184,14 @@ const verifyError = (socket: tls.TLSSocket): unknown => {
 
 type Warn = (message: string, cause: unknown) => void
 
+/** Some releases of Node 22 take an IPv6 address for a name here, and find it nowhere. */
+const checkAddress = (address: string, { raw }: tls.PeerCertificate): Error | undefined => {
+  const certificate = new X509Certificate(raw)
+  if (certificate.checkIP(address) !== undefined) return undefined
+  const message = `IP: ${address} is not among the certificate's names: ${certificate.subjectAltName ?? "none"}`
+  return Object.assign(new Error(message), { code: "ERR_TLS_CERT_ALTNAME_INVALID" })
+}
+
 const trusts = new WeakMap<ClientSettings, string>()
 
 /** What a session stands for besides its server: whom the client trusted, and who it was. */
@@ -463,7 +471,10 @@ export class TlsLayer implements Handler {
       // Without a host, Node would look for "localhost" in the certificate.
       ...(peer === undefined
         ? { checkServerIdentity: () => undefined }
-        : { host: peer.host, ...(peer.isName && { servername: peer.host }) }),
+        : {
+            host: peer.host,
+            ...(peer.isName ? { servername: peer.host } : { checkServerIdentity: checkAddress })
+          }),
       ...(settings.alpn !== undefined && { ALPNProtocols: [...settings.alpn] }),
       ...(this.known !== undefined && { session: this.known.session })
     })
