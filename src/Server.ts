@@ -132,11 +132,11 @@ export const ServerEvent = Data.taggedEnum<ServerEvent>()
 export interface ShutdownReport {
   /** Handlers that ended by themselves within the grace, and whose connections were closed. */
   readonly finished: number
-  /** Handlers that were interrupted when the grace was over, and whose connections were aborted. */
+  /** Handlers that were interrupted when the grace was over, or the PROXY header or the TLS handshake before them. */
   readonly interrupted: number
   /**
-   * Connections whose handler had ended, and that were still closing when the grace was over; and those whose PROXY
-   * header was rejected.
+   * Connections that came to nothing, because their PROXY header was rejected or their TLS handshake failed; and those whose
+   * handler had ended, and that were still closing when the grace was over.
    */
   readonly aborted: number
 }
@@ -764,7 +764,6 @@ class Supervisor implements Server {
 
   rejected(client: Client, error: ProxyProtocol.ProxyProtocolError | ReadError): Effect.Effect<void> {
     const { connection } = client
-    client.fate = "aborted"
     this.turnedAway(client, error)
     this.publish(() => ServerEvent.ProxyHeaderRejected({ id: connection.id, info: connection.info, error }))
     return (isProbe(error) ? Effect.logDebug : Effect.logWarning)(`connection rejected: ${error.message}`)
@@ -776,7 +775,9 @@ class Supervisor implements Server {
     this.publish(() => ServerEvent.HandshakeFailed({ id: connection.id, info: connection.info, error }))
   }
 
-  private turnedAway({ span }: Client, error: unknown): void {
+  private turnedAway(client: Client, error: unknown): void {
+    const { span } = client
+    client.fate = "aborted"
     this.refusals++
     if (span !== undefined) Spans.refused(span, this.context, error)
   }

@@ -240,6 +240,27 @@ describe("a handshake", () => {
     }))
 })
 
+describe("a shutdown", () => {
+  test("counts a connection whose handshake fails as aborted: there was no handler to finish", () =>
+    Effect.gen(function* () {
+      const server = yield* Server.serve(echo, {
+        listen: { host: "10.0.0.1", port: 443 },
+        tls: { identity }
+      })
+      const failing = yield* Connection.connect("10.0.0.1:443")
+      const served = yield* Connection.connect("service.test:443", { tls: true })
+      const waiting = yield* Connection.connect("10.0.0.1:443")
+      yield* turns
+      const stopping = yield* start(server.shutdown({ grace: "5 seconds" }))
+      yield* failing.writer.write("hello?\r\n")
+      yield* failing.close
+      yield* served.close
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(yield* Fiber.join(stopping.fiber), { finished: 1, interrupted: 1, aborted: 1 })
+      yield* waiting.close
+    }))
+})
+
 describe("an upgrade", () => {
   test("fails while plain bytes wait, or feeds them to the handshake", () =>
     Effect.gen(function* () {
