@@ -198,7 +198,7 @@ export interface Options<E = unknown, R = never> extends Connection.Options, Lis
   readonly listen: ListenAddress | ReadonlyArray<ListenAddress>
   /**
    * Speak TLS with every client. The handshake is part of the connection: it counts for `maxConnections`, for at most
-   * `handshakeTimeout`. One that fails is an event, `HandshakeFailed`, and nothing else. Default: no TLS.
+   * `handshakeTimeout`. One that fails is an event, `HandshakeFailed`, and a debug line in the log. Default: no TLS.
    */
   readonly tls?: Tls.ServerOptions | undefined
   /** How many connections are served at once; more wait until one ends. Default: no limit. */
@@ -324,7 +324,7 @@ export const serve = <E, R, R2 = never>(
           ? handle
           : (client: Client) =>
               Effect.matchEffect(Connection.secure(client.connection, tls), {
-                onFailure: (error) => Effect.sync(() => supervisor.refused(client, error)),
+                onFailure: (error) => supervisor.refused(client, error),
                 onSuccess: () => handle(client)
               })
       const serveClient =
@@ -769,10 +769,12 @@ class Supervisor implements Server {
     return (isProbe(error) ? Effect.logDebug : Effect.logWarning)(`connection rejected: ${error.message}`)
   }
 
-  refused(client: Client, error: ConnectionError | TimeoutError): void {
+  refused(client: Client, error: ConnectionError | TimeoutError): Effect.Effect<void> {
     const { connection } = client
     this.turnedAway(client, error)
     this.publish(() => ServerEvent.HandshakeFailed({ id: connection.id, info: connection.info, error }))
+    // Whoever scans ports causes it at will: an operator who looks for it lets it be shown.
+    return Effect.logDebug(`connection refused: ${error.message}`)
   }
 
   private turnedAway(client: Client, error: unknown): void {

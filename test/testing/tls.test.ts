@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Option, type Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, Layer, Logger, Option, References, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Network, Proxy, Relay, Server, StreamError, Tls, type Transport } from "effect-wire"
 import { Conformance, TestNetwork } from "effect-wire/testing"
@@ -238,6 +238,28 @@ describe("a handshake", () => {
       assert.strictEqual(yield* outcomeOf(server.closed), "ConnectionReset")
       assert.strictEqual(yield* outcomeOf(client.reader.read()), "ConnectionAborted")
     }))
+})
+
+describe("a handshake that fails on a server", () => {
+  test("is a debug line in the log, with the peer and the reason, and no error of a handler", () => {
+    const lines: Array<string> = []
+    const logger = Logger.make(({ logLevel, message }) => {
+      lines.push(`${logLevel} ${String(message)}`)
+    })
+    return Effect.gen(function* () {
+      yield* Server.serve(echo, { listen: { host: "10.0.0.1", port: 443 }, tls: { identity } })
+      const client = yield* Connection.connect("10.0.0.1:443")
+      yield* client.writer.write("GET / HTTP/1.1\r\n")
+      yield* turns
+      assert.strictEqual(lines.length, 1)
+      assert.match(
+        lines[0] ?? "",
+        /^Debug connection refused: handshake on 127\.0\.0\.1:\d+: what 127\.0\.0\.1:\d+ sent is not TLS/
+      )
+    }).pipe(
+      Effect.provide(Layer.mergeAll(Logger.layer([logger]), Layer.succeed(References.MinimumLogLevel, "All")))
+    )
+  })
 })
 
 describe("a shutdown", () => {
