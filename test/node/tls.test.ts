@@ -363,6 +363,34 @@ describe("what is agreed on", () => {
 
   for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
     live(
+      `the name that a client asked for is known of a session that is resumed as well (${maxVersion})`,
+      Effect.gen(function* () {
+        const one = authority.issue({ name: "one", altName: "DNS:one.example" })
+        for (const names of [undefined, { "one.example": one }]) {
+          const infos = yield* Queue.unbounded<Tls.TlsInfo | undefined>()
+          const server = yield* Server.serve(
+            (connection) => Effect.andThen(Queue.offer(infos, connection.info.tls), echo(connection)),
+            { listen, tls: { identity, names, maxVersion } }
+          )
+          const target = { host: "127.0.0.1", port: portOf(server.addresses[0]) }
+          const sessions = Tls.sessionCache()
+          const others = names === undefined ? [] : ["one.example"]
+          for (const resumed of [false, true, true]) {
+            for (const servername of ["localhost", undefined, ...others]) {
+              yield* Connection.use(target, { tls: { ca, servername, sessions } }, ({ reader, writer }) =>
+                Effect.andThen(writer.write("x"), reader.readExactly(1))
+              )
+              const tls = yield* Queue.take(infos)
+              assert.deepStrictEqual([tls?.resumed, tls?.servername], [resumed, servername])
+            }
+          }
+        }
+      })
+    )
+  }
+
+  for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
+    live(
       `a session is resumed (${maxVersion})`,
       Effect.gen(function* () {
         const port = yield* secureEcho({ maxVersion, ca, clientCertificate: "request" })

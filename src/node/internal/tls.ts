@@ -184,6 +184,15 @@ const verifyError = (socket: tls.TLSSocket): unknown => {
 
 type Warn = (message: string, cause: unknown) => void
 
+/**
+ * Has OpenSSL keep the name that a client asks for in the session. In TLS 1.2 it tells the session's name of a connection that
+ * resumes it, and keeps only one that was accepted, which Node does if it has a context for it at once.
+ */
+const acceptName = (socket: tls.TLSSocket, { context }: tls.SecureContext): void => {
+  const handle: unknown = Reflect.get(socket, "_handle")
+  if (typeof handle === "object" && handle !== null) Reflect.set(handle, "sni_context", context)
+}
+
 /** Some releases of Node 22 take an IPv6 address for a name here, and find it nowhere. */
 const checkAddress = (address: string, { raw }: tls.PeerCertificate): Error | undefined => {
   const certificate = new X509Certificate(raw)
@@ -487,9 +496,10 @@ export class TlsLayer implements Handler {
   }
 
   private server(settings: ServerSettings): tls.TLSSocket {
-    return new tls.TLSSocket(this.ciphertext, {
+    const secureContext = contextOf(settings, settings.identity.current())
+    const socket = new tls.TLSSocket(this.ciphertext, {
       isServer: true,
-      secureContext: contextOf(settings, settings.identity.current()),
+      secureContext,
       requestCert: settings.clientCertificate !== "none",
       rejectUnauthorized: settings.clientCertificate === "require",
       ...(settings.alpn !== undefined && { ALPNProtocols: [...settings.alpn] }),
@@ -506,6 +516,8 @@ export class TlsLayer implements Handler {
         }
       })
     })
+    acceptName(socket, secureContext)
+    return socket
   }
 
   private infoOf(socket: tls.TLSSocket, request: Handshake): TlsInfo {
