@@ -8,6 +8,7 @@ import * as NetAddress from "effect/net/NetAddress"
 import * as net from "node:net"
 import type { Duplex } from "node:stream"
 import { encode } from "../internal/bytes.ts"
+import { codeOf } from "../internal/code.ts"
 import { formatAddress } from "../internal/target.ts"
 import {
   ConnectionAborted,
@@ -503,10 +504,16 @@ class DuplexTransport implements Transport {
   }
 
   reportEnd(): void {
-    if (this.endReported || this.finished || this.duplex.errored !== null) return
+    if (this.endReported || this.finished || this.isReset()) return
     this.endReported = true
     if (this.closing === "no") this.handler?.onEnd()
     this.letGo()
+  }
+
+  // A write that meets a reset which came behind the peer's end is a broken pipe: the end was one all the same.
+  private isReset(): boolean {
+    const { errored } = this.duplex
+    return errored !== null && codeOf(errored) !== "EPIPE"
   }
 
   // A stream with `autoDestroy` does this by itself.

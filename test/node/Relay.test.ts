@@ -7,7 +7,16 @@ import { TestClock } from "effect/testing"
 import type * as net from "node:net"
 import { outcome } from "../support/effects.ts"
 import { BLOCK, block, digestOfBlocks, drink, pour, socketDescriptors, socketsOn } from "../support/flood.ts"
-import { event, leavingNothing, loops, portOf, rawConnect, rawServer, readToEnd } from "../support/sockets.ts"
+import {
+  event,
+  hidesResets,
+  leavingNothing,
+  loops,
+  portOf,
+  rawConnect,
+  rawServer,
+  readToEnd
+} from "../support/sockets.ts"
 
 type Body = () => Effect.Effect<void, unknown, Network.Network | Scope.Scope>
 
@@ -145,14 +154,20 @@ describe("Relay over TCP", () => {
       const { dial, exit, ports } = yield* proxied()
       const { client, server } = yield* dial
       const ended = yield* Deferred.make<string>()
-      client.once("end", () => Deferred.doneUnsafe(ended, Exit.succeed("end")))
+      client.once("end", () => {
+        Deferred.doneUnsafe(ended, Exit.succeed("end"))
+        client.destroy()
+      })
       client.once("error", (error) =>
         Deferred.doneUnsafe(ended, Exit.succeed(String(Reflect.get(error, "code"))))
       )
       client.resume()
       server.write("only the beginning")
       server.resetAndDestroy()
-      strictEqual(yield* Deferred.await(ended), "ECONNRESET")
+      // The client is a plain socket: what it makes of the reset is Node's affair.
+      assertTrue(
+        (hidesResets ? ["ECONNRESET", "end"] : ["ECONNRESET"]).includes(yield* Deferred.await(ended))
+      )
       const error = Option.getOrUndefined(Exit.findErrorOption(yield* exit))
       deepStrictEqual([error?.side, error && outcome(Exit.fail(error.reason))], ["b", "ConnectionReset"])
       yield* gone(client, server)

@@ -202,7 +202,8 @@ describe("a connection that is cut in its upgrade", () => {
         )
         assert.strictEqual(yield* Queue.take(ends), "an end")
         const total = passed[direction] - 40
-        assert.isAbove(total, 1000)
+        // What a client says first is longer than all of it was before OpenSSL 3.5.
+        assert.isAbove(total, 300)
         const known = ["handshake ConnectionReset", "read TlsTruncated"]
         for (let after = 0; after < total; after += after < 6 ? 1 : 47) {
           use({ direction, after, cut: "end" })

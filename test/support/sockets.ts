@@ -157,3 +157,9 @@ export const tempDirectory = Effect.acquireRelease(
 /** The port of an address that has one. */
 export const portOf = (address: NetAddress.SocketAddress | undefined): number =>
   address !== undefined && "port" in address ? address.port : 0
+
+/** Whether a plain socket of this Node takes a reset behind bytes for an end: libuv before 1.52 does. */
+export const hidesResets = ((): boolean => {
+  const [major = 0, minor = 0] = process.versions.uv.split(".").map(Number)
+  return major === 1 && minor < 52
+})()

@@ -309,7 +309,11 @@ export class TlsLayer implements Handler {
   readonly onClosed = (error?: { readonly reason: ConnectionErrorReason }): void => {
     this.isGone = true
     const isOrderly = error === undefined && this.ciphertext.readableEnded
-    if (!isOrderly) this.fail(error?.reason ?? new ConnectionAborted({}))
+    if (!isOrderly) {
+      // The end came first. It is known here by now, unless reading is held up.
+      if (this.hasInputEnded && this.ciphertext.readableLength === 0) this.onCiphertextEnd()
+      this.fail(error?.reason ?? new ConnectionAborted({}))
+    }
     this.before?.onClosed()
     this.onGone?.()
   }
