@@ -4,17 +4,26 @@
  * TLS is an upgrade of a connection: `Connection.connect` and `Server.serve` make it at once with their option `tls`, and
  * `connection.upgradeTls` makes it when the protocol says so (STARTTLS).
  *
- * **Example** (A client that trusts one certificate authority)
+ * **Example** (A server, and a client that trusts its certificate)
  *
- * ```ts no-run
- * import { Effect, FileSystem } from "effect"
- * import { Connection } from "effect-wire"
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Server, Tls } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
  *
- * export const hello = Effect.gen(function* () {
- *   const ca = yield* FileSystem.FileSystem.use((fs) => fs.readFileString("ca.pem"))
- *   const connection = yield* Connection.connect("db.example:5433", { tls: { ca } })
- *   console.log(connection.info.tls?.protocol) // TLSv1.3
+ * // Over `NodeNetwork`, certificates and keys are PEM text.
+ * const identity = TestNetwork.identity({ names: ["db.internal"], selfSigned: true })
+ * const client: Tls.TlsOptions = { ca: identity.certificate, servername: "db.internal", alpn: ["db/1"] }
+ * const server: Tls.ServerOptions = { identity, alpn: ["db/2", "db/1"] }
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve(({ writer }) => writer.write("hello\n"), { listen: { port: 5433 }, tls: server })
+ *   const { info, reader } = yield* Connection.connect("localhost:5433", { tls: client })
+ *   console.log(info.tls?.protocol, info.tls?.alpn, info.tls?.authorized) // TLSv1.3 db/1 true
+ *   console.log(yield* reader.readLineString) // some("hello")
  * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))
  * ```
  *
  * @since 0.1.0

@@ -5,21 +5,31 @@
  * at intervals. A pair that does not work is reported and changes nothing. New handshakes show the new certificate;
  * connections that are open stay as they are.
  *
- * **Example** (A server that follows its certificate files)
+ * **Example** (A server whose certificate is replaced)
  *
- * ```ts no-run
- * import { Effect, Stream } from "effect"
- * import { Server, TlsReloader } from "effect-wire"
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Server, TlsReloader } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
  *
- * export const program = Effect.gen(function* () {
- *   const load = TlsReloader.files({ certificate: "/etc/tls/fullchain.pem", key: "/etc/tls/key.pem" })
+ * const issue = (name: string) => TestNetwork.identity({ names: [name, "localhost"] })
+ *
+ * const program = Effect.gen(function* () {
+ *   let present = issue("first")
+ *   // Over `NodeNetwork` for example `TlsReloader.files({ certificate: "fullchain.pem", key: "key.pem" })`.
+ *   const load = Effect.sync(() => present)
  *   const identity = yield* TlsReloader.make(load, { every: "1 hour" })
- *   yield* Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
- *     listen: { port: 6514 },
- *     tls: { identity }
- *   })
- *   return yield* Effect.never
+ *   yield* Server.serve(({ reader }) => reader.readAll(), { listen: { port: 6514 }, tls: { identity } })
+ *
+ *   const shown = Connection.use("localhost:6514", { tls: true }, ({ info }) =>
+ *     Effect.sync(() => info.tls?.peerCertificate?.subject["CN"])
+ *   )
+ *   console.log(yield* shown) // first
+ *   present = issue("second")
+ *   console.log(yield* identity.reload, yield* shown) // true second
  * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))
  * ```
  *
  * @since 0.1.0

@@ -106,6 +106,29 @@ export interface Connection {
    * the bytes came while the handshake began, and by `Unsupported`: over a transport that knows no TLS, or for the second
    * time. A client verifies the certificate for the host that was connected to unless `servername` says otherwise; with
    * neither, it is a `RangeError` defect. Without a `role`, this is the client's side.
+   *
+   * **Example** (Both sides)
+   *
+   * ```ts
+   * import { Effect } from "effect"
+   * import { Connection, Network } from "effect-wire"
+   * import { TestNetwork } from "effect-wire/testing"
+   *
+   * const program = Effect.gen(function* () {
+   *   const network = yield* Network.Network
+   *   const listener = yield* network.listen({ port: 587 })
+   *   const client = yield* Connection.connect("localhost:587")
+   *   const server = yield* Connection.make(yield* listener.accept)
+   *   const identity = TestNetwork.identity({ names: ["localhost"] })
+   *   yield* Effect.all([client.upgradeTls({ role: "client" }), server.upgradeTls({ role: "server", identity })], {
+   *     concurrency: "unbounded"
+   *   })
+   *   console.log(client.info.transport, server.info.tls?.servername) // tls localhost
+   *   yield* Effect.all([client.close, server.close], { concurrency: "unbounded" })
+   * })
+   *
+   * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))
+   * ```
    */
   readonly upgradeTls: (options: Tls.UpgradeOptions) => Effect.Effect<void, ConnectionError | TimeoutError>
 }
