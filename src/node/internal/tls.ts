@@ -216,6 +216,19 @@ const trustOf = (settings: ClientSettings, identity: Identity | undefined): stri
   return trust
 }
 
+/** A stream that can be written to after its end, which is not an end of the stream. */
+class Ciphertext extends Duplex {
+  onOutputEnd: (callback: () => void) => void = (callback) => callback()
+
+  // Node's TLS calls it once all that it wrote has left, and gives a callback only.
+  override end(callback?: unknown): this {
+    this.onOutputEnd(() => {
+      if (typeof callback === "function") process.nextTick(callback)
+    })
+    return this
+  }
+}
+
 /**
  * The ciphertext of a TLS connection on its way between Node's TLS and the transport below.
  *
@@ -227,7 +240,7 @@ export class TlsLayer implements Handler {
   /** Called once the transport below has let go. */
   onGone: (() => void) | undefined = undefined
   isGone = false
-  private readonly ciphertext: Duplex
+  private readonly ciphertext: Ciphertext
   private socket: tls.TLSSocket | undefined = undefined
   // Who is told of the end until the connection over TLS takes over.
   private before: Handler | undefined
@@ -255,21 +268,18 @@ export class TlsLayer implements Handler {
       this.written = callback
       this.onDrain()
     }
-    this.ciphertext = new Duplex({
+    this.ciphertext = new Ciphertext({
       allowHalfOpen: true,
       read: () => below.resume(),
       write: (chunk: Buffer, _, callback) => {
+        // OpenSSL answers a KeyUpdate also after its end. Nobody needs the answer then.
+        if (this.isEnding) return callback()
         below.write(chunk)
         sent(callback)
       },
       writev: (chunks: Array<{ readonly chunk: Buffer }>, callback) => {
+        if (this.isEnding) return callback()
         below.writeAll(chunks.map((_) => _.chunk))
-        sent(callback)
-      },
-      final: (callback) => {
-        this.isEnding = true
-        if (this.isGone) return callback()
-        if (below.canEnd) below.end()
         sent(callback)
       },
       destroy: (error, callback) => {
@@ -282,6 +292,12 @@ export class TlsLayer implements Handler {
         callback(error)
       }
     })
+    this.ciphertext.onOutputEnd = (callback) => {
+      this.isEnding = true
+      if (this.isGone) return callback()
+      if (below.canEnd) below.end()
+      sent(callback)
+    }
     this.ciphertext.on("error", () => {})
     this.ciphertext.on("end", this.onCiphertextEnd)
   }
