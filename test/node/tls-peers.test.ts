@@ -368,7 +368,8 @@ describeWith("openssl", "TLS with openssl s_server", () => {
       Effect.map(Effect.flip(ask(port, me)), (error) => {
         assert(error._tag === "ConnectionError" && error.reason._tag === "TlsError", error.message)
         assert.include(error.reason.message, "localhost")
-        return [error.operation, error.reason.kind, error.reason.code]
+        // OpenSSL 3.5 calls some alerts otherwise than versions before it, up to the alert's own name.
+        return [error.operation, error.reason.kind, error.reason.code?.replace(/^.*_ALERT_/, "")]
       })
 
     live(
@@ -382,20 +383,16 @@ describeWith("openssl", "TLS with openssl s_server", () => {
         assert.deepStrictEqual(
           yield* refusal(port),
           version === "TLSv1.2"
-            ? [failing, "Refused", "ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE"]
-            : [failing, "ClientCertificateRequired", "ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED"]
+            ? [failing, "Refused", "HANDSHAKE_FAILURE"]
+            : [failing, "ClientCertificateRequired", "CERTIFICATE_REQUIRED"]
         )
         assert.deepStrictEqual(yield* refusal(port, stranger.issue({ name: "me", altName: "DNS:me" })), [
           failing,
           "Refused",
-          "ERR_SSL_TLSV1_ALERT_UNKNOWN_CA"
+          "UNKNOWN_CA"
         ])
         const past = authority.issue({ name: "me", from: "20200101000000Z", to: "20200102000000Z" })
-        assert.deepStrictEqual(yield* refusal(port, past), [
-          failing,
-          "Refused",
-          "ERR_SSL_SSL/TLS_ALERT_CERTIFICATE_EXPIRED"
-        ])
+        assert.deepStrictEqual(yield* refusal(port, past), [failing, "Refused", "CERTIFICATE_EXPIRED"])
       })
     )
   }
