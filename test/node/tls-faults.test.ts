@@ -349,3 +349,67 @@ describe("clients that connect and never speak", () => {
     })
   )
 })
+
+describe("the time of a handshake", () => {
+  timed(
+    "T-009 one that is slow and in time succeeds, on both sides",
+    Effect.gen(function* () {
+      const handshakeTimeout = "3 seconds"
+      const server = yield* Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
+        listen,
+        tls: { identity, handshakeTimeout }
+      })
+      // Passes on what comes when the test says so, until it is told to be quick.
+      const front = yield* rawServer({ host: "127.0.0.1", port: 0 }, { pauseOnConnect: false })
+      const held: Array<() => void> = []
+      let isSlow = true
+      front.server.on("connection", (near: net.Socket) => {
+        const far = net.connect({ host: "127.0.0.1", port: portOf(server.addresses[0]), allowHalfOpen: true })
+        near.once("close", () => far.destroy())
+        for (const [from, to] of [
+          [near, far],
+          [far, near]
+        ] as const) {
+          const pass = (step: () => void) => (isSlow ? void held.push(step) : step())
+          from.on("error", () => {}).on("end", () => pass(() => to.end()))
+          from.on("data", (chunk: Buffer) => pass(() => to.write(chunk)))
+        }
+      })
+      const connecting = yield* Effect.forkChild(
+        Connection.connect({ host: "127.0.0.1", port: front.port }, { tls: { ca, handshakeTimeout } }),
+        { startImmediately: true }
+      )
+      for (let flight = 0; flight < 2; flight++) {
+        while (held.length === 0) yield* loops(1)
+        yield* TestClock.adjust("1499 millis")
+        assert.isUndefined(connecting.pollUnsafe())
+        for (const step of held.splice(0)) step()
+      }
+      isSlow = false
+      const { reader, writer } = yield* Fiber.join(connecting)
+      yield* writer.write("hello")
+      assert.strictEqual((yield* reader.readExactly(5)).length, 5)
+    })
+  )
+
+  it.effect("T-039 no timer is left of a handshake, nor of an end", () =>
+    withSleepers((sleepers) =>
+      Effect.gen(function* () {
+        const server = yield* Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
+          listen,
+          tls: { identity }
+        })
+        const connection = yield* Connection.connect(
+          { host: "127.0.0.1", port: portOf(server.addresses[0]) },
+          { tls: { ca } }
+        )
+        yield* connection.writer.write("hello")
+        yield* connection.reader.readExactly(5)
+        assert.strictEqual(sleepers(), 0)
+        yield* connection.close
+        while ((yield* server.activeConnections) > 0) yield* loops(1)
+        assert.strictEqual(sleepers(), 0)
+      })
+    ).pipe(Effect.scoped, Effect.provide(NodeNetwork.layer))
+  )
+})
