@@ -22,6 +22,7 @@ import { quoted } from "./internal/printable.ts"
 import * as Socks5 from "./internal/socks5.ts"
 import { formatTarget, hostOf, parseTarget } from "./internal/target.ts"
 import { handshakeWith, tunnelTarget } from "./internal/tunnel.ts"
+import { canBeTunnelled, tunnelled } from "./internal/tunnelled.ts"
 import type { Target } from "./Network.ts"
 import { ConnectionError, InvalidAddress, type TimeoutError } from "./StreamError.ts"
 import type { StreamReader } from "./StreamReader.ts"
@@ -379,6 +380,9 @@ export const fromEnvironment: Config.Config<
  * Has the proxy at the other end of a connection connect to `target`, which is whom the connection speaks to from then
  * on. `Connection.connect` with the option `proxy` does this, and the connecting and the TLS with the proxy before it.
  *
+ * A `Connection` then says so: `info.target` is the target, `info.tls` and `info.transport` do not tell of TLS with the proxy, and
+ * `upgradeTls` speaks TLS with the target, inside of the tunnel.
+ *
  * Bytes of the target that come with the proxy's answer stay in the reader. When it fails or is interrupted, the connection
  * is of no use any more. Fails with `ConnectionError` (operation `connect`): the reason is `ProxyError`, or
  * `InvalidAddress` or `Unsupported` for a target that no proxy can be asked for. The connection's own time limits apply.
@@ -416,10 +420,14 @@ export const tunnel = (
           ? Socks5.connect(handshake, destination, socksCredentials(proxy))
           : HttpConnect.connect(handshake, destination, requestFields(proxy))
       ),
-      Effect.mapError((reason) =>
-        reason._tag === "TimeoutError"
-          ? reason
-          : new ConnectionError({ operation: "connect", address: formatTarget(target), reason })
-      )
+      Effect.mapBoth({
+        onSuccess: () => {
+          if (canBeTunnelled(connection)) connection[tunnelled](target)
+        },
+        onFailure: (reason) =>
+          reason._tag === "TimeoutError"
+            ? reason
+            : new ConnectionError({ operation: "connect", address: formatTarget(target), reason })
+      })
     )
   })

@@ -20,13 +20,13 @@ import {
   Unsupported
 } from "../StreamError.ts"
 import type { Handshake, TlsInfo } from "../Tls.ts"
-import type { Handler, Transport } from "../Transport.ts"
+import type { Handler, Kind, Transport } from "../Transport.ts"
 import { type Deadline, Deadlines, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { empty } from "./bytes.ts"
 import { Input } from "./Input.ts"
 import { CLOSE_BUDGET, noTimeouts, type Watermarks } from "./limits.ts"
 import { Output } from "./Output.ts"
-import { formatAddress } from "./target.ts"
+import { formatAddress, formatTarget } from "./target.ts"
 import { within } from "./within.ts"
 
 /** Makes the error that reads or writes fail with. */
@@ -75,7 +75,7 @@ export class ConnectionCore implements Handler, Surroundings {
   readonly output: Output
   /** Whom the bytes are for, where the transport's peer is a proxy. */
   target: string | undefined = undefined
-  /** What `connect` was given. */
+  /** Whom it was connected to, by a proxy at last. */
   connectedTo: Target | undefined = undefined
   /** What the PROXY header says that the connection began with. */
   proxyProtocol: Received | undefined = undefined
@@ -83,7 +83,7 @@ export class ConnectionCore implements Handler, Surroundings {
   failure: ConnectionError | undefined = undefined
   readonly settings: Settings
   deadlines: Deadlines | undefined = undefined
-  private readonly kind: string
+  private readonly kind: Kind
   private readonly number = ++connections
   private readonly clock: Clock.Clock
   private readonly context: Context.Context<never>
@@ -143,6 +143,11 @@ export class ConnectionCore implements Handler, Surroundings {
   /** Of TLS with whom the bytes are for, not with a proxy on the way. */
   get tls(): TlsInfo | undefined {
     return this.tunnel === this.transport ? undefined : this.transport.tls
+  }
+
+  /** The same: `"tls"` only if whoever the bytes are for speaks it. */
+  get transportKind(): Kind {
+    return this.tunnel === this.transport ? this.kind : this.transport.kind
   }
 
   get timed(): Deadlines {
@@ -268,9 +273,11 @@ export class ConnectionCore implements Handler, Surroundings {
   }
 
   /** A proxy has connected to somebody else, with whom TLS can be made inside of TLS with the proxy. */
-  tunnelled(): void {
+  tunnelled(target: Target): void {
     this.tunnel = this.transport
     this.upgrade = "none"
+    this.connectedTo = target
+    this.target = formatTarget(target)
   }
 
   // Everything written has to be sent first. Gives what was received and belongs to the handshake.

@@ -31,6 +31,7 @@ import type { TimeLimits } from "./Deadlines.ts"
 import * as Limits from "./limits.ts"
 import * as Spans from "./spans.ts"
 import { formatTarget, hostOf } from "./target.ts"
+import { type Tunnelled, tunnelled } from "./tunnelled.ts"
 
 // What connections are, and how they are made: below the links and pools that are made of them, which `Connection` in turn
 // provides as layers.
@@ -52,10 +53,17 @@ export const TypeId = "~effect-wire/Connection"
 export interface ConnectionInfo {
   readonly localAddress: NetAddress.SocketAddress | undefined
   readonly remoteAddress: NetAddress.SocketAddress | undefined
+  /**
+   * What the bytes travel on. `"tls"` is TLS with whom the connection speaks to: through a proxy that is spoken to over TLS, to a
+   * target that is not, it is what lies below, such as `"tcp"`.
+   */
   readonly transport: Kind
   /** The facts of TLS with whom the connection speaks to, not of TLS with a proxy on the way. */
   readonly tls?: Tls.TlsInfo | undefined
-  /** Whom the connection speaks to through proxies, as `connect` was given it. `remoteAddress` is the first proxy's. */
+  /**
+   * Whom the connection speaks to through proxies, as `connect` or `Proxy.tunnel` was given it. `remoteAddress` is the first
+   * proxy's.
+   */
   readonly target?: string | undefined
   /**
    * The PROXY header that the connection began with, on a server that reads it. If it names addresses, `remoteAddress` is
@@ -286,7 +294,7 @@ const timeLimits = (
   return { reading: limits("read", read), writing: limits("write", write) }
 }
 
-class ConnectionImpl implements Connection {
+class ConnectionImpl implements Connection, Tunnelled {
   readonly [TypeId] = TypeId
   readonly core: ConnectionCore
   readonly reader: StreamReader.StreamReader
@@ -306,16 +314,20 @@ class ConnectionImpl implements Connection {
   }
 
   get info(): ConnectionInfo {
-    const { localAddress, openedAt, proxyProtocol, remoteAddress, target, tls, transport } = this.core
+    const { localAddress, openedAt, proxyProtocol, remoteAddress, target, tls, transportKind } = this.core
     return {
       localAddress,
       remoteAddress,
-      transport: transport.kind,
+      transport: transportKind,
       tls,
       target,
       proxyProtocol,
       openedAt: DateTime.makeUnsafe(openedAt)
     }
+  }
+
+  [tunnelled](target: Target): void {
+    this.core.tunnelled(target)
   }
 
   get close(): Effect.Effect<void> {
@@ -575,10 +587,7 @@ const connectWith = (
         if (handshake !== undefined) yield* core.upgradeTls(handshake, "feed")
         proxy = { address: via, stage: "tunnel" }
         yield* Proxy.tunnel(handshaking, next, hop)
-        core.tunnelled()
       }
-      if (proxies.length > 0) core.target = address
-      core.connectedTo = target
       if (header !== undefined) {
         const { localAddress, remoteAddress } = core
         const own = proxies.length === 0

@@ -369,6 +369,66 @@ describe("the end over TLS", () => {
     }))
 })
 
+describe("through a proxy", () => {
+  /** A proxy that connects to 10.0.0.1:443, whatever it is asked for, and a server there. */
+  const proxied = Effect.fnUntraced(function* (tls?: Tls.ServerOptions) {
+    yield* Server.serve(echo, { listen: { host: "10.0.0.1", port: 443 }, tls: { identity } })
+    yield* Server.serve(
+      Effect.fnUntraced(function* (client: Connection.Connection) {
+        yield* client.reader.readUntil("\r\n\r\n")
+        const target = yield* Connection.connect("10.0.0.1:443")
+        yield* client.writer.write("HTTP/1.1 200 OK\r\n\r\n")
+        yield* Relay.bidirectional(client, target)
+      }),
+      { listen: { host: "10.0.0.9", port: 3128 }, tls }
+    )
+  })
+  const proxyIdentity = TestNetwork.identity({ names: ["proxy.test"] })
+
+  test("the transport is TLS only if the target speaks it", () =>
+    Effect.gen(function* () {
+      yield* proxied({ identity: proxyIdentity })
+      const proxy = Proxy.httpConnect("proxy.test:3128", { tls: true })
+      const plain = yield* Connection.connect("service.test:443", { proxy })
+      assert.deepStrictEqual([plain.info.transport, plain.info.tls], ["memory", undefined])
+      yield* plain.upgradeTls({ role: "client" })
+      assert.strictEqual(plain.info.transport, "tls")
+      assert.isDefined(plain.info.tls)
+    }))
+
+  for (const withTls of [false, true]) {
+    test(`a tunnel that was made by hand is upgraded for its target${withTls ? ", inside of TLS with the proxy" : ""}`, () =>
+      Effect.gen(function* () {
+        yield* proxied(withTls ? { identity: proxyIdentity } : undefined)
+        const proxy = Proxy.httpConnect("proxy.test:3128")
+        const connection = yield* Connection.connect(
+          "proxy.test:3128",
+          withTls ? { tls: { alpn: ["http/1.1"] } } : undefined
+        )
+        yield* Proxy.tunnel(connection, proxy, "service.test:443")
+        assert.deepStrictEqual(
+          [connection.info.transport, connection.info.tls, connection.info.target],
+          ["memory", undefined, "service.test:443"]
+        )
+        yield* connection.upgradeTls({ role: "client" })
+        assert.strictEqual(connection.info.tls?.servername, "service.test")
+        yield* connection.writer.write("there and back")
+        assert.strictEqual(text(yield* connection.reader.readExactly(14)), "there and back")
+      }))
+  }
+
+  test("a tunnel that was refused leaves the connection with the proxy what it was", () =>
+    Effect.gen(function* () {
+      const { client, server } = yield* plainPair()
+      yield* server.writer.write("HTTP/1.1 403 Forbidden\r\n\r\n")
+      const error = yield* Effect.flip(
+        Proxy.tunnel(client, Proxy.httpConnect("proxy.test:3128"), "service.test:443")
+      )
+      assert.strictEqual(error._tag === "ConnectionError" && error.reason._tag, "ProxyError")
+      assert.isUndefined(client.info.target)
+    }))
+})
+
 describe("TLS inside of TLS", () => {
   test("with the target, through a proxy that is spoken to over TLS", () =>
     Effect.gen(function* () {
