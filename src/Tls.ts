@@ -84,7 +84,7 @@ export type Version = "TLSv1.2" | "TLSv1.3"
  * @since 0.1.0
  */
 export interface CommonOptions {
-  /** Whom to trust instead of the authorities that the platform comes with. */
+  /** Whom to trust instead of the authorities of the platform. */
   readonly ca?: Pem | ReadonlyArray<Pem> | undefined
   /**
    * The application protocols (RFC 7301), the preferred one first; of those that both have, the server's order decides. If there
@@ -108,6 +108,8 @@ export interface CommonOptions {
  * @since 0.1.0
  */
 export interface ClientOptions extends CommonOptions {
+  /** Whom to trust beside `ca`, or beside the authorities of the platform: for servers that an internal authority vouches for. */
+  readonly extraCa?: Pem | ReadonlyArray<Pem> | undefined
   /**
    * Whom the certificate has to be for; a name is sent to the server as well (SNI). Default: the host that was connected to.
    * `false` sends and checks no name; the certificate's authority is still checked. An international name may be written as it
@@ -273,6 +275,7 @@ interface CommonSettings {
 
 /** @internal */
 export interface ClientSettings extends CommonSettings {
+  readonly extraCa: ReadonlyArray<Pem> | undefined
   readonly servername: string | false | undefined
   readonly verify: boolean
   readonly identity: IdentitySource | undefined
@@ -321,6 +324,9 @@ const checkPem = (what: string, pem: Pem): Pem => {
   return pem
 }
 
+const authorities = (what: string, ca: CommonOptions["ca"]): ReadonlyArray<Pem> | undefined =>
+  ca === undefined ? undefined : (isPem(ca) ? [ca] : ca).map((pem) => checkPem(what, pem))
+
 const identitySource = (what: string, identity: Identity | IdentitySource): IdentitySource => {
   if ("current" in identity) return identity
   checkPem(`the certificate of ${what}`, identity.certificate)
@@ -338,9 +344,7 @@ const version = (what: string, input: Version): Version => {
 }
 
 const checkCommon = (options: CommonOptions): CommonSettings => {
-  const { alpn, ca, ciphers } = options
-  const cas = ca === undefined ? undefined : isPem(ca) ? [ca] : ca
-  cas?.forEach((pem) => checkPem("ca", pem))
+  const { alpn, ciphers } = options
   for (const name of alpn ?? []) {
     const { length } = encode(name)
     if (length < 1 || length > 255) {
@@ -357,7 +361,7 @@ const checkCommon = (options: CommonOptions): CommonSettings => {
     throw new RangeError(`tls: handshakeTimeout must be a positive duration, received ${millis} ms`)
   }
   return {
-    ca: cas,
+    ca: authorities("ca", options.ca),
     alpn: alpn === undefined || alpn.length === 0 ? undefined : [...alpn],
     minVersion,
     maxVersion,
@@ -372,6 +376,7 @@ const toClientSettings = (options: ClientOptions): ClientSettings => {
   if (servername !== undefined && servername !== false) expectedPeer(servername)
   return {
     ...checkCommon(options),
+    extraCa: authorities("extraCa", options.extraCa),
     servername,
     verify: options.verify ?? true,
     identity: options.identity && identitySource("identity", options.identity),

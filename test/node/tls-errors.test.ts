@@ -517,12 +517,27 @@ describe("an option that cannot be used is named", () => {
     )
   }
 
+  live(
+    "extraCa that is no PEM: by connect",
+    Effect.gen(function* () {
+      const { port } = yield* serving({})
+      const reason = tlsReason(yield* connecting(port, { ca, extraCa: "no certificate at all" }))
+      assert.strictEqual(reason.kind, "InvalidOptions")
+      assert.include(reason.message, "`extraCa` has no certificate in PEM")
+    })
+  )
+
   const path = "/etc/ssl/private/some.pem"
   const given: ReadonlyArray<readonly [what: string, options: Tls.ClientOptions, message: string]> = [
     [
       "the path of ca",
       { ca: path },
       `tls: ca must be PEM text: "${path}" looks like the path of a file, which has to be read first`
+    ],
+    [
+      "the path of extraCa",
+      { extraCa: [ca, path] },
+      `tls: extraCa must be PEM text: "${path}" looks like the path of a file, which has to be read first`
     ],
     [
       "the path of a certificate",

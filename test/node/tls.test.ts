@@ -416,6 +416,31 @@ describe("what is agreed on", () => {
   }
 })
 
+describe("whom a client trusts", () => {
+  live(
+    "extraCa is trusted beside the platform's, or beside ca, and ca is instead of the platform's",
+    Effect.gen(function* () {
+      const [platform, own, third] = [authority, new Authority("Own CA"), new Authority("Third CA")]
+      const before = nodeTls.getCACertificates("default")
+      nodeTls.setDefaultCACertificates([platform.certificate])
+      yield* Effect.addFinalizer(() => Effect.sync(() => nodeTls.setDefaultCACertificates(before)))
+      const ports = yield* Effect.forEach([platform, own, third], (_) => secureEcho({ identity: _.issue() }))
+      const trusted = (tls: Tls.ClientOptions) =>
+        Effect.forEach(ports, (port) =>
+          Effect.isSuccess(Effect.scoped(Connection.connect({ host: "localhost", port }, { tls })))
+        )
+      const sessions = Tls.sessionCache()
+      const extraCa = [own.certificate]
+      assert.deepStrictEqual(yield* trusted({}), [true, false, false])
+      assert.deepStrictEqual(yield* trusted({ ca: own.certificate }), [false, true, false])
+      assert.deepStrictEqual(yield* trusted({ extraCa: own.certificate, sessions }), [true, true, false])
+      assert.deepStrictEqual(yield* trusted({ ca: third.certificate, extraCa }), [false, true, true])
+      // A session is for who trusts the same.
+      assert.deepStrictEqual(yield* trusted({ sessions }), [true, false, false])
+    })
+  )
+})
+
 describe("the end", () => {
   for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
     live(

@@ -157,6 +157,10 @@ describe("a handshake", () => {
     ["SelfSigned", "Refused", {}, { identity: lonely }],
     ["success", "success", { ca: lonely.certificate }, { identity: lonely }],
     ["UnknownCa", "Refused", { ca: lonely.certificate }, {}],
+    ["success", "success", { extraCa: lonely.certificate }, {}],
+    ["success", "success", { extraCa: lonely.certificate }, { identity: lonely }],
+    ["success", "success", { ca: "another", extraCa: [lonely.certificate] }, { identity: lonely }],
+    ["UnknownCa", "Refused", { ca: "another", extraCa: lonely.certificate }, {}],
     [
       "CertificateExpired",
       "Refused",

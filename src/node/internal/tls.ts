@@ -40,20 +40,26 @@ const optional = <K extends string, V>(key: K, value: V | undefined): { readonly
 }
 
 /** OpenSSL itself passes over what it cannot read, and whatever follows: nobody would be trusted then. */
-const authorities = (ca: Pem): string | Buffer => {
+const authorities = (option: string, ca: Pem): string | Buffer => {
   const text = pem(ca)
   const certificates =
     text.toString().match(/-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----[^]*?-----END \1-----/g) ?? []
-  if (certificates.length === 0) throw invalidOption("`ca` has no certificate in PEM")
+  if (certificates.length === 0) throw invalidOption(`\`${option}\` has no certificate in PEM`)
   certificates.forEach((certificate, index) => {
     try {
       new X509Certificate(certificate)
     } catch (cause) {
       const which = certificates.length === 1 ? "" : `, number ${index + 1} of ${certificates.length}`
-      throw invalidOption(`\`ca\` has a certificate that cannot be read${which}`, cause)
+      throw invalidOption(`\`${option}\` has a certificate that cannot be read${which}`, cause)
     }
   })
   return text
+}
+
+const trusted = (settings: ClientSettings | ServerSettings): Array<string | Buffer> | undefined => {
+  const ca = settings.ca?.map((_) => authorities("ca", _))
+  const extraCa = "extraCa" in settings ? settings.extraCa?.map((_) => authorities("extraCa", _)) : undefined
+  return extraCa === undefined ? ca : [...(ca ?? tls.getCACertificates()), ...extraCa]
 }
 
 /** A certificate and its key. OpenSSL itself does not look at a key of another kind than the certificate's. */
@@ -76,7 +82,7 @@ const makeContext = (
   return tls.createSecureContext({
     minVersion: settings.minVersion,
     maxVersion: settings.maxVersion,
-    ...optional("ca", settings.ca?.map(authorities)),
+    ...optional("ca", trusted(settings)),
     ...optional("ciphers", settings.ciphers),
     ...(identity && pairOf(identity)),
     // TLS 1.2 could begin anew on a connection in use, at the expense of whoever is asked to (CVE-2011-1473).
@@ -208,7 +214,8 @@ const trustOf = (settings: ClientSettings, identity: Identity | undefined): stri
   const known = identity === undefined ? trusts.get(settings) : undefined
   if (known !== undefined) return known
   const hash = createHash("sha256")
-  for (const part of [...(settings.ca ?? ["platform"]), "identity", identity?.certificate ?? "none"]) {
+  const { ca = ["platform"], extraCa = [] } = settings
+  for (const part of [...ca, "extra", ...extraCa, "identity", identity?.certificate ?? "none"]) {
     hash.update(createHash("sha256").update(pem(part)).digest())
   }
   const trust = hash.digest("hex")
