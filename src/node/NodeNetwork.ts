@@ -46,7 +46,7 @@ import {
 } from "../StreamError.ts"
 import type { Transport } from "../Transport.ts"
 import { interfaceScopeIds } from "./internal/interfaces.ts"
-import * as Tls from "./internal/tls.ts"
+import * as TlsContext from "./internal/tlsContext.ts"
 import * as NodeTransport from "./NodeTransport.ts"
 
 /** More failures to accept than these are not kept for `accept`: they tell nothing new. */
@@ -479,7 +479,7 @@ export const layerWithResolver: Layer.Layer<Network, never, AddressResolver.Addr
     Network.of({
       connect: Dialer.make({ resolver, connectOne }),
       listen: makeListen(resolver),
-      checkTls: Tls.check
+      checkTls: TlsContext.check
     })
   )
 )
