@@ -380,8 +380,8 @@ export const fromEnvironment: Config.Config<
  * Has the proxy at the other end of a connection connect to `target`, which is whom the connection speaks to from then
  * on. `Connection.connect` with the option `proxy` does this, and the connecting and the TLS with the proxy before it.
  *
- * A `Connection` then says so: `info.target` is the target, `info.tls` and `info.transport` do not tell of TLS with the proxy, and
- * `upgradeTls` speaks TLS with the target, inside of the tunnel.
+ * A `Connection` then says so: `info.target` is the target, `info.tls` and `info.transport` do not tell of TLS with
+ * the proxy, and `upgradeTls` speaks TLS with the target, inside of the tunnel.
  *
  * Bytes of the target that come with the proxy's answer stay in the reader. When it fails or is interrupted, the connection
  * is of no use any more. Fails with `ConnectionError` (operation `connect`): the reason is `ProxyError`, or

@@ -135,8 +135,8 @@ export interface ShutdownReport {
   /** Handlers that were interrupted when the grace was over, or the PROXY header or the TLS handshake before them. */
   readonly interrupted: number
   /**
-   * Connections that came to nothing, because their PROXY header was rejected or their TLS handshake failed; and those whose
-   * handler had ended, and that were still closing when the grace was over.
+   * Connections that came to nothing, because their PROXY header was rejected or their TLS handshake failed; and those
+   * whose handler had ended, and that were still closing when the grace was over.
    */
   readonly aborted: number
 }

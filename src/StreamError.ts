@@ -376,8 +376,8 @@ const refusals = (code: string): string | undefined => {
 }
 
 /**
- * The peer ended the connection without TLS's own end (close_notify): somebody may have cut off bytes. `detail` says what else
- * it may mean.
+ * The peer ended the connection without TLS's own end (close_notify): somebody may have cut off bytes. `detail` says
+ * what else it may mean.
  *
  * @category reasons
  * @since 0.1.0

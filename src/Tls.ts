@@ -87,8 +87,9 @@ export interface CommonOptions {
   /** Whom to trust instead of the authorities of the platform. */
   readonly ca?: Pem | ReadonlyArray<Pem> | undefined
   /**
-   * The application protocols (RFC 7301), the preferred one first; of those that both have, the server's order decides. If there
-   * is none, the handshake fails. A side that has no `alpn` takes no part: none is chosen, and the handshake goes on.
+   * The application protocols (RFC 7301), the preferred one first; of those that both have, the server's order
+   * decides. If there is none, the handshake fails. A side that has no `alpn` takes no part: none is chosen, and the
+   * handshake goes on.
    */
   readonly alpn?: ReadonlyArray<string> | undefined
   /** Default `"TLSv1.2"`. */
@@ -108,12 +109,15 @@ export interface CommonOptions {
  * @since 0.1.0
  */
 export interface ClientOptions extends CommonOptions {
-  /** Whom to trust beside `ca`, or beside the authorities of the platform: for servers that an internal authority vouches for. */
+  /**
+   * Whom to trust beside `ca`, or beside the authorities of the platform: for servers that an internal authority
+   * vouches for.
+   */
   readonly extraCa?: Pem | ReadonlyArray<Pem> | undefined
   /**
    * Whom the certificate has to be for; a name is sent to the server as well (SNI). Default: the host that was connected to.
-   * `false` sends and checks no name; the certificate's authority is still checked. An international name may be written as it
-   * is (`bücher.example`), and a link-local address with its zone, which is for this machine only.
+   * `false` sends and checks no name; the certificate's authority is still checked. An international name may be
+   * written as it is (`bücher.example`), and a link-local address with its zone, which is for this machine only.
    */
   readonly servername?: string | false | undefined
   /**
@@ -177,8 +181,8 @@ export type UpgradeOptions = (
 /**
  * Sessions of servers that one has been connected to, to be resumed with a shorter handshake.
  *
- * What a cache throws, and what it gives that it was not given for the same server, is as if there were no session: there is a
- * full handshake. A warning in the log says so once for each cache.
+ * What a cache throws, and what it gives that it was not given for the same server, is as if there were no session:
+ * there is a full handshake. A warning in the log says so once for each cache.
  *
  * @category models
  * @since 0.1.0
@@ -410,7 +414,8 @@ const toServerSettings = (options: ServerOptions): ServerSettings => {
 }
 
 /**
- * A host name as it stands in a certificate: in ASCII and lower case, without a dot behind it. None if it is no host name.
+ * A host name as it stands in a certificate: in ASCII and lower case, without a dot behind it. None if it is no host
+ * name.
  *
  * @internal
  */
@@ -451,8 +456,8 @@ export const checkClient = (options: ClientOptions | true): ClientSettings =>
 export const checkServer: (options: ServerOptions) => ServerSettings = memoized(toServerSettings)
 
 /**
- * A client's handshake with the server at a host. Throws a `RangeError` if there is nobody to verify; `otherwise` is what else
- * may have been meant then.
+ * A client's handshake with the server at a host. Throws a `RangeError` if there is nobody to verify; `otherwise` is
+ * what else may have been meant then.
  *
  * @internal
  */
@@ -464,7 +469,8 @@ export const clientHandshake = (
   const name = settings.servername ?? host
   if (name === undefined && settings.verify) {
     throw new RangeError(
-      `tls: servername is missing: there is no host to verify the certificate for; give a name, or false to check none${otherwise}`
+      "tls: servername is missing: there is no host to verify the certificate for; " +
+        `give a name, or false to check none${otherwise}`
     )
   }
   return {

@@ -104,13 +104,13 @@ export const isTlsReloader = (u: unknown): u is TlsReloader<unknown> => Predicat
  */
 export interface Options<E, R> {
   /**
-   * How often to reload without being told. Default: never. One that fails is tried again after 1, 2, 4, … seconds, at most after
-   * this time: a pair of which only one file is new yet is complete soon.
+   * How often to reload without being told. Default: never. One that fails is tried again after 1, 2, 4, … seconds, at
+   * most after this time: a pair of which only one file is new yet is complete soon.
    */
   readonly every?: Duration.Input | undefined
   /**
-   * Runs each time that such a reload has failed. Default: a warning in the log. A defect of `load`, or of this, is an error in
-   * the log, and the reloading goes on.
+   * Runs each time that such a reload has failed. Default: a warning in the log. A defect of `load`, or of this, is an
+   * error in the log, and the reloading goes on.
    */
   readonly onError?: ((error: E | TlsError) => Effect.Effect<unknown, never, R>) | undefined
 }

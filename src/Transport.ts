@@ -80,9 +80,9 @@ export interface Transport {
   /** Whether the outgoing direction can be closed alone. */
   readonly canEnd: boolean
   /**
-   * Whether a connection that closes may `end` it and read on until the peer's end, as it does where `canEnd` is true. So it is
-   * over TLS 1.2, where nobody may go on after the end of one direction, and a peer that does is read all the same: a
-   * socket that is let go while bytes come drops what it has not sent. Default: what `canEnd` is.
+   * Whether a connection that closes may `end` it and read on until the peer's end, as it does where `canEnd` is true.
+   * So it is over TLS 1.2, where nobody may go on after the end of one direction, and a peer that does is read all the
+   * same: a socket that is let go while bytes come drops what it has not sent. Default: what `canEnd` is.
    */
   readonly canLinger?: boolean | undefined
   /**

@@ -54,15 +54,15 @@ export interface ConnectionInfo {
   readonly localAddress: NetAddress.SocketAddress | undefined
   readonly remoteAddress: NetAddress.SocketAddress | undefined
   /**
-   * What the bytes travel on. `"tls"` is TLS with whom the connection speaks to: through a proxy that is spoken to over TLS, to a
-   * target that is not, it is what lies below, such as `"tcp"`.
+   * What the bytes travel on. `"tls"` is TLS with whom the connection speaks to: through a proxy that is spoken to
+   * over TLS, to a target that is not, it is what lies below, such as `"tcp"`.
    */
   readonly transport: Kind
   /** The facts of TLS with whom the connection speaks to, not of TLS with a proxy on the way. */
   readonly tls?: Tls.TlsInfo | undefined
   /**
-   * Whom the connection speaks to through proxies, as `connect` or `Proxy.tunnel` was given it. `remoteAddress` is the first
-   * proxy's.
+   * Whom the connection speaks to through proxies, as `connect` or `Proxy.tunnel` was given it. `remoteAddress` is the
+   * first proxy's.
    */
   readonly target?: string | undefined
   /**

@@ -266,7 +266,9 @@ describe("nothing in common", () => {
 })
 
 describe("client certificates", () => {
-  /** What a client sees that sends so many bytes at once and reads: the error of its handshake, or of its first read. */
+  /**
+   * What a client sees that sends so many bytes at once and reads: the error of its handshake, or of its first read.
+   */
   const clientSees = (port: number, tls: Tls.ClientOptions, size = 0) =>
     Effect.scoped(
       Effect.gen(function* () {
@@ -542,7 +544,8 @@ describe("an option that cannot be used is named", () => {
     [
       "the path of a certificate",
       { identity: { certificate: "./some.crt", key: identity.key } },
-      'tls: the certificate of identity must be PEM text: "./some.crt" looks like the path of a file, which has to be read first'
+      'tls: the certificate of identity must be PEM text: "./some.crt" looks like the path of a file, ' +
+        "which has to be read first"
     ],
     [
       "the path of a key",

@@ -373,7 +373,7 @@ describeWith("openssl", "TLS with openssl s_server", () => {
       })
 
     live(
-      `that wants our certificate (${version}): the right one is accepted, and the alert says what is wrong with others`,
+      `that wants our certificate (${version}): the alert says what is wrong with others than the right one`,
       Effect.gen(function* () {
         const port = yield* mutual
         assert.deepStrictEqual(

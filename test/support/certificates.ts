@@ -94,8 +94,8 @@ export class Authority {
   }
 
   /**
-   * The same with its dates replaced, as they are written in a certificate (`YYMMDDhhmmssZ`), and signed anew: no program would
-   * issue one with dates that are none.
+   * The same with its dates replaced, as they are written in a certificate (`YYMMDDhhmmssZ`), and signed anew: no
+   * program would issue one with dates that are none.
    */
   withDates({ certificate, key }: Issued, from: string, to: string): Issued {
     const { raw } = new X509Certificate(certificate)

@@ -401,7 +401,8 @@ describe("through a proxy", () => {
     }))
 
   for (const withTls of [false, true]) {
-    test(`a tunnel that was made by hand is upgraded for its target${withTls ? ", inside of TLS with the proxy" : ""}`, () =>
+    const where = withTls ? ", inside of TLS with the proxy" : ""
+    test(`a tunnel that was made by hand is upgraded for its target${where}`, () =>
       Effect.gen(function* () {
         yield* proxied(withTls ? { identity: proxyIdentity } : undefined)
         const proxy = Proxy.httpConnect("proxy.test:3128")

@@ -1,7 +1,9 @@
 import { createHash, X509Certificate } from "node:crypto"
 import type { SessionCache } from "../../Tls.ts"
 
-/** A session of a server's that may be resumed, with its certificate: Node does not tell that of one that was resumed. */
+/**
+ * A session of a server's that may be resumed, with its certificate: Node does not tell that of one that was resumed.
+ */
 export interface KnownSession {
   readonly session: Buffer
   readonly certificate: X509Certificate
@@ -34,8 +36,8 @@ const unpack = (packed: Uint8Array): KnownSession => {
 const complainedOf = new WeakSet<SessionCache>()
 
 /**
- * The sessions of one server in a cache. Whatever the cache does is no reason to fail: without a session there is a full
- * handshake.
+ * The sessions of one server in a cache. Whatever the cache does is no reason to fail: without a session there is a
+ * full handshake.
  */
 export class Sessions {
   private readonly cache: SessionCache

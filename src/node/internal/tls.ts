@@ -80,8 +80,9 @@ const verifyError = (socket: tls.TLSSocket): unknown => {
 type Warn = (message: string, cause: unknown) => void
 
 /**
- * Has OpenSSL keep the name that a client asks for in the session. In TLS 1.2 it tells the session's name of a connection that
- * resumes it, and keeps only one that was accepted, which Node does if it has a context for it at once.
+ * Has OpenSSL keep the name that a client asks for in the session. In TLS 1.2 it tells the session's name of a
+ * connection that resumes it, and keeps only one that was accepted, which Node does if it has a context for it at
+ * once.
  */
 const acceptName = (socket: tls.TLSSocket, { context }: tls.SecureContext): void => {
   const handle: unknown = Reflect.get(socket, "_handle")
@@ -215,8 +216,8 @@ export class TlsLayer implements Handler {
   }
 
   /**
-   * Ends a connection whose handshake has failed, and reads on until the peer's end, for as long as the connection lets it: the
-   * alert that says why would be lost if the socket were let go while bytes of the peer's come.
+   * Ends a connection whose handshake has failed, and reads on until the peer's end, for as long as the connection
+   * lets it: the alert that says why would be lost if the socket were let go while bytes of the peer's come.
    */
   private linger(): void {
     const { below } = this
@@ -342,7 +343,8 @@ export class TlsLayer implements Handler {
         socket.once(
           "secure",
           attempt(() => {
-            // Of a socket that no `tls.Server` made, Node tells later failures (a forged record, an alert) this way only.
+            // Of a socket that no `tls.Server` made, Node tells later failures (a forged record, an alert) this way
+            // only.
             socket.on("_tlsError", (cause: Error) => socket.destroy(cause))
             this.certificate = socket.getPeerX509Certificate()
             const failure = clientCertificate === "require" ? verifyError(socket) : undefined

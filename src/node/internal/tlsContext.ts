@@ -90,8 +90,8 @@ const invalidOption = (detail: string, cause?: unknown): TlsError =>
   new TlsError({ kind: "InvalidOptions", code: codeOf(cause), detail })
 
 /**
- * Why options or an identity cannot be used. The cause is left out: it says no more than the code, and a text of OpenSSL's may
- * quote its input.
+ * Why options or an identity cannot be used. The cause is left out: it says no more than the code, and a text of
+ * OpenSSL's may quote its input.
  */
 export const invalid = (cause: unknown): TlsError => {
   if (cause instanceof TlsError) return cause
