@@ -265,6 +265,38 @@ describe("what throws while a handshake is looked at", () => {
   }
 })
 
+describe("an identity that cannot be had when a client comes", () => {
+  for (const servername of ["one.example", "localhost"]) {
+    live(
+      `for ${servername}: fails that handshake, and the next client is served`,
+      Effect.gen(function* () {
+        let isBroken = false
+        const source: Tls.IdentitySource = {
+          current: () => {
+            if (isBroken) throw new Error("out of order")
+            return identity
+          }
+        }
+        const server = yield* Server.serve(echo, {
+          listen,
+          tls:
+            servername === "localhost" ? { identity: source } : { identity, names: { [servername]: source } }
+        })
+        const failed = yield* firstFailure(server)
+        const target = { host: "127.0.0.1", port: portOf(server.addresses[0]) }
+        const connect = Connection.connect(target, { tls: { servername, verify: false } })
+        isBroken = true
+        yield* Effect.flip(connect)
+        const { kind, message } = reasonOf(yield* Fiber.join(failed))
+        assert.strictEqual(kind, "InvalidIdentity")
+        assert.include(message, "out of order")
+        isBroken = false
+        yield* connect
+      })
+    )
+  }
+})
+
 describe("a cache of sessions that does not work", () => {
   const ca = authority.certificate
 
