@@ -88,7 +88,8 @@ export interface Connection {
   readonly info: ConnectionInfo
   /**
    * Closes gracefully: what was written is sent, then a FIN, then the peer's FIN is awaited while what it still sends is
-   * discarded, up to 1 MiB and for `closeTimeout`; past either, the connection is aborted. Reads and writes fail with
+   * discarded, up to 1 MiB and for `closeTimeout`. Past the time, the connection is let go if all has left the process: the
+   * system goes on sending what it has. Otherwise, and past the 1 MiB, it is aborted. Reads and writes fail with
    * `ConnectionClosed` from now on; bytes received before are still readable. Never fails, and may be called any number
    * of times; interrupting it does not stop the closing.
    */
