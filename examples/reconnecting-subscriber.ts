@@ -3,7 +3,7 @@
 //   npm run example -- reconnecting-subscriber
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Duration, Effect, FileSystem, Queue, Schedule, Stream } from "effect"
-import { Connection, Reconnect } from "effect-wire"
+import { Connection, FrameError, Reconnect } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
 import { startRedis } from "./support/servers.ts"
 
@@ -11,18 +11,23 @@ import { startRedis } from "./support/servers.ts"
 const readHeader = ({ reader }: Connection.Connection) =>
   Effect.map(reader.readUntil("\r\n"), (line) => new TextDecoder().decode(line).slice(0, -2))
 
+const lengthIn = (header: string) =>
+  /^[$>*]\d{1,6}$/.test(header)
+    ? Effect.succeed(Number(header.slice(1)))
+    : Effect.fail(new FrameError.MalformedFrame({ detail: `no length: ${header}` }))
+
 /** A word of what the server sends: a string with its length before it, or a number. */
 const readWord = Effect.fnUntraced(function* (connection: Connection.Connection) {
   const header = yield* readHeader(connection)
   if (!header.startsWith("$")) return header.slice(1)
-  const body = yield* connection.reader.readExactly(Number(header.slice(1)))
+  const body = yield* connection.reader.readExactly(yield* lengthIn(header))
   yield* connection.reader.skip(2)
   return new TextDecoder().decode(body)
 })
 
 /** What the server sends to subscribers: what it is, the channel, and the message. */
 const readPush = Effect.fnUntraced(function* (connection: Connection.Connection) {
-  const length = Number((yield* readHeader(connection)).slice(1))
+  const length = yield* lengthIn(yield* readHeader(connection))
   return yield* Effect.replicateEffect(readWord(connection), length)
 })
 

@@ -223,6 +223,19 @@ export const layerPool = <E extends StreamError = never, R = never>(
   Layer.effect(ConnectionPool.ConnectionPool, ConnectionPool.make(target, options))
 
 /**
+ * Connections to any number of targets that are lent, as a layer, for services that are written against the
+ * `ConnectionPool.Keyed` service. The options are those of `ConnectionPool.makeKeyed`; what `layerReconnecting` says of
+ * handshakes with errors of their own holds here as well.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerKeyedPool = <E extends StreamError = never, R = never>(
+  options?: ConnectionOptions & ConnectionPool.KeyedOptions<E, R>
+): Layer.Layer<ConnectionPool.Keyed<StreamError>, never, Network | Exclude<R, Scope.Scope>> =>
+  Layer.effect(ConnectionPool.Keyed, ConnectionPool.makeKeyed(options))
+
+/**
  * Two connections in memory, each the other's peer, with the semantics of a network connection. What one writes, the
  * other reads; at most `capacity` bytes (65,536 unless set) are on the way.
  *

@@ -31,7 +31,6 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -39,13 +38,18 @@ import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import * as Pool from "effect/Pool"
 import * as Predicate from "effect/Predicate"
-import * as RcMap from "effect/RcMap"
 import * as Scope from "effect/Scope"
+import { Closing } from "./internal/closing.ts"
 import * as Connection from "./internal/connection.ts"
 import * as Handshake from "./internal/handshake.ts"
+import type { Lendable } from "./internal/lendable.ts"
 import * as Limits from "./internal/limits.ts"
+import { now } from "./internal/now.ts"
 import * as Numbers from "./internal/numbers.ts"
+import { Room } from "./internal/room.ts"
+import { isNew, Stock } from "./internal/stock.ts"
 import { formatTarget } from "./internal/target.ts"
+import { Targets } from "./internal/targets.ts"
 import { within } from "./internal/within.ts"
 import type { Network, Target } from "./Network.ts"
 import { ConnectionClosed, ConnectionError, type StreamError, type TimeoutError } from "./StreamError.ts"
@@ -139,15 +143,23 @@ export const isConnectionPool = (u: unknown): u is ConnectionPool<unknown> => Pr
  * @since 0.1.0
  */
 export interface Options<E = never, R = never> {
-  /** How many connections are kept also when nobody needs them; made at once, in the background. Default 0. */
+  /**
+   * How many connections are kept also when nobody needs them: made at once, in the background, and made up for when they
+   * are lost. Where that fails, or the peer drops a new one within a second, the next try is 200 milliseconds later, and
+   * twice as long each time up to 25 seconds, give or take a fifth; at once when a borrower has found the server well.
+   * Default 0.
+   */
   readonly min?: number | undefined
-  /** The most connections at a time. Default 10. */
+  /**
+   * The most connections at a time. Beside them, as many may be closing that the pool has given up, each within
+   * `closeTimeout`; for one more, the oldest of those is aborted. Default 10.
+   */
   readonly max?: number | undefined
   /** How long a borrower waits, connecting and the health check included. Default 30 seconds. */
   readonly acquireTimeout?: Duration.Input | undefined
   /**
-   * How long a connection may lie unused: it is not lent after that, and closed within as much time again, as long
-   * as more than `min` remain. Default 1 minute.
+   * How long a connection may lie unused: then it is closed, and replaced by a new one if fewer than `min` remain. So what is
+   * lent is never older than that since its last use, and the minimum is new. Default 1 minute.
    */
   readonly maxIdle?: Duration.Input | undefined
   /** How old a connection may become; one that is lent then is closed when it comes back. Default: no limit. */
@@ -188,7 +200,7 @@ export const make = <E = never, R = never>(
   target: Target,
   options?: Connection.ConnectionOptions & Options<E, R>
 ): Effect.Effect<ConnectionPool<E>, never, Network | Scope.Scope | Exclude<R, Scope.Scope>> =>
-  makeLending(target, options)
+  makeLending(target, options, undefined)
 
 interface Settings {
   readonly address: string
@@ -232,71 +244,51 @@ const checkOptions = <E, R>(
 /** What options are checked with before there is a target. */
 const anywhere: Target = { host: "any", port: 1 }
 
-/** A connection of a pool, and what the pool knows of it. */
-interface Lendable {
-  readonly connection: Connection.Connection
-  /** How many the pool had made with this one. */
-  readonly number: number
-  readonly createdAt: number
-  idleSince: number
-  uses: number
-  lent: boolean
-  /** Whether it is to be given up as soon as it is not lent. */
-  unfit: boolean
+/** What the pools of many targets share. */
+interface Shared {
+  readonly room: Room
+  readonly closing: Closing
 }
 
 const makeLending = <E, R>(
   target: Target,
-  options: (Connection.ConnectionOptions & Options<E, R>) | undefined
+  options: (Connection.ConnectionOptions & Options<E, R>) | undefined,
+  shared: Shared | undefined
 ): Effect.Effect<Lending<E>, never, Network | Scope.Scope | Exclude<R, Scope.Scope>> =>
   Effect.uninterruptible(
     Effect.gen(function* () {
       const settings = checkOptions(target, options)
-      const open = Connection.connecting(target, options).pipe(
+      const connecting = Connection.connecting(target, options).pipe(
         Effect.tap(Handshake.make<E, R>(options ?? {})),
         Effect.tap((connection) => failWith(Connection.unfitAfterHandshake(connection)))
       )
-      const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
+      const context = yield* Effect.context<Network | Exclude<R, Scope.Scope>>()
+      const open = (own: Scope.Scope) => Effect.provideContext(Scope.provide(connecting, own), context)
       const { healthCheck } = options ?? {}
       const check: Check | undefined =
         healthCheck && ((_) => Effect.provideContext(Effect.scoped(healthCheck(_)), context))
-      // Closing takes as long as the peer likes, within `closeTimeout`: no borrower is to wait for it.
-      const closing = yield* FiberSet.make()
-      yield* Effect.addFinalizer(() => FiberSet.awaitEmpty(closing))
 
-      const ledger = new Ledger()
-      const acquire = Effect.uninterruptibleMask((restore) =>
-        Effect.gen(function* () {
-          const own = yield* Scope.make()
-          const connection = yield* Effect.onError(restore(Scope.provide(open, own)), (cause) =>
-            Scope.close(own, Exit.failCause(cause))
-          )
-          const now = yield* Clock.currentTimeMillis
-          const item: Lendable = {
-            connection,
-            number: ++ledger.created,
-            createdAt: now,
-            idleSince: now,
-            uses: 0,
-            lent: false,
-            unfit: false
-          }
-          ledger.opened(item)
-          yield* Effect.addFinalizer(() => {
-            ledger.closed(item)
-            return FiberSet.run(closing, Scope.close(own, Exit.void))
-          })
-          const lapsed = Effect.raceFirst(Connection.broken(connection), lapse(settings.maxAge))
-          yield* Effect.forkIn(Effect.andThen(lapsed, ledger.lapse(item)), own)
-          return item
-        })
-      )
-      const { max, maxIdle, min } = settings
-      const pool = yield* maxIdle === Infinity
-        ? Pool.makeWithStrategy({ acquire, min, max, strategy: keepAll<PoolError<E>>() })
-        : Pool.makeWithTTL({ acquire, min, max, timeToLive: Duration.millis(maxIdle) })
-      ledger.evict = (item) => Pool.invalidate(pool, item)
-      const lending = new Lending(settings, pool, ledger, check)
+      const { max, maxAge, maxIdle, min } = settings
+      const closings = yield* FiberSet.make()
+      yield* Effect.addFinalizer(() => FiberSet.awaitEmpty(closings))
+      const room = shared?.room
+      const closing = shared?.closing ?? new Closing(max)
+      const stock = new Stock<PoolError<E>>({ open, min, closing, room, maxIdle, maxAge }, closings)
+      if (room !== undefined) {
+        yield* Effect.acquireRelease(
+          Effect.sync(() => room.admit(stock)),
+          (leave) => Effect.sync(leave)
+        )
+      }
+      yield* Effect.addFinalizer(() => stock.closeAll)
+      const { acquire, strategy } = stock
+      const pool = yield* Pool.makeWithStrategy({ acquire, min: 0, max, strategy })
+      stock.withdraw = (item) => Pool.invalidate(pool, item)
+      yield* Effect.addFinalizer(() => stock.closeReserve)
+      if (min > 0) yield* Effect.forkScoped(stock.replenish, { startImmediately: true })
+      if (maxIdle !== Infinity) yield* Effect.forkScoped(stock.sweep)
+
+      const lending = new Lending(settings, pool, stock, room, check)
       yield* lending.show(options?.name ?? settings.address)
       yield* Effect.addFinalizer((exit) => lending.end(exit))
       return lending
@@ -308,75 +300,45 @@ const failWith = <E>(error: E | undefined): Effect.Effect<void, E> =>
 
 type Check = (connection: Connection.Connection) => Effect.Effect<unknown, unknown>
 
-const lapse = (millis: number): Effect.Effect<void> =>
-  millis === Infinity ? Effect.never : Effect.sleep(millis)
-
-const keepAll = <E>(): Pool.Strategy<Lendable, E> => ({
-  run: () => Effect.void,
-  onAcquire: () => Effect.void,
-  reclaim: () => Effect.undefined
-})
-
-/** The connections that a pool has, and had. */
-class Ledger {
-  readonly items = new Set<Lendable>()
-  created = 0
-  evicted = 0
-  hasEnded = false
-  /** Takes a connection from the pool, which closes it. Where somebody has it, the pool would replace it too early. */
-  evict: (item: Lendable) => Effect.Effect<void> = () => Effect.void
-
-  /** A connection has broken, or become too old. */
-  lapse(item: Lendable): Effect.Effect<void> {
-    const evict = Effect.suspend(() => (item.lent ? Effect.void : this.evict(item)))
-    return Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      item.unfit = true
-      // Made up for at once, a minimum that the peer drops as soon as it is there would be a storm of connects.
-      const pause = item.uses === 0 ? item.createdAt + NEW - now : 0
-      return pause > 0 && !item.lent ? Effect.delay(evict, pause) : evict
-    })
-  }
-
-  opened(item: Lendable): void {
-    this.items.add(item)
-  }
-
-  closed(item: Lendable): void {
-    this.items.delete(item)
-    if (!this.hasEnded) this.evicted++
-  }
+/** How far a borrower has come. */
+interface Attempt {
+  isChecking: boolean
 }
 
 class Lending<E> implements ConnectionPool<E> {
   readonly [TypeId] = TypeId
   private readonly settings: Settings
   private readonly pool: Pool.Pool<Lendable, PoolError<E>>
-  private readonly ledger: Ledger
+  private readonly stock: Stock<PoolError<E>>
+  private readonly room: Room | undefined
   private readonly check: Check | undefined
 
   constructor(
     settings: Settings,
     pool: Pool.Pool<Lendable, PoolError<E>>,
-    ledger: Ledger,
+    stock: Stock<PoolError<E>>,
+    room: Room | undefined,
     check: Check | undefined
   ) {
     this.settings = settings
     this.pool = pool
-    this.ledger = ledger
+    this.stock = stock
+    this.room = room
     this.check = check
   }
 
   readonly get: Effect.Effect<Connection.Connection, PoolError<E>, Scope.Scope> = Effect.uninterruptibleMask(
     (restore) =>
       Effect.gen({ self: this }, function* () {
-        if (this.ledger.hasEnded) return yield* Effect.fail(this.endedError())
+        if (this.stock.hasEnded) return yield* Effect.fail(endedError(this.settings.address))
         const lease = yield* Scope.fork(yield* Effect.scope)
-        const item = yield* restore(this.timed(this.borrow(lease))).pipe(
+        const attempt: Attempt = { isChecking: false }
+        const item = yield* restore(this.timed(this.borrow(lease, attempt), attempt)).pipe(
           Effect.onError((cause) => Scope.close(lease, Exit.failCause(cause))),
           // Effect's pool interrupts whoever waits when it ends.
           Effect.catchCause((cause) =>
-            this.ledger.hasEnded && Cause.hasInterruptsOnly(cause)
-              ? Effect.fail(this.endedError())
+            this.stock.hasEnded && Cause.hasInterruptsOnly(cause)
+              ? Effect.fail(endedError(this.settings.address))
               : Effect.failCause(cause)
           )
         )
@@ -393,34 +355,38 @@ class Lending<E> implements ConnectionPool<E> {
     Effect.scoped(Effect.flatMap(this.get, f))
 
   readonly stats: Effect.Effect<Stats> = Effect.suspend(() =>
-    Effect.map(Pool.stats(this.pool), ({ idle, pending, used }) => ({
-      inUse: used,
-      idle,
-      waiting: pending,
-      created: this.ledger.created,
-      evicted: this.ledger.evicted
-    }))
+    Effect.map(Pool.stats(this.pool), ({ pending }) => {
+      const { created, evicted, items } = this.stock
+      const inUse = Array.from(items).filter((item) => item.lent).length
+      return { inUse, idle: items.size - inUse, waiting: pending, created, evicted }
+    })
   )
 
   /** A connection that can be lent; those that cannot are given up on the way. */
-  private borrow(lease: Scope.Scope): Effect.Effect<Lendable, PoolError<E>> {
+  private borrow(lease: Scope.Scope, attempt: Attempt): Effect.Effect<Lendable, PoolError<E>> {
     return Effect.gen({ self: this }, function* () {
-      const { created } = this.ledger
+      const { created } = this.stock
       for (;;) {
         const own = yield* Scope.fork(lease)
         let item: Lendable | undefined = undefined
         // Runs when the pool has it back.
-        yield* Scope.addFinalizer(
-          own,
-          Effect.suspend(() => {
-            if (item === undefined) return Effect.void
-            item.lent = false
-            return item.unfit ? this.ledger.evict(item) : Effect.void
-          })
-        )
+        const end = Effect.suspend(() => {
+          if (item !== undefined) return this.stock.returned(item)
+          this.stock.borrowing--
+          return this.room?.settle ?? Effect.void
+        })
+        const begin = Effect.suspend(() => {
+          this.stock.borrowing++
+          return Scope.addFinalizer(own, end)
+        })
+        yield* Effect.uninterruptible(begin)
+        if (this.room !== undefined) yield* this.room.settle
         item = yield* Scope.provide(Pool.get(this.pool), own)
         item.lent = true
+        this.stock.borrowing--
+        attempt.isChecking = true
         if (yield* this.isFit(item)) return item
+        attempt.isChecking = false
         item.unfit = true
         // Of one that was made just now, another try would come to the same, again and again.
         if (item.number > created) {
@@ -431,27 +397,52 @@ class Lending<E> implements ConnectionPool<E> {
     })
   }
 
-  private timed<A, E2>(effect: Effect.Effect<A, E2>): Effect.Effect<A, E2 | TimeoutError> {
+  private timed<A, E2>(effect: Effect.Effect<A, E2>, attempt: Attempt): Effect.Effect<A, E2 | TimeoutError> {
     const { acquireTimeout, address } = this.settings
-    return within(effect, "acquire", "acquireTimeout", Duration.millis(acquireTimeout), () => address)
+    return within(
+      effect,
+      "acquire",
+      "acquireTimeout",
+      Duration.millis(acquireTimeout),
+      () => address,
+      () =>
+        attempt.isChecking
+          ? { detail: "a connection was being checked (`healthCheck`)" }
+          : { detail: this.describe(), cause: this.stock.lastError }
+    )
+  }
+
+  /** What a borrower who gives up has waited for. */
+  private describe(): string {
+    const { max } = this.settings
+    const { inUse, waiting } = Effect.runSync(this.stats)
+    const { connecting } = this.stock
+    if (this.room?.isFull === true) {
+      return `all ${this.room.size} connections of all targets (\`maxTotal\`) are in use`
+    }
+    const parts = [`${inUse < max ? `${inUse} of` : "all"} ${max} connections (\`max\`) are in use`]
+    if (connecting > 0) parts.push(`${connecting} on the way`)
+    if (waiting > 0) parts.push(`${waiting} other ${waiting === 1 ? "borrower waits" : "borrowers wait"}`)
+    return parts.join(", ")
   }
 
   private isFit(item: Lendable): Effect.Effect<boolean> {
-    return Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      if (!this.isCurrent(item, now)) return Effect.succeed(false)
-      const isNew = item.uses === 0 && now - item.idleSince < NEW
-      return this.check === undefined || isNew ? Effect.succeed(true) : this.passes(item, this.check)
+    return Effect.flatMap(now, (time) => {
+      if (!this.isCurrent(item, time)) return Effect.succeed(false)
+      return this.check === undefined || isNew(item, time)
+        ? Effect.succeed(true)
+        : this.passes(item, this.check)
     })
   }
 
-  private isCurrent({ connection, createdAt, idleSince, unfit, uses }: Lendable, now: number): boolean {
+  private isCurrent({ connection, createdAt, idleSince, unfit, uses }: Lendable, time: number): boolean {
     const { maxAge, maxIdle, maxUses } = this.settings
     return (
       !unfit &&
       Connection.isClean(connection) &&
       uses < maxUses &&
-      now - createdAt < maxAge &&
-      now - idleSince < maxIdle
+      time - createdAt < maxAge &&
+      time - idleSince < maxIdle
     )
   }
 
@@ -467,9 +458,10 @@ class Lending<E> implements ConnectionPool<E> {
 
   private giveBack(item: Lendable, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     if (Exit.isFailure(exit)) return this.discard(item)
-    return Effect.map(Clock.currentTimeMillis, (now) => {
-      item.idleSince = now
-      item.unfit = !this.isCurrent(item, now)
+    return Effect.map(now, (time) => {
+      item.idleSince = time
+      item.unfit = !this.isCurrent(item, time)
+      if (!item.unfit) this.stock.approve()
     })
   }
 
@@ -482,38 +474,30 @@ class Lending<E> implements ConnectionPool<E> {
 
   /** Shows the pool's numbers to whoever collects metrics, until the scope ends. */
   show(name: string): Effect.Effect<void, never, Scope.Scope> {
-    const now = (): Stats => Effect.runSync(this.stats)
+    const present = (): Stats => Effect.runSync(this.stats)
     return Numbers.show({ pool: name }, [
-      Numbers.gauge(Telemetry.poolInUse, () => now().inUse),
-      Numbers.gauge(Telemetry.poolIdle, () => now().idle),
-      Numbers.gauge(Telemetry.poolWaiting, () => now().waiting),
-      Numbers.counter(Telemetry.poolCreated, () => this.ledger.created),
-      Numbers.counter(Telemetry.poolEvicted, () => this.ledger.evicted)
+      Numbers.gauge(Telemetry.poolInUse, () => present().inUse),
+      Numbers.gauge(Telemetry.poolIdle, () => present().idle),
+      Numbers.gauge(Telemetry.poolWaiting, () => present().waiting),
+      Numbers.counter(Telemetry.poolCreated, () => this.stock.created),
+      Numbers.counter(Telemetry.poolEvicted, () => this.stock.evicted)
     ])
   }
 
   end(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     return Effect.suspend(() => {
-      this.ledger.hasEnded = true
-      return Exit.isSuccess(exit) ? Effect.void : this.abortAll
+      this.stock.hasEnded = true
+      return Exit.isSuccess(exit) ? Effect.void : this.abort
     })
   }
 
-  private get abortAll(): Effect.Effect<void> {
-    return Effect.forEach(this.ledger.items, ({ connection }) => connection.abort, {
-      concurrency: "unbounded",
-      discard: true
-    })
-  }
-
-  private endedError(): ConnectionError {
-    const { address } = this.settings
-    return new ConnectionError({ operation: "acquire", address, reason: new ConnectionClosed({}) })
+  get abort(): Effect.Effect<void> {
+    return this.stock.abortAll
   }
 }
 
-/** A connection that was never lent counts as new for so long, in milliseconds. */
-const NEW = 1000
+const endedError = (address: string): ConnectionError =>
+  new ConnectionError({ operation: "acquire", address, reason: new ConnectionClosed({}) })
 
 /**
  * Pools by target. Each target has a pool of its own, made when it is first asked for, and closed when it was not asked
@@ -523,7 +507,10 @@ const NEW = 1000
  * @since 0.1.0
  */
 export interface Keyed<out E = never> {
-  /** Borrows a connection to a target, as `ConnectionPool.get` does. Equal targets are one target. */
+  /**
+   * Borrows a connection to a target, as `ConnectionPool.get` does. What means the same is one target: `"db:1"` and
+   * `{ host: "DB", port: 1 }`. A name and its addresses are not.
+   */
   readonly get: (target: Target) => Effect.Effect<Connection.Connection, PoolError<E>, Scope.Scope>
   /** Borrows a connection to a target for an effect. */
   readonly use: <A, E2, R>(
@@ -535,44 +522,91 @@ export interface Keyed<out E = never> {
 }
 
 /**
- * Makes pools for any number of targets, all with the same options; `max` and the others hold for each target. They
- * belong to the scope as `make` says.
+ * The pools that an application's services use: provided by `Connection.layerKeyedPool`.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Keyed: Context.Service<Keyed<StreamError>, Keyed<StreamError>> = Context.Service<
+  Keyed<StreamError>
+>("effect-wire/ConnectionPool/Keyed")
+
+/**
+ * Options of pools by target: `max` and the others hold for each target. Values out of range are `RangeError` defects of
+ * `makeKeyed`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KeyedOptions<E = never, R = never> extends Omit<Options<E, R>, "name"> {
+  /** How long the pool of a target outlives its last borrower. Default 1 minute. */
+  readonly targetIdle?: Duration.Input | undefined
+  /**
+   * How many targets have a pool. Beyond that, a pool that nobody uses is closed before its time, the one first that was not
+   * used for longest; there are more only while more are in use. Default 1,000.
+   */
+  readonly maxTargets?: number | undefined
+  /**
+   * The most connections at a time to all targets. Where that is reached, the connection that was idle for longest is closed
+   * for one more, whatever its target, also one of a `min`; if none is idle, borrowers wait in their order. Beside them, as
+   * many may be closing, as `max` says. Default: no limit.
+   */
+  readonly maxTotal?: number | undefined
+}
+
+/**
+ * Makes pools for any number of targets, all with the same options. They belong to the scope as `make` says.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const makeKeyed = <E = never, R = never>(
-  options?: Connection.ConnectionOptions &
-    Omit<Options<E, R>, "name"> & {
-      /** How long the pool of a target outlives its last borrower. Default 1 minute. */
-      readonly targetIdle?: Duration.Input | undefined
-    }
+  options?: Connection.ConnectionOptions & KeyedOptions<E, R>
 ): Effect.Effect<Keyed<E>, never, Network | Scope.Scope | Exclude<R, Scope.Scope>> =>
   Effect.uninterruptible(
     Effect.gen(function* () {
       checkOptions(anywhere, options)
       Connection.connecting(anywhere, options)
       Handshake.make(options ?? {})
-      const targetIdle = Limits.delay("targetIdle", options?.targetIdle ?? "1 minute")
-      const pools = new Map<Target, Lending<E>>()
-      const map = yield* RcMap.make({
-        lookup: (target: Target) =>
-          Effect.acquireRelease(
-            Effect.tap(makeLending(target, options), (pool) => Effect.sync(() => pools.set(target, pool))),
-            () => Effect.sync(() => pools.delete(target))
-          ),
-        idleTimeToLive: Duration.millis(targetIdle)
-      })
-      yield* Effect.addFinalizer((exit) =>
-        Effect.forEach(pools.values(), (pool) => pool.end(exit), { discard: true })
+      const idle = Limits.delay("targetIdle", options?.targetIdle ?? "1 minute")
+      const max = count("maxTargets", options?.maxTargets ?? 1000, 1)
+      const maxTotal = count("maxTotal", options?.maxTotal ?? Infinity, 1)
+      const shared =
+        maxTotal === Infinity ? undefined : { room: new Room(maxTotal), closing: new Closing(maxTotal) }
+      const context = yield* Effect.context<Network | Exclude<R, Scope.Scope>>()
+      const endings = yield* FiberSet.make()
+      const targets = new Targets<Lending<E>>(
+        {
+          make: (target) =>
+            Effect.flatMap(Effect.scope, (own) =>
+              Effect.provideContext(Scope.provide(makeLending(target, options, shared), own), context)
+            ),
+          abort: (pool) => pool.abort,
+          idle,
+          max
+        },
+        endings
       )
-      const get: Keyed<E>["get"] = (target) => Effect.flatMap(RcMap.get(map, target), (pool) => pool.get)
+      yield* Effect.addFinalizer((exit) => targets.endAll(exit))
+      if (idle > 0 && idle < Infinity) yield* Effect.forkScoped(targets.sweep)
+
+      const get: Keyed<E>["get"] = (target) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.gen(function* () {
+            const lease = yield* Scope.fork(yield* Effect.scope)
+            const pool = yield* Scope.provide(targets.get(target), lease)
+            const borrowed = pool?.get ?? Effect.fail(endedError(formatTarget(target)))
+            return yield* Effect.onError(restore(Scope.provide(borrowed, lease)), (cause) =>
+              Scope.close(lease, Exit.failCause(cause))
+            )
+          })
+        )
       return {
         get,
         use: (target, f) => Effect.scoped(Effect.flatMap(get(target), f)),
         stats: Effect.suspend(() =>
-          Effect.forEach(pools, ([target, pool]) =>
-            Effect.map(pool.stats, (stats) => [target, stats] as const)
+          Effect.forEach(targets.all, ({ target, value }) =>
+            Effect.map(value.stats, (stats) => [target, stats] as const)
           )
         )
       }

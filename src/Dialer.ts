@@ -209,7 +209,7 @@ export const make =
           "connectTimeout",
           duration,
           () => address,
-          () => attempts.map(describe)
+          () => ({ attempts: attempts.map(describe) })
         )
       }
 

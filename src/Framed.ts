@@ -129,9 +129,12 @@ export interface Framed<out In, in out Out = In> extends Receiver<In>, Sender<Ou
    * The same for protocols that answer in order: any number of requests are on their way at once, and each gets the reply
    * whose turn it is. A frame that does not decode fails the request whose turn it is, also where `onInvalid` skips such
    * frames. It ends everything if it is still there afterwards (it is too long and not skipped, or nobody can tell where it
-   * ends), or if `isReply` is given: it may be a reply or not.
+   * ends), and if `isReply` is given: it may be a reply or not. It also does if it is not skipped and no request waits for it,
+   * or if it is a `MalformedFrame` of a framing of your own, of which something may be left.
    */
-  readonly pipeline: (options?: PipelineOptions<In>) => Effect.Effect<Correlated<In, Out>, never, Scope.Scope>
+  readonly pipeline: (
+    options?: PipelineOptions<In, Out>
+  ) => Effect.Effect<Correlated<In, Out>, never, Scope.Scope>
 }
 
 /**
@@ -153,9 +156,12 @@ export interface RequestOptions {
  * @category models
  * @since 0.1.0
  */
-export interface PipelineOptions<in In> extends RequestOptions {
-  /** Whether a message answers a request; those that do not are `unsolicited`. Default: all do. */
-  readonly isReply?: ((message: In) => boolean) | undefined
+export interface PipelineOptions<in In, in Out = unknown> extends RequestOptions {
+  /**
+   * Whether a message answers the request whose turn it is, the oldest one that has no reply yet (`undefined`: there is
+   * none). It is asked once for each message, in their order. Those that answer none are `unsolicited`. Default: all do.
+   */
+  readonly isReply?: ((message: In, request: Out | undefined) => boolean) | undefined
 }
 
 /**

@@ -136,6 +136,12 @@ export interface Listener {
    * descriptors); it can be called again, after a pause.
    */
   readonly accept: Effect.Effect<Transport, ListenError>
+  /**
+   * Hands every connection to `serve` as it comes, until it is interrupted, or fails as `accept` does. For servers that take
+   * whoever comes: it costs less than an `accept` for each. A listener need not have it.
+   */
+  readonly acceptAll?:
+    ((serve: (transport: Transport) => void) => Effect.Effect<never, ListenError>) | undefined
   /** Stops listening now, without touching what was accepted. Idempotent; closing the scope does the same. */
   readonly close: Effect.Effect<void>
 }

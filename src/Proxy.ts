@@ -6,16 +6,23 @@
  *
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
+import { SourceError } from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
+import * as Record from "effect/Record"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Base64 from "effect/encoding/Base64"
 import { encode } from "./internal/bytes.ts"
 import * as HttpConnect from "./internal/httpConnect.ts"
+import { noProxy } from "./internal/noProxy.ts"
+import { quoted } from "./internal/printable.ts"
 import * as Socks5 from "./internal/socks5.ts"
 import { formatTarget, hostOf, parseTarget } from "./internal/target.ts"
 import { handshakeWith, tunnelTarget } from "./internal/tunnel.ts"
+import { canBeTunnelled, tunnelled } from "./internal/tunnelled.ts"
 import type { Target } from "./Network.ts"
 import { ConnectionError, InvalidAddress, type TimeoutError } from "./StreamError.ts"
 import type { StreamReader } from "./StreamReader.ts"
@@ -53,6 +60,8 @@ export interface Proxy {
   readonly target: Target
   readonly credentials?:
     { readonly username: string; readonly password: Redacted.Redacted<string> } | undefined
+  /** What an HTTP proxy is told beside that. */
+  readonly headers?: Readonly<Record<string, Redacted.Redacted<string>>> | undefined
   /** How TLS is spoken with the proxy itself. Default: not at all. */
   readonly tls?: true | Tls.ClientOptions | undefined
 }
@@ -65,14 +74,14 @@ export interface Proxy {
  */
 export const isProxy = (u: unknown): u is Proxy => Predicate.hasProperty(u, TypeId)
 
-const redacted = (password: Credentials["password"]): Redacted.Redacted<string> =>
-  Redacted.isRedacted(password) ? password : Redacted.make(password)
+const redacted = (secret: string | Redacted.Redacted<string>): Redacted.Redacted<string> =>
+  Redacted.isRedacted(secret) ? secret : Redacted.make(secret)
 
 const make = (
   protocol: Proxy["protocol"],
   target: Target,
   credentials: Credentials | undefined,
-  tls?: Proxy["tls"]
+  options?: Pick<HttpOptions, "headers" | "tls">
 ): Proxy => ({
   [TypeId]: TypeId,
   protocol,
@@ -81,7 +90,8 @@ const make = (
     username: credentials.username,
     password: redacted(credentials.password)
   },
-  tls
+  headers: options?.headers && Record.map(options.headers, redacted),
+  tls: options?.tls
 })
 
 /**
@@ -126,7 +136,7 @@ const socksCredentials = ({ credentials }: Proxy): Socks5.Credentials | undefine
   }
 
 /**
- * Options of an HTTP proxy: credentials or none, and `tls` for one that is spoken to over TLS.
+ * Options of an HTTP proxy: credentials or none, `tls` for one that is spoken to over TLS, and more `headers`.
  *
  * @category models
  * @since 0.1.0
@@ -137,6 +147,11 @@ export type HttpOptions = (Credentials | { readonly username?: undefined; readon
    * target, or the next proxy, is reached inside of it, over TLS of its own if that is wanted. Default: not.
    */
   readonly tls?: true | Tls.ClientOptions | undefined
+  /**
+   * Header fields of the `CONNECT` request, such as `{ "Proxy-Authorization": "Bearer …" }`. The values are kept as
+   * `Redacted`.
+   */
+  readonly headers?: Readonly<Record<string, string | Redacted.Redacted<string>>> | undefined
 }
 
 /**
@@ -144,7 +159,8 @@ export type HttpOptions = (Credentials | { readonly username?: undefined; readon
  * authorization (RFC 7617): in the clear, unless the proxy is spoken to over TLS.
  *
  * A username with a colon throws a `RangeError`, as does a control character in either: Basic authorization has no way to
- * say it. So do options of TLS that are out of range.
+ * say it. So do options of TLS that are out of range, and `headers` that are none, that have line breaks, or that are set
+ * here already: `Host`, and `Proxy-Authorization` beside credentials.
  *
  * **Example** (With a password)
  *
@@ -165,8 +181,8 @@ export type HttpOptions = (Credentials | { readonly username?: undefined; readon
  */
 export const httpConnect = (target: Target, options?: HttpOptions): Proxy => {
   const credentials = options?.username === undefined ? undefined : options
-  const proxy = make("http", target, credentials, options?.tls)
-  basicAuthorization(proxy)
+  const proxy = make("http", target, credentials, options)
+  requestFields(proxy)
   tlsHandshake(proxy)
   return proxy
 }
@@ -201,6 +217,25 @@ const basicAuthorization = ({ credentials }: Proxy): string | undefined => {
     throw new RangeError("a username or password for HTTP must not contain control characters")
   }
   return `Basic ${Base64.encode(`${username}:${password}`)}`
+}
+
+const requestFields = (proxy: Proxy): ReadonlyArray<HttpConnect.Field> => {
+  const authorization = basicAuthorization(proxy)
+  const fields = Object.entries(proxy.headers ?? {}).map(
+    ([name, value]) => [name, Redacted.value(value)] as const
+  )
+  for (const [name, value] of fields) {
+    const lower = name.toLowerCase()
+    if (!/^[!#$%&'*+.^_`|~0-9a-z-]+$/.test(lower))
+      throw new RangeError(`${quoted(name)} is no name of an HTTP header`)
+    if (/[\x00-\x08\x0a-\x1f\x7f]/.test(value)) {
+      throw new RangeError(`the value of the header ${name} must not contain control characters`)
+    }
+    if (lower === "host" || (lower === "proxy-authorization" && authorization !== undefined)) {
+      throw new RangeError(`the header ${name} is set already`)
+    }
+  }
+  return authorization === undefined ? fields : [["Proxy-Authorization", authorization], ...fields]
 }
 
 const defaultPorts: Record<string, number | undefined> = {
@@ -261,9 +296,92 @@ export const fromUrl = (url: string | URL): Result.Result<Proxy, InvalidAddress>
   }
 }
 
+const variables = ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] as const
+
+/** What a variable says, in small letters or in capitals; an empty one says nothing. */
+const variable = (name: string): Config.Config<string | undefined> =>
+  Config.all([Config.option(Config.String(name)), Config.option(Config.String(name.toUpperCase()))]).pipe(
+    Config.map(([small, capital]) =>
+      Option.getOrUndefined(
+        Option.filter(
+          Option.orElse(small, () => capital),
+          (text) => text.trim() !== ""
+        )
+      )
+    )
+  )
+
+const proxyOf = (
+  name: string,
+  text: string | undefined
+): Effect.Effect<Proxy | undefined, Config.ConfigError> => {
+  if (text === undefined) return Effect.undefined
+  const url = text.trim()
+  return Effect.mapError(
+    Effect.fromResult(fromUrl(url.includes("://") ? url : `http://${url}`)),
+    ({ detail }) => new Config.ConfigError(new SourceError({ message: `${name}: ${detail}` }))
+  )
+}
+
+/**
+ * The proxies that the environment names, as curl and others read it: a function that tells the proxy for a target, if
+ * there is one.
+ *
+ * - `HTTP_PROXY` is for targets that are spoken to in HTTP (the second argument is `"http"`), `HTTPS_PROXY` for TLS
+ *   (`"https"`), and `ALL_PROXY` for all others, and where those say nothing. Each is a URL as `fromUrl` takes it, or
+ *   `host:port` of an HTTP proxy.
+ * - `NO_PROXY` exempts targets, separated by commas: names with all that is below them (`example.org`), IP addresses,
+ *   networks (`10.0.0.0/8`), each also with a port; `*` exempts all. Names are not looked up for that.
+ *
+ * Names in small letters come first. It is a `Config`: it reads whatever `ConfigProvider` there is, by default the process's
+ * environment, and fails with `ConfigError` for a URL of no proxy, in words that do not repeat it. Unix sockets have none.
+ *
+ * **Example** (Through the proxy of the environment)
+ *
+ * ```ts
+ * import { ConfigProvider, Effect } from "effect"
+ * import { Proxy } from "effect-wire"
+ *
+ * const environment = ConfigProvider.fromEnv({
+ *   env: { ALL_PROXY: "socks5://proxy.example", NO_PROXY: "internal.example, 10.0.0.0/8" }
+ * })
+ *
+ * const program = Effect.gen(function* () {
+ *   const proxyFor = yield* Proxy.fromEnvironment
+ *   return ["example.org:22", "git.internal.example:22", "10.1.2.3:22"].map((target) => proxyFor(target)?.target)
+ * })
+ *
+ * const targets = program.pipe(Effect.provideService(ConfigProvider.ConfigProvider, environment), Effect.runSync)
+ * console.log(targets) // [{ host: "proxy.example", port: 1080 }, undefined, undefined]
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromEnvironment: Config.Config<
+  (target: Target, scheme?: "http" | "https") => Proxy | undefined
+> = Config.mapEffect(Config.all(variables.map(variable)), ([http, https, all, none]) =>
+  Effect.gen(function* () {
+    const proxies = {
+      http: yield* proxyOf("HTTP_PROXY", http),
+      https: yield* proxyOf("HTTPS_PROXY", https),
+      all: yield* proxyOf("ALL_PROXY", all)
+    }
+    const isExempt = noProxy(none ?? "")
+    return (target, scheme) => {
+      const parsed = Result.getOrUndefined(parseTarget(target))
+      if (parsed === undefined || parsed._tag === "Unix" || isExempt(parsed)) return undefined
+      return (scheme && proxies[scheme]) ?? proxies.all
+    }
+  })
+)
+
 /**
  * Has the proxy at the other end of a connection connect to `target`, which is whom the connection speaks to from then
  * on. `Connection.connect` with the option `proxy` does this, and the connecting and the TLS with the proxy before it.
+ *
+ * A `Connection` then says so: `info.target` is the target, `info.tls` and `info.transport` do not tell of TLS with
+ * the proxy, and `upgradeTls` speaks TLS with the target, inside of the tunnel.
  *
  * Bytes of the target that come with the proxy's answer stay in the reader. When it fails or is interrupted, the connection
  * is of no use any more. Fails with `ConnectionError` (operation `connect`): the reason is `ProxyError`, or
@@ -300,12 +418,16 @@ export const tunnel = (
       Effect.flatMap((destination) =>
         proxy.protocol === "socks5"
           ? Socks5.connect(handshake, destination, socksCredentials(proxy))
-          : HttpConnect.connect(handshake, destination, basicAuthorization(proxy))
+          : HttpConnect.connect(handshake, destination, requestFields(proxy))
       ),
-      Effect.mapError((reason) =>
-        reason._tag === "TimeoutError"
-          ? reason
-          : new ConnectionError({ operation: "connect", address: formatTarget(target), reason })
-      )
+      Effect.mapBoth({
+        onSuccess: () => {
+          if (canBeTunnelled(connection)) connection[tunnelled](target)
+        },
+        onFailure: (reason) =>
+          reason._tag === "TimeoutError"
+            ? reason
+            : new ConnectionError({ operation: "connect", address: formatTarget(target), reason })
+      })
     )
   })

@@ -47,16 +47,25 @@ import * as Pull from "effect/Pull"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { backoff } from "./internal/backoff.ts"
+import { Closing } from "./internal/closing.ts"
 import * as Connection from "./internal/connection.ts"
 import { addressOf } from "./internal/handshake.ts"
 import * as Handshake from "./internal/handshake.ts"
 import * as Limits from "./internal/limits.ts"
+import { now } from "./internal/now.ts"
 import * as Numbers from "./internal/numbers.ts"
 import { publish } from "./internal/publish.ts"
 import { formatTarget } from "./internal/target.ts"
 import { within } from "./internal/within.ts"
 import type { Network, Target } from "./Network.ts"
-import { ConnectionClosed, ConnectionError, type StreamError, type TimeoutError } from "./StreamError.ts"
+import {
+  ConnectionClosed,
+  ConnectionError,
+  type StreamError,
+  type TimeoutError,
+  type TlsErrorKind
+} from "./StreamError.ts"
 import * as Telemetry from "./Telemetry.ts"
 
 /**
@@ -125,6 +134,10 @@ export interface Reconnect<out E = never> {
    * Runs an effect with the connection, waiting for one as `get` does. If the connection is lost meanwhile, the
    * effect's reads and writes fail; it is not run again. Whoever finds the peer out of step closes the connection, by
    * `abort`, and gets a new one.
+   *
+   * When the effect has succeeded, it waits until nothing that was written is buffered here any more, and fails with the
+   * connection's error if some of it was lost, or with `TimeoutError` (operation `write`) after `writeTimeout`. An effect
+   * that has read the answer to what it wrote does not wait, unless others write over the same connection.
    */
   readonly use: <A, E2, R>(
     f: (connection: Connection.Connection) => Effect.Effect<A, E2, R>
@@ -174,7 +187,7 @@ export interface Options<E = never, R = never> {
    * ends, the link is closed with the last error. It begins anew after a connection that was up for `stableAfter`.
    * Default `defaultSchedule`.
    */
-  readonly schedule?: Schedule.Schedule<unknown, LinkError<E>> | undefined
+  readonly schedule?: Schedule.Schedule<unknown, LinkError<NoInfer<E>>> | undefined
   /**
    * The handshake: runs for each connection before anybody gets it. If it fails, the attempt has failed, and the
    * connection is aborted. Its scope is the connection's: what it forks there (a heartbeat) ends with the connection, and
@@ -193,10 +206,10 @@ export interface Options<E = never, R = never> {
    */
   readonly stableAfter?: Duration.Input | undefined
   /**
-   * Tells the errors after which trying again is no use: the link is closed with them. Default: a target that is no
-   * address (`InvalidAddress`).
+   * Tells the errors after which trying again is no use: the link is closed with them. Default: `isPermanent`, until there
+   * was a connection; what has worked once is not a matter of settings, and is tried again whatever happens.
    */
-  readonly isPermanent?: ((error: LinkError<E>) => boolean) | undefined
+  readonly isPermanent?: ((error: LinkError<NoInfer<E>>) => boolean) | undefined
   /**
    * What the link is called in its metrics (attribute `link`; see `Telemetry`). Default: the target; "unnamed" for
    * `fromEffect`.
@@ -211,17 +224,70 @@ export interface Options<E = never, R = never> {
  * @category schedules
  * @since 0.1.0
  */
-export const defaultSchedule: Schedule.Schedule<unknown> = Schedule.jittered(
-  Schedule.min([Schedule.exponential("200 millis"), Schedule.spaced("25 seconds")])
-)
+export const defaultSchedule: Schedule.Schedule<unknown> = backoff
 
 const STATES_KEPT = 64
 
 /** A server that ends one connection after another, and takes nothing of what is still to be sent, costs no more than this. */
 const MAX_CLOSING = 4
 
-const isInvalidAddress = (error: unknown): boolean =>
-  error instanceof ConnectionError && error.reason._tag === "InvalidAddress"
+/** About the peer's certificate but its dates, which time or the peer mends; about what both ends have; about our own. */
+const permanentTlsErrors: ReadonlySet<TlsErrorKind> = new Set<TlsErrorKind>([
+  "SelfSigned",
+  "UnknownCa",
+  "WrongHost",
+  "BadCertificate",
+  "NoSharedVersion",
+  "NoSharedCipher",
+  "NoSharedAlpn",
+  "ClientCertificateRequired",
+  "InvalidIdentity"
+])
+
+/**
+ * Tells the errors that only other settings mend, here or at the other end:
+ *
+ * - a target that is no address (`InvalidAddress`), or that cannot be reached in the way it is to be (`Unsupported`);
+ * - a proxy that wants other credentials (`ProxyError`, kind `AuthenticationFailed`): asking again and again may lock them;
+ * - TLS (`TlsError`): a certificate that is for somebody else or not to be trusted, a client's certificate that is missing or
+ *   cannot be used, nothing in common. A certificate that has expired is none: it will be renewed.
+ *
+ * A name that does not resolve is none either: it may be there tomorrow.
+ *
+ * **Example** (Also the errors of a protocol)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Reconnect } from "effect-wire"
+ *
+ * class WrongPassword extends Schema.TaggedError<WrongPassword>()("WrongPassword", {}) {}
+ *
+ * const link = Reconnect.make("db.example:5432", {
+ *   onConnect: () => Effect.fail(new WrongPassword()),
+ *   isPermanent: (error) => error._tag === "WrongPassword" || Reconnect.isPermanent(error)
+ * })
+ *
+ * console.log(Effect.isEffect(link)) // true
+ * ```
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isPermanent = (error: unknown): boolean => {
+  if (!(error instanceof ConnectionError)) return false
+  const { reason } = error
+  switch (reason._tag) {
+    case "InvalidAddress":
+    case "Unsupported":
+      return true
+    case "ProxyError":
+      return reason.kind === "AuthenticationFailed"
+    case "TlsError":
+      return permanentTlsErrors.has(reason.kind)
+    default:
+      return false
+  }
+}
 
 /**
  * Keeps a connection to a target up, until the scope ends: `close` if it ends well, and an abort if it fails or is
@@ -272,7 +338,7 @@ const supervise = <E, R>(
         handshake: Handshake.make(options),
         acquireTimeout: Limits.timeout("acquireTimeout", options.acquireTimeout ?? "30 seconds"),
         stableAfter: Limits.delay("stableAfter", options.stableAfter ?? "5 seconds"),
-        isPermanent: options.isPermanent ?? isInvalidAddress
+        isPermanent: options.isPermanent ?? ((error, hasWorked) => !hasWorked && isPermanent(error))
       }
       const states = yield* PubSub.sliding<State<E>>({ capacity: STATES_KEPT, replay: 1 })
       const closing = yield* FiberSet.make<void, never>()
@@ -293,10 +359,10 @@ interface Settings<E, R> {
   ) => Effect.Effect<unknown, LinkError<E>, R | Scope.Scope>
   readonly acquireTimeout: number
   readonly stableAfter: number
-  readonly isPermanent: (error: LinkError<E>) => boolean
+  readonly isPermanent: (error: LinkError<E>, hasWorked: boolean) => boolean
 }
 
-/** How an attempt ended, and how long its connection was up. */
+/** How an attempt ended, and how long its connection was up: -1 if there was none. */
 interface Ended<E> {
   readonly error: LinkError<E>
   readonly upFor: number
@@ -310,7 +376,9 @@ class Link<E, R> implements Reconnect<E> {
   private readonly states: PubSub.PubSub<State<E>>
   /** What closes the lost connections: as long as the peer likes, within `closeTimeout`. */
   private readonly closing: FiberSet.FiberSet<void>
-  private readonly lost = new Set<Connection.Connection>()
+  private readonly lost = new Closing(MAX_CLOSING)
+  /** Why the last attempt failed, or the last connection was lost. */
+  private lastError: LinkError<E> | undefined = undefined
   private attempts = 0
   private losses = 0
   private current: State<E> = { _tag: "Connecting", attempt: 1 }
@@ -359,15 +427,23 @@ class Link<E, R> implements Reconnect<E> {
     const { acquireTimeout, address } = this.settings
     const now = this.poll()
     if (now !== undefined) return now
-    return within(this.next, "acquire", "acquireTimeout", Duration.millis(acquireTimeout), () => address)
+    return within(
+      this.next,
+      "acquire",
+      "acquireTimeout",
+      Duration.millis(acquireTimeout),
+      () => address,
+      () => ({ detail: describe(this.current), cause: this.lastError })
+    )
   })
 
   readonly use = <A, E2, R2>(
     f: (connection: Connection.Connection) => Effect.Effect<A, E2, R2>
-  ): Effect.Effect<A, E2 | LinkError<E>, R2> => Effect.flatMap(this.get, f)
+  ): Effect.Effect<A, E2 | LinkError<E>, R2> =>
+    Effect.flatMap(this.get, (connection) => Effect.tap(f(connection), () => Connection.settled(connection)))
 
   readonly send = (chunk: Uint8Array | string): Effect.Effect<void, LinkError<E>> =>
-    this.use(({ writer }) => Effect.andThen(writer.write(chunk), writer.flush))
+    this.use(({ writer }) => writer.write(chunk))
 
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     const { current } = this
@@ -383,7 +459,7 @@ class Link<E, R> implements Reconnect<E> {
     this.end(Exit.void)
     this.fiber?.interruptUnsafe()
     const abortLost = Effect.suspend(() =>
-      Effect.forEach(this.lost, (connection) => connection.abort, { discard: true })
+      Effect.forEach(this.lost.items, (connection) => connection.abort, { discard: true })
     )
     return Effect.andThen(this.supervised, Effect.andThen(abortLost, this.stopped))
   })
@@ -400,18 +476,21 @@ class Link<E, R> implements Reconnect<E> {
   private readonly keepUp = Effect.fnUntraced({ self: this }, function* () {
     const { isPermanent, schedule, stableAfter } = this.settings
     let step = yield* Schedule.toStep(schedule)
+    let hasWorked = false
     for (let attempt = 1; ; attempt++) {
       this.set({ _tag: "Connecting", attempt })
       this.attempts++
       const { error, upFor } = yield* this.attempt
+      this.lastError = error
       if (this.verdict !== undefined) return
-      if (isPermanent(error)) return yield* Effect.fail(error)
+      hasWorked ||= upFor >= 0
+      if (isPermanent(error, hasWorked)) return yield* Effect.fail(error)
       if (upFor >= stableAfter) {
         step = yield* Schedule.toStep(schedule)
         attempt = 0
       }
-      const now = yield* Clock.currentTimeMillis
-      const [, delay] = yield* Pull.catchDone(step(now, error), () => Effect.fail(error))
+      const timeOfDay = yield* Clock.currentTimeMillis
+      const [, delay] = yield* Pull.catchDone(step(timeOfDay, error), () => Effect.fail(error))
       this.set({ _tag: "Waiting", error, delay, attempt: attempt + 1 })
       yield* Effect.sleep(delay)
     }
@@ -432,8 +511,6 @@ class Link<E, R> implements Reconnect<E> {
           Scope.close(own, Exit.failCause(cause))
         )
         this.lost.add(connection)
-        const [oldest] = this.lost
-        if (oldest !== undefined && this.lost.size > MAX_CLOSING) Connection.abortNow(oldest)
         const forget = Effect.sync(() => this.lost.delete(connection))
         yield* FiberSet.run(this.closing, Effect.ensuring(Scope.close(own, Exit.void), forget))
         return ended
@@ -442,11 +519,12 @@ class Link<E, R> implements Reconnect<E> {
   }
 
   private readonly stay = Effect.fnUntraced({ self: this }, function* (connection: Connection.Connection) {
-    const since = yield* Clock.currentTimeMillis
+    const since = yield* now
+    this.lastError = undefined
     this.set({ _tag: "Connected", connection })
     const failure = yield* Connection.broken(connection)
     if (this.verdict === undefined) this.losses++
-    const upFor = (yield* Clock.currentTimeMillis) - since
+    const upFor = (yield* now) - since
     return { error: failure ?? closedError("link", addressOf(connection) ?? this.settings.address), upFor }
   })
 
@@ -480,6 +558,18 @@ class Link<E, R> implements Reconnect<E> {
     const { changed } = this
     this.changed = Deferred.makeUnsafe()
     Deferred.doneUnsafe(changed, Exit.void)
+  }
+}
+
+/** What a link without a connection is doing. */
+const describe = (state: State<unknown>): string => {
+  switch (state._tag) {
+    case "Connecting":
+      return `attempt ${state.attempt} is under way`
+    case "Waiting":
+      return `attempt ${state.attempt} follows after ${Duration.format(state.delay)}`
+    default:
+      return "the connection is lost, and what `onConnect` has acquired is not released yet"
   }
 }
 

@@ -134,6 +134,17 @@ const toText = (bytes: Uint8Array): string | undefined => {
 /**
  * The first line of a recording, with its newline.
  *
+ * **Example** (A first line)
+ *
+ * ```ts
+ * import { DateTime } from "effect"
+ * import { Recording } from "effect-wire"
+ *
+ * const startedAt = DateTime.makeUnsafe("2026-01-31T12:00:00Z")
+ * console.log(Recording.encodeHeader({ transport: "tcp", remote: "127.0.0.1:6379", startedAt }).trimEnd())
+ * // {"format":"effect-wire-recording","version":1,"transport":"tcp","remote":"127.0.0.1:6379","startedAt":"2026-01-31T12:00:00.000Z"}
+ * ```
+ *
  * @category encoding
  * @since 0.1.0
  */
@@ -142,6 +153,18 @@ export const encodeHeader = (header: Header): string =>
 
 /**
  * The line of an event, with its newline.
+ *
+ * **Example** (Text, and bytes that are none)
+ *
+ * ```ts
+ * import { Recording } from "effect-wire"
+ *
+ * const line = (at: number, bytes: Uint8Array) =>
+ *   Recording.encodeEvent({ at, event: { _tag: "Data", direction: "sent", bytes } }).trimEnd()
+ *
+ * console.log(line(0, new TextEncoder().encode("PING\r\n"))) // {"at":0,"direction":"sent","text":"PING\r\n"}
+ * console.log(line(2, Uint8Array.of(0, 255))) // {"at":2,"direction":"sent","base64":"AP8="}
+ * ```
  *
  * @category encoding
  * @since 0.1.0
@@ -158,6 +181,23 @@ export const encodeEvent = ({ at, event }: Timed): string => {
 
 /**
  * A recording as text.
+ *
+ * **Example** (Editing a recording)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Recording } from "effect-wire"
+ *
+ * const header = `{"format":"effect-wire-recording","version":1,"transport":"tcp","startedAt":"2026-01-31T12:00:00.000Z"}`
+ *
+ * const program = Effect.gen(function* () {
+ *   const { events, ...rest } = yield* Recording.decode(`${header}\n{"at":40000,"direction":"sent","end":true}\n`)
+ *   // Nobody has to wait for as long as it took.
+ *   return Recording.encode({ ...rest, events: events.map(({ event }) => ({ at: 0, event })) })
+ * })
+ *
+ * console.log((await Effect.runPromise(program)).split("\n")[1]) // {"at":0,"direction":"sent","end":true}
+ * ```
  *
  * @category encoding
  * @since 0.1.0
@@ -223,6 +263,28 @@ const toEvent = (entry: (typeof EventLine)["Type"]): Event => {
 /**
  * Reads a recording from a file.
  *
+ * **Example** (What a server is asked)
+ *
+ * ```ts
+ * import { NodeFileSystem } from "@effect/platform-node"
+ * import { Effect, FileSystem } from "effect"
+ * import { Recording } from "effect-wire"
+ *
+ * const text = `{"format":"effect-wire-recording","version":1,"transport":"tcp","startedAt":"2026-01-31T12:00:00.000Z"}
+ * {"at":0,"direction":"sent","text":"PING\\r\\n"}
+ * `
+ *
+ * const program = Effect.gen(function* () {
+ *   const fs = yield* FileSystem.FileSystem
+ *   const file = yield* fs.makeTempFileScoped()
+ *   yield* fs.writeFileString(file, text)
+ *   const { events, header } = yield* Recording.load(file)
+ *   return [header.transport, events.length]
+ * })
+ *
+ * console.log(await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(NodeFileSystem.layer)))) // [ "tcp", 1 ]
+ * ```
+ *
  * @category decoding
  * @since 0.1.0
  */
@@ -233,6 +295,29 @@ export const load = (
 
 /**
  * A file to record into, written anew: for `Connection.record`.
+ *
+ * **Example** (Recording into a file)
+ *
+ * ```ts
+ * import { NodeFileSystem } from "@effect/platform-node"
+ * import { Effect, FileSystem } from "effect"
+ * import { Connection, Recording } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const file = yield* (yield* FileSystem.FileSystem).makeTempFileScoped()
+ *   yield* Effect.scoped(
+ *     Effect.gen(function* () {
+ *       const [near, far] = yield* Connection.pair()
+ *       const { writer } = yield* Connection.record(near, Recording.toFile(file))
+ *       yield* writer.write("hello")
+ *       yield* far.reader.readExactly(5)
+ *     })
+ *   )
+ *   return (yield* Recording.load(file)).events[0]?.event._tag
+ * })
+ *
+ * console.log(await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(NodeFileSystem.layer)))) // Data
+ * ```
  *
  * @category sinks
  * @since 0.1.0

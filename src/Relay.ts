@@ -35,10 +35,10 @@
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Latch from "effect/Latch"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Connection } from "./Connection.ts"
+import { broken } from "./internal/connection.ts"
 import * as Limits from "./internal/limits.ts"
 import { ConnectionError, type ReadError, TimeoutError, type WriteError } from "./StreamError.ts"
 
@@ -63,7 +63,7 @@ export class CopyError extends Schema.TaggedError<CopyError>("effect-wire/CopyEr
 
 /**
  * A relay failed. `side` is the connection that failed, `reason` its own error; `aToB` and `bToA` are the bytes that
- * had been written to `b` and to `a` before.
+ * had been written to `b` and to `a` before, counted as in `Report`.
  *
  * @category errors
  * @since 0.1.0
@@ -97,9 +97,9 @@ export interface Options {
    */
   readonly halfClose?: "propagate" | "close-both" | undefined
   /**
-   * After one side has ended, how long the other direction may stay without a byte before both connections are aborted.
-   * Without it, a peer that never ends its own direction keeps both connections for ever. Default 1 minute;
-   * `Duration.infinity` for no limit.
+   * After one side has ended, how long both connections may stay without a byte before they are aborted. It is counted from
+   * the end itself, also while the other side does not take what came before it. Without it, a peer that never ends its
+   * own direction, or reads no more, keeps both connections for ever. Default 1 minute; `Duration.infinity` for no limit.
    */
   readonly halfCloseIdle?: Duration.Input | undefined
   /**
@@ -110,8 +110,13 @@ export interface Options {
 }
 
 /**
- * What a relay did: the bytes each way, who ended first (absent if nobody did), and how it came to an end: `"ended"` by
- * its sides, or reaped by one of the two limits.
+ * What a relay did.
+ *
+ * - `aToB` and `bToA`: the bytes that were written to `b` and to `a`. With the ending `"ended"`, the operating system had
+ *   got them all (with `"close-both"`, those of the side that ended). Otherwise those that the connection still held were
+ *   dropped, and a write that waited is not counted.
+ * - `closedFirst`: whose end came first, whether its bytes were through by then or not; absent if nobody ended.
+ * - `ending`: `"ended"` by its sides, or reaped by one of the two limits.
  *
  * @category models
  * @since 0.1.0
@@ -127,8 +132,8 @@ export interface Report {
  * Copies everything that comes from one connection to another, until the end of input; gives the number of bytes. All of
  * them have been handed to the operating system then. The direction is not ended: `to.writer.end` does that.
  *
- * Fails with `CopyError`, which tells the side. Interrupting it, or a failure, leaves both connections open; what was
- * read and not yet written is lost.
+ * Fails with `CopyError`, which tells the side, once the connection that failed is to be read or written next. Interrupting
+ * it, or a failure, leaves both connections open; what was read and not yet written is lost.
  *
  * **Example** (Copying one way)
  *
@@ -204,20 +209,29 @@ const DEFAULT_HALF_CLOSE_IDLE = "1 minute"
  * **Details**
  *
  * - An end of input is passed on (`halfClose`), so neither direction is cut short by the end of the other. From then on
- *   `halfCloseIdle` bounds the silence of the direction that is left; every byte starts it anew, also one that only
- *   left a buffer of this process.
+ *   `halfCloseIdle` bounds the silence; every byte that comes or goes starts it anew, also one that only left a buffer of
+ *   this process, or came into one.
  * - It ends well when both directions have ended (or one, with `"close-both"`), and when one of the time limits has passed;
- *   the report tells. After a time limit both connections are aborted: their peers must not take it for an end of input.
- * - It fails with `RelayError`, which tells the side, when a connection fails; both are aborted then, so the other peer
- *   learns that the bytes are not complete. A failure of a side that has already ended its direction is noticed at
- *   once, without waiting for the next write to it.
- * - Interrupting it aborts both connections.
+ *   the report tells. After an end both connections are closed, at the same time. After a time limit both are aborted:
+ *   their peers must not take it for an end of input.
+ * - It fails with `RelayError`, which tells the side, when a connection fails, noticed at once even if the other side takes
+ *   nothing. Both are aborted then, and what was on its way is dropped, so the other peer learns that the bytes are not
+ *   complete.
+ * - Interrupting it aborts both connections. There is no report then: whoever needs the bytes counts them with
+ *   `Connection.tap`.
  *
  * **Gotchas**
  *
- * Without `idle`, a side that sends more than the other one takes and then resets its connection can keep both for ever:
- * once the buffers in between are full, nothing is read from it, and Node shows a reset only to who reads or writes. Set
- * `idle` wherever a peer is not trusted.
+ * - A `readTimeout` of either connection is no limit for a relay: in a long download nothing is read from the side that
+ *   receives it, and the relay fails with that side's `TimeoutError`. `idle`, or the `idleTimeout` of the connections, looks
+ *   at both directions. A `writeTimeout` bounds how long a side may take no bytes.
+ * - Once the buffers in between are full, a side is not read until the other one takes bytes again. If its end or its
+ *   reset comes behind more than 2 × `limit` bytes, it is not seen before that, and both connections are kept for ever.
+ *   Only `idle` ends that: set it wherever a peer is not trusted.
+ * - Over TCP, Node shows the reset of a side that has ended before with the next write to it: until then, and for
+ *   `halfCloseIdle` at most, the other side goes on.
+ * - Both limits look at what leaves this process. A slow peer may need longer for what the operating system has taken for
+ *   it, which is some megabytes, and an abort drops that.
  *
  * Time limits that are not positive are a `RangeError` defect.
  *
@@ -264,7 +278,6 @@ export const bidirectional = (
     }
     const aToB = new Lane(a, b, touch)
     const bToA = new Lane(b, a, touch)
-    const ends = { a: Latch.makeUnsafe(), b: Latch.makeUnsafe() }
     let closedFirst: Side | undefined
 
     const failure = (side: Side, reason: ReadError | WriteError): RelayError =>
@@ -274,7 +287,6 @@ export const bidirectional = (
       yield* Effect.mapError(lane.copy, (reason) => failure(lane.side === "from" ? from : to, reason))
       touch()
       closedFirst ??= from
-      yield* ends[from].open
       if (!closeBoth) yield* Effect.mapError(lane.to.writer.end, (reason) => failure(to, reason))
     })
     const forward = direction(aToB, "a", "b")
@@ -283,27 +295,39 @@ export const bidirectional = (
       ? Effect.raceFirst(forward, back)
       : Effect.all([forward, back], { concurrency: "unbounded", discard: true })
 
-    // A side that has ended is not read any more: nothing else would notice that it is gone.
+    // Its own end, and not that of copying from it, which the other side may hold up for ever.
+    const ended = (connection: Connection, side: Side): Effect.Effect<void> =>
+      Effect.map(broken(connection), () => {
+        closedFirst ??= side
+      })
+
+    // A side is not read while the other one takes nothing, nor once it has ended: nothing else would notice its loss.
     const lost = (connection: Connection, side: Side): Effect.Effect<never, RelayError> =>
       Effect.matchEffect(connection.closed, {
-        onFailure: (reason) => Effect.andThen(ends[side].await, Effect.fail(failure(side, reason))),
+        onFailure: (reason) => Effect.fail(failure(side, reason)),
         onSuccess: () => Effect.never
       })
 
     const endBoth = (how: "close" | "abort"): Effect.Effect<void> =>
       Effect.all([a[how], b[how]], { concurrency: "unbounded", discard: true })
 
-    const buffered = Effect.zipWith(a.writer.bufferedBytes, b.writer.bufferedBytes, (x, y) => x + y)
+    // What has come and what has left while a write still waits.
+    const held = Effect.all([
+      a.reader.bufferedBytes,
+      a.writer.bufferedBytes,
+      b.reader.bufferedBytes,
+      b.writer.bufferedBytes
+    ])
 
     const silence = Effect.fnUntraced(function* (limit: number) {
       if (limit === Infinity) return yield* Effect.never
       const since = now()
       for (let left = limit; ; left = Math.max(activeAt, since) + limit - now()) {
-        const before = yield* buffered
+        const before = yield* held
         if (left > 0) yield* Effect.sleep(Math.ceil(left))
         else return
-        // Bytes of a write that still waits count as well.
-        if ((yield* buffered) !== before) touch()
+        const after = yield* held
+        if (after.some((bytes, i) => bytes !== before[i])) touch()
       }
     })
 
@@ -311,7 +335,7 @@ export const bidirectional = (
       Effect.as(copying, "ended" as const),
       Effect.as(silence(idle), "idle" as const),
       Effect.andThen(
-        Effect.raceFirst(ends.a.await, ends.b.await),
+        Effect.raceFirst(ended(a, "a"), ended(b, "b")),
         Effect.as(silence(halfCloseIdle), "halfCloseIdle" as const)
       ),
       lost(a, "a"),

@@ -52,6 +52,7 @@ import type { Framing } from "./Framing.ts"
 import * as Connection from "./internal/connection.ts"
 import type { Settings } from "./internal/ConnectionCore.ts"
 import * as Limits from "./internal/limits.ts"
+import { type Linked, LinkedList } from "./internal/LinkedList.ts"
 import * as Numbers from "./internal/numbers.ts"
 import { printable } from "./internal/printable.ts"
 import { publish } from "./internal/publish.ts"
@@ -132,11 +133,11 @@ export const ServerEvent = Data.taggedEnum<ServerEvent>()
 export interface ShutdownReport {
   /** Handlers that ended by themselves within the grace, and whose connections were closed. */
   readonly finished: number
-  /** Handlers that were interrupted when the grace was over, and whose connections were aborted. */
+  /** Handlers that were interrupted when the grace was over, or the PROXY header or the TLS handshake before them. */
   readonly interrupted: number
   /**
-   * Connections whose handler had ended, and that were still closing when the grace was over; and those whose PROXY
-   * header was rejected.
+   * Connections that came to nothing, because their PROXY header was rejected or their TLS handshake failed; and those
+   * whose handler had ended, and that were still closing when the grace was over.
    */
   readonly aborted: number
 }
@@ -198,7 +199,7 @@ export interface Options<E = unknown, R = never> extends Connection.Options, Lis
   readonly listen: ListenAddress | ReadonlyArray<ListenAddress>
   /**
    * Speak TLS with every client. The handshake is part of the connection: it counts for `maxConnections`, for at most
-   * `handshakeTimeout`. One that fails is an event, `HandshakeFailed`, and nothing else. Default: no TLS.
+   * `handshakeTimeout`. One that fails is an event, `HandshakeFailed`, and a debug line in the log. Default: no TLS.
    */
   readonly tls?: Tls.ServerOptions | undefined
   /** How many connections are served at once; more wait until one ends. Default: no limit. */
@@ -230,7 +231,7 @@ const PORT_ATTEMPTS = 10
 // Trying at once again would spin: what was missing has to be given back first.
 const acceptBackoff = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("1 second")])
 
-interface Client {
+interface Client extends Linked<Client> {
   readonly connection: Connection.Connection
   /** Whether its handler still runs; afterwards the connection is only closing. */
   handling: boolean
@@ -324,7 +325,7 @@ export const serve = <E, R, R2 = never>(
           ? handle
           : (client: Client) =>
               Effect.matchEffect(Connection.secure(client.connection, tls), {
-                onFailure: (error) => Effect.sync(() => supervisor.refused(client, error)),
+                onFailure: (error) => supervisor.refused(client, error),
                 onSuccess: () => handle(client)
               })
       const serveClient =
@@ -387,7 +388,11 @@ export const serve = <E, R, R2 = never>(
             )
 
       for (const listener of listeners) {
-        yield* supervisor.next(listener).pipe(
+        const accept =
+          slots === undefined && listener.acceptAll !== undefined
+            ? listener.acceptAll(start)
+            : listener.accept
+        yield* supervisor.next(listener, accept).pipe(
           Effect.interruptible,
           Effect.flatMap(admit),
           Effect.forever({ disableYield: true }),
@@ -706,7 +711,7 @@ class Supervisor implements Server {
   private refusals = 0
   /** How many handlers have failed or died. */
   failed = 0
-  private readonly clients = new Set<Client>()
+  private readonly clients = new LinkedList<Client>()
   private readonly empty = Latch.makeUnsafe(true)
   private readonly down = Latch.makeUnsafe(false)
   // Counted from the beginning of the shutdown.
@@ -754,8 +759,8 @@ class Supervisor implements Server {
     ])
   }
 
-  /** The next connection of a listener. What it cannot accept now it tries again, after a pause. */
-  next(listener: Listener): Effect.Effect<Transport> {
+  /** The next connection of a listener, by `accept`. What cannot be accepted now is tried again, after a pause. */
+  next(listener: Listener, accept: Effect.Effect<Transport, ListenError>): Effect.Effect<Transport> {
     const report = (error: ListenError): Effect.Effect<void> => {
       this.acceptFailures++
       this.publish(() => ServerEvent.AcceptFailed({ error }))
@@ -770,7 +775,7 @@ class Supervisor implements Server {
         return Effect.fail(error)
       }).pipe(Effect.tapError(report), Effect.retry(acceptBackoff), Effect.orDie)
     }
-    return Effect.catch(listener.accept, retry)
+    return Effect.catch(accept, retry)
   }
 
   add(connection: Connection.Connection): Client {
@@ -780,7 +785,9 @@ class Supervisor implements Server {
       isOpen: false,
       fate: "finished",
       fiber: undefined,
-      span: undefined
+      span: undefined,
+      previous: undefined,
+      next: undefined
     }
     this.clients.add(client)
     this.accepted++
@@ -797,25 +804,28 @@ class Supervisor implements Server {
 
   rejected(client: Client, error: ProxyProtocol.ProxyProtocolError | ReadError): Effect.Effect<void> {
     const { connection } = client
-    client.fate = "aborted"
     this.turnedAway(client, error)
     this.publish(() => ServerEvent.ProxyHeaderRejected({ id: connection.id, info: connection.info, error }))
     return (isProbe(error) ? Effect.logDebug : Effect.logWarning)(`connection rejected: ${error.message}`)
   }
 
-  refused(client: Client, error: ConnectionError | TimeoutError): void {
+  refused(client: Client, error: ConnectionError | TimeoutError): Effect.Effect<void> {
     const { connection } = client
     this.turnedAway(client, error)
     this.publish(() => ServerEvent.HandshakeFailed({ id: connection.id, info: connection.info, error }))
+    // Whoever scans ports causes it at will: an operator who looks for it lets it be shown.
+    return Effect.logDebug(`connection refused: ${error.message}`)
   }
 
-  private turnedAway({ span }: Client, error: unknown): void {
+  private turnedAway(client: Client, error: unknown): void {
+    const { span } = client
+    client.fate = "aborted"
     this.refusals++
     if (span !== undefined) Spans.refused(span, this.context, error)
   }
 
   ended(client: Client, exit: Exit.Exit<unknown, unknown>): void {
-    this.clients.delete(client)
+    this.clients.remove(client)
     if (this.report !== undefined) this.report[client.fate]++
     if (client.isOpen) {
       this.publish(() => ServerEvent.Closed({ id: client.connection.id, info: client.connection.info, exit }))

@@ -30,7 +30,7 @@
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import { codeOf } from "./internal/code.ts"
-import { printable } from "./internal/printable.ts"
+import { messageOf, printable } from "./internal/printable.ts"
 import { remedyFor } from "./internal/remedy.ts"
 
 const bytes = (n: number): string => (n === 1 ? "1 byte" : `${n} bytes`)
@@ -251,6 +251,7 @@ export class PermissionDenied extends Schema.TaggedError<PermissionDenied>("effe
  *   TLS 1.2, a missing client certificate;
  * - `NotTls`: what the peer sent is something else;
  * - `InvalidIdentity`: the own certificate or key cannot be used;
+ * - `InvalidOptions`: another option cannot be used; the message names it;
  * - `Failed`: anything else.
  *
  * @category reasons
@@ -270,6 +271,7 @@ export const TlsErrorKind = Schema.Literals([
   "Refused",
   "NotTls",
   "InvalidIdentity",
+  "InvalidOptions",
   "Failed"
 ])
 
@@ -295,56 +297,98 @@ export class TlsError extends Schema.TaggedError<TlsError>("effect-wire/TlsError
   detail: Schema.optional(Schema.String)
 }) {
   override get message(): string {
-    const text = describeTls(this.kind, this.peer ?? "the peer")
-    return printable(this.detail === undefined ? text : `${text}: ${this.detail}`)
+    const { what, remedy } = describeTls(this.kind, this.peer ?? "the peer", this.code)
+    const detail = this.detail === undefined ? "" : `: ${this.detail}`
+    return printable(`${what}${detail}${remedy === undefined ? "" : `; ${remedy}`}`)
   }
 }
 
-const describeTls = (kind: TlsErrorKind, peer: string): string => {
+interface TlsDescription {
+  readonly what: string
+  readonly remedy?: string | undefined
+}
+
+const describeTls = (kind: TlsErrorKind, peer: string, code: string | undefined): TlsDescription => {
   switch (kind) {
     case "CertificateExpired":
-      return `the certificate of ${peer} has expired`
+      return { what: `the certificate of ${peer} has expired` }
     case "CertificateNotYetValid":
-      return `the certificate of ${peer} is not yet valid`
+      return { what: `the certificate of ${peer} is not yet valid` }
     case "SelfSigned":
-      return `the certificate of ${peer} is self-signed; the option \`ca\` can make it trusted`
+      return {
+        what: `the certificate of ${peer} is self-signed`,
+        remedy: "the option `ca` can make it trusted"
+      }
     case "UnknownCa":
-      return `the certificate of ${peer} is not from an authority that is trusted; the option \`ca\` names others`
+      return {
+        what: `the certificate of ${peer} is not from an authority that is trusted`,
+        remedy: "the option `ca` names others"
+      }
     case "WrongHost":
-      return `the certificate is not for ${peer}`
+      return { what: `the certificate is not for ${peer}` }
     case "BadCertificate":
-      return `the certificate of ${peer} is not accepted`
+      return { what: `the certificate of ${peer} is not accepted` }
     case "NoSharedVersion":
-      return `no TLS version in common with ${peer}`
+      return {
+        what: `no TLS version in common with ${peer}`,
+        remedy: "the options `minVersion` and `maxVersion` say which there are"
+      }
     case "NoSharedCipher":
-      return `no cipher in common with ${peer}`
+      return {
+        what: `no cipher in common with ${peer}`,
+        remedy: "the option `ciphers`, and the kind of key of the certificate, say which there are"
+      }
     case "NoSharedAlpn":
-      return `no application protocol (ALPN) in common with ${peer}`
+      return {
+        what: `no application protocol (ALPN) in common with ${peer}`,
+        remedy: "the option `alpn` says which there are"
+      }
     case "ClientCertificateRequired":
-      return `a client certificate is required, and none was shown, between here and ${peer}`
+      return {
+        what: `a client certificate is required, and none was shown, between here and ${peer}`,
+        remedy: "a client shows one with the option `identity`"
+      }
     case "Refused":
-      return `${peer} refused the TLS handshake`
+      return { what: `${peer} refused the TLS handshake`, remedy: refusals(code ?? "") }
     case "NotTls":
-      return `what ${peer} sent is not TLS`
+      return {
+        what: `what ${peer} sent is not TLS`,
+        remedy: "it may be another port, or one where TLS is asked for first (`upgradeTls`)"
+      }
     case "InvalidIdentity":
-      return "the own certificate or key cannot be used"
+      return { what: "the own certificate or key cannot be used" }
+    case "InvalidOptions":
+      return { what: "an option of TLS cannot be used" }
     case "Failed":
-      return `TLS with ${peer} failed`
+      return { what: `TLS with ${peer} failed` }
   }
+}
+
+/** What an alert means that says little. */
+const refusals = (code: string): string | undefined => {
+  if (code.endsWith("_ALERT_HANDSHAKE_FAILURE")) {
+    return "it may have no cipher in common, or want a client certificate (`identity`)"
+  }
+  if (/_ALERT_(\w*CERTIFICATE\w*|UNKNOWN_CA|ACCESS_DENIED)$/.test(code)) {
+    return "it does not accept the certificate of this side (`identity`)"
+  }
+  return code.endsWith("_ALERT_UNRECOGNIZED_NAME") ? "it does not serve that name (`servername`)" : undefined
 }
 
 /**
- * The peer ended the connection without TLS's own end (close_notify): somebody may have cut off bytes.
+ * The peer ended the connection without TLS's own end (close_notify): somebody may have cut off bytes. `detail` says
+ * what else it may mean.
  *
  * @category reasons
  * @since 0.1.0
  */
 export class TlsTruncated extends Schema.TaggedError<TlsTruncated>("effect-wire/TlsTruncated")(
   "TlsTruncated",
-  reasonFields
+  { ...reasonFields, detail: Schema.optional(Schema.String) }
 ) {
   override get message(): string {
-    return "the connection ended without a TLS close_notify: the input may be cut off"
+    const detail = this.detail === undefined ? "" : `; ${this.detail}`
+    return printable(`the connection ended without a TLS close_notify: the input may be cut off${detail}`)
   }
 }
 
@@ -561,6 +605,10 @@ export type ConnectAttempt = typeof ConnectAttempt.Type
  * and what it was doing there: connecting to it (`attempts` are its addresses), the handshake of TLS with it, or waiting
  * until it had opened the tunnel.
  *
+ * `detail` says what was waited for, where the operation alone does not: an `acquire` that all connections were in use, or
+ * on their way, or when a link tries again. `cause` is why the last attempt to connect failed, if it did; more time would
+ * have been no use then.
+ *
  * @category errors
  * @since 0.1.0
  */
@@ -578,16 +626,21 @@ export class TimeoutError extends Schema.TaggedError<TimeoutError>("effect-wire/
     proxy: Schema.optional(
       Schema.Struct({ address: Schema.String, stage: Schema.Literals(["connect", "tls", "tunnel"]) })
     ),
-    option: Schema.optional(Schema.String)
+    option: Schema.optional(Schema.String),
+    detail: Schema.optional(Schema.String),
+    cause: Schema.optional(Schema.Defect())
   }
 ) {
   override get message(): string {
     const where = this.operation === "connect" ? to(this.address) : on(this.address)
     const unresolved = this.attempts?.length === 0 ? "; its name was not resolved by then" : ""
-    const raise = this.option === undefined ? "" : `; raise it with \`${this.option}\``
+    const detail = this.detail === undefined ? "" : `; ${this.detail}`
+    const why = this.cause === undefined ? "" : `; the last error: ${messageOf(this.cause)}`
+    const raise =
+      this.option === undefined || this.cause !== undefined ? "" : `; raise it with \`${this.option}\``
     const far = this.proxy === undefined ? "" : `, ${stages[this.proxy.stage](this.proxy.address)}`
     return printable(
-      `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${far}${unresolved}${tried(this.attempts)}${raise}`
+      `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${far}${unresolved}${tried(this.attempts)}${detail}${why}${raise}`
     )
   }
 }
@@ -765,6 +818,17 @@ const tlsKindByCode: Record<string, TlsErrorKind | undefined> = {
   CERT_REJECTED: "BadCertificate",
   CERT_CHAIN_TOO_LONG: "BadCertificate",
   CERT_SIGNATURE_FAILURE: "BadCertificate",
+  ERROR_IN_CERT_NOT_BEFORE_FIELD: "BadCertificate",
+  ERROR_IN_CERT_NOT_AFTER_FIELD: "BadCertificate",
+  UNABLE_TO_DECRYPT_CERT_SIGNATURE: "BadCertificate",
+  UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY: "BadCertificate",
+  UNABLE_TO_GET_CRL: "BadCertificate",
+  UNABLE_TO_DECRYPT_CRL_SIGNATURE: "BadCertificate",
+  CRL_SIGNATURE_FAILURE: "BadCertificate",
+  CRL_NOT_YET_VALID: "BadCertificate",
+  CRL_HAS_EXPIRED: "BadCertificate",
+  ERROR_IN_CRL_LAST_UPDATE_FIELD: "BadCertificate",
+  ERROR_IN_CRL_NEXT_UPDATE_FIELD: "BadCertificate",
   INVALID_CA: "BadCertificate",
   INVALID_PURPOSE: "BadCertificate",
   PATH_LENGTH_EXCEEDED: "BadCertificate",

@@ -106,6 +106,20 @@ export interface StreamReader {
   readonly read: (max?: number) => Effect.Effect<Uint8Array, ReadError>
 
   /**
+   * What is there, copied to the beginning of `target`, at most as much as it holds; waits only if nothing is there. Gives the
+   * number of bytes; 0 at the end of input. For much data that is used at once: a `target` that is used again makes no
+   * garbage.
+   *
+   * - On success: consumes what it copied.
+   * - On timeout: consumes nothing, and leaves `target` alone.
+   * - On interruption: consumes nothing, and leaves `target` alone.
+   * - At the end of input: gives 0, every time.
+   *
+   * An empty `target` gives 0 at once.
+   */
+  readonly readInto: (target: Uint8Array) => Effect.Effect<number, ReadError>
+
+  /**
    * Everything up to the end of input, at most `maxBytes` (16 MiB unless set).
    *
    * - On success: consumes everything.
@@ -471,6 +485,7 @@ export const backingOf = (reader: StreamReader): { readonly input: Input; readon
 
 // What the operations attempt, with what they are given beside the input.
 const tryRead = (input: Input, max: number) => input.tryRead(max)
+const tryReadInto = (input: Input, target: Uint8Array) => input.tryReadInto(target)
 const tryReadAll = (input: Input, maxBytes: number) => input.tryReadAll(maxBytes)
 const tryReadExactly = (input: Input, n: number) => input.tryReadExactly(n)
 const tryReadLine = (input: Input) => input.tryReadLine()
@@ -501,6 +516,32 @@ interface Skipped {
 
 const trySkipUntil = (input: Input, skipped: Skipped) => input.trySkipUntil(skipped.separator, skipped)
 
+// Functions are made by functions: one that is written where it is assigned to a property lives long, as V8 sees it, and
+// only a full garbage collection frees it and what it holds.
+
+const readOf =
+  (reader: Reader): StreamReader["read"] =>
+  (max) =>
+    max === undefined ? reader.readAvailable() : reader.readAtMost(max)
+
+const readExactlyOf =
+  (reader: Reader): StreamReader["readExactly"] =>
+  (n) =>
+    Limits.isCount(n) ? reader.run(tryReadExactly, n) : notACount("readExactly: n", n)
+
+const readUntilOf =
+  (reader: Reader): StreamReader["readUntil"] =>
+  (separator, options) => {
+    try {
+      return reader.run(tryReadUntil, {
+        separator: Separators.make(separator),
+        limit: options?.limit === undefined ? reader.limit : Limits.readLimit(options.limit)
+      })
+    } catch (error) {
+      return Effect.die(error)
+    }
+  }
+
 // Of these operations most connections use one or two: each is made when it is used, the busy ones once.
 class Reader implements StreamReader {
   readonly [TypeId] = TypeId
@@ -523,7 +564,12 @@ class Reader implements StreamReader {
   }
 
   get read(): StreamReader["read"] {
-    return (this.some ??= (max) => (max === undefined ? this.readAvailable() : this.readAtMost(max)))
+    return (this.some ??= readOf(this))
+  }
+
+  get readInto(): StreamReader["readInto"] {
+    return (target) =>
+      target.length === 0 ? Effect.succeed(0) : this.run(tryReadInto, target, target.length)
   }
 
   get readAll(): StreamReader["readAll"] {
@@ -536,21 +582,11 @@ class Reader implements StreamReader {
   }
 
   get readExactly(): StreamReader["readExactly"] {
-    return (this.exactly ??= (n) =>
-      Limits.isCount(n) ? this.run(tryReadExactly, n) : notACount("readExactly: n", n))
+    return (this.exactly ??= readExactlyOf(this))
   }
 
   get readUntil(): StreamReader["readUntil"] {
-    return (this.until ??= (separator, options) => {
-      try {
-        return this.run(tryReadUntil, {
-          separator: Separators.make(separator),
-          limit: options?.limit === undefined ? this.input.limit : Limits.readLimit(options.limit)
-        })
-      } catch (error) {
-        return Effect.die(error)
-      }
-    })
+    return (this.until ??= readUntilOf(this))
   }
 
   get readLine(): StreamReader["readLine"] {
@@ -590,17 +626,17 @@ class Reader implements StreamReader {
     return Stream.fromPull(Effect.succeed(this.pull(tryLines)))
   }
 
-  private readAvailable(): Effect.Effect<Uint8Array, ReadError> {
+  readAvailable(): Effect.Effect<Uint8Array, ReadError> {
     return (this.available ??= this.run(tryRead, Infinity))
   }
 
-  private readAtMost(max: number): Effect.Effect<Uint8Array, ReadError> {
+  readAtMost(max: number): Effect.Effect<Uint8Array, ReadError> {
     if (!Limits.isCount(max)) return notACount("read: max", max)
     return max === 0 ? Effect.succeed(empty) : this.run(tryRead, max)
   }
 
-  private run<A, E, P>(attempt: Attempt<A, E, P>, parameter: P): Effect.Effect<A, E | ReadError> {
-    return this.input.run(this.timeouts, attempt, parameter)
+  run<A, E, P>(attempt: Attempt<A, E, P>, parameter: P, room?: number): Effect.Effect<A, E | ReadError> {
+    return this.input.run(this.timeouts, attempt, parameter, room)
   }
 
   private pull<A, E>(attempt: Attempt<A | undefined, E, undefined>): Pull.Pull<A, E | ReadError> {

@@ -174,6 +174,18 @@ export const backingOf = (
   return writer
 }
 
+// Functions are made by functions: see `StreamReader`.
+
+const writeOf =
+  (output: Output, timeouts: TimeLimits): StreamWriter["write"] =>
+  (chunk) =>
+    new Write(output, timeouts, chunk)
+
+const writeAllOf =
+  (output: Output, timeouts: TimeLimits): StreamWriter["writeAll"] =>
+  (chunks) =>
+    new WriteAll(output, timeouts, chunks)
+
 // Each operation is made when it is used, the busy ones once.
 class Writer implements StreamWriter {
   readonly [TypeId] = TypeId
@@ -190,11 +202,11 @@ class Writer implements StreamWriter {
   }
 
   get write(): StreamWriter["write"] {
-    return (this.one ??= (chunk) => new Write(this.output, this.timeouts, chunk))
+    return (this.one ??= writeOf(this.output, this.timeouts))
   }
 
   get writeAll(): StreamWriter["writeAll"] {
-    return (this.several ??= (chunks) => new WriteAll(this.output, this.timeouts, chunks))
+    return (this.several ??= writeAllOf(this.output, this.timeouts))
   }
 
   get drain(): StreamWriter["drain"] {

@@ -77,6 +77,38 @@ const hexLine = (bytes: Uint8Array, offset: number): string => {
  * Prints 16 bytes a line, in hexadecimal and as ASCII, with their offset in the direction: `>` for what was sent, `<`
  * for what was received. `print` is `Effect.log` unless given.
  *
+ * **Gotchas**
+ *
+ * It keeps the offsets: make one for each connection, or they are mixed.
+ *
+ * **Example** (Who said it, in a server with many clients)
+ *
+ * ```ts
+ * import { Console, Effect } from "effect"
+ * import { Connection, Server, Tap } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve(
+ *     Effect.fnUntraced(function* (connection) {
+ *       const print = (line: string) => Console.log(connection.id, line)
+ *       const { reader, writer } = yield* Connection.tap(connection, Tap.hexDump(print))
+ *       yield* writer.write(yield* reader.readLine)
+ *     }),
+ *     { listen: { port: 7000 } }
+ *   )
+ *   const ask = Connection.use("localhost:7000", ({ reader, writer }) =>
+ *     Effect.andThen(writer.write("hello\n"), reader.readLine)
+ *   )
+ *   yield* Effect.all([ask, ask], { concurrency: "unbounded" })
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))
+ * // memory-1 < 00000000  68 65 6c 6c 6f 0a                                 |hello.|
+ * // memory-5 < 00000000  68 65 6c 6c 6f 0a                                 |hello.|
+ * // …
+ * ```
+ *
  * @category observers
  * @since 0.1.0
  */
@@ -100,6 +132,28 @@ export const hexDump = <E = never, R = never>(
 /**
  * Prints what comes and goes as quoted UTF-8 text, a line for each chunk: `> "PING\r\n"`. `print` is `Effect.log` unless
  * given.
+ *
+ * **Gotchas**
+ *
+ * It keeps the beginning of a character that is not complete: make one for each connection, or they are mixed.
+ *
+ * **Example** (What a client and a server say)
+ *
+ * ```ts
+ * import { Console, Effect } from "effect"
+ * import { Connection, Tap } from "effect-wire"
+ *
+ * const program = Effect.gen(function* () {
+ *   const [near, far] = yield* Connection.pair()
+ *   const { reader, writer } = yield* Connection.tap(near, Tap.text(Console.log))
+ *   yield* writer.write("PING\r\n") // > "PING\r\n"
+ *   yield* far.reader.readLine
+ *   yield* far.writer.write("+PONG\r\n")
+ *   yield* reader.readLine // < "+PONG\r\n"
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program))
+ * ```
  *
  * @category observers
  * @since 0.1.0

@@ -53,6 +53,24 @@ const counter = (name: string, description: string): Metric.Counter<number> =>
  * `effect_wire_server_connections_active`: connections that a server has now, those included that are in their handshake or
  * still closing. The attribute `server` is the server's `name`.
  *
+ * **Example** (How many are there)
+ *
+ * ```ts
+ * import { Effect, Metric } from "effect"
+ * import { Connection, Server, Telemetry } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve(({ reader }) => reader.readAll(), { listen: { port: 7000 }, name: "sink" })
+ *   const { writer } = yield* Connection.connect("localhost:7000")
+ *   yield* writer.write("hello")
+ *   yield* writer.flush
+ *   return yield* Metric.value(Metric.withAttributes(Telemetry.serverConnectionsActive, { server: "sink" }))
+ * })
+ *
+ * console.log(await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))) // { value: 1 }
+ * ```
+ *
  * @category server
  * @since 0.1.0
  */
@@ -112,6 +130,23 @@ export const serverAcceptFailures: Metric.Counter<number> = counter(
 /**
  * `effect_wire_pool_in_use`: connections of a pool that are lent. The attribute `pool` is the pool's `name`.
  *
+ * **Example** (How many are lent)
+ *
+ * ```ts
+ * import { Effect, Metric } from "effect"
+ * import { ConnectionPool, Server, Telemetry } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve(({ reader }) => reader.readAll(), { listen: { port: 7000 } })
+ *   const pool = yield* ConnectionPool.make("localhost:7000", { name: "db" })
+ *   yield* pool.get
+ *   return yield* Metric.value(Metric.withAttributes(Telemetry.poolInUse, { pool: "db" }))
+ * })
+ *
+ * console.log(await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))) // { value: 1 }
+ * ```
+ *
  * @category pool
  * @since 0.1.0
  */
@@ -163,6 +198,23 @@ export const poolEvicted: Metric.Counter<number> = counter(
 /**
  * `effect_wire_link_connected`: links that have a connection now, whose handshake is done. The attribute `link` is the link's
  * `name`.
+ *
+ * **Example** (Whether it is up)
+ *
+ * ```ts
+ * import { Effect, Metric } from "effect"
+ * import { Reconnect, Server, Telemetry } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve(({ reader }) => reader.readAll(), { listen: { port: 7000 } })
+ *   const link = yield* Reconnect.make("localhost:7000", { name: "queue" })
+ *   yield* link.get
+ *   return yield* Metric.value(Metric.withAttributes(Telemetry.linkConnected, { link: "queue" }))
+ * })
+ *
+ * console.log(await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))) // { value: 1 }
+ * ```
  *
  * @category link
  * @since 0.1.0

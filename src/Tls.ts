@@ -4,17 +4,26 @@
  * TLS is an upgrade of a connection: `Connection.connect` and `Server.serve` make it at once with their option `tls`, and
  * `connection.upgradeTls` makes it when the protocol says so (STARTTLS).
  *
- * **Example** (A client that trusts one certificate authority)
+ * **Example** (A server, and a client that trusts its certificate)
  *
- * ```ts no-run
- * import { Effect, FileSystem } from "effect"
- * import { Connection } from "effect-wire"
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Server, Tls } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
  *
- * export const hello = Effect.gen(function* () {
- *   const ca = yield* FileSystem.FileSystem.use((fs) => fs.readFileString("ca.pem"))
- *   const connection = yield* Connection.connect("db.example:5433", { tls: { ca } })
- *   console.log(connection.info.tls?.protocol) // TLSv1.3
+ * // Over `NodeNetwork`, certificates and keys are PEM text.
+ * const identity = TestNetwork.identity({ names: ["db.internal"], selfSigned: true })
+ * const client: Tls.TlsOptions = { ca: identity.certificate, servername: "db.internal", alpn: ["db/1"] }
+ * const server: Tls.ServerOptions = { identity, alpn: ["db/2", "db/1"] }
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve(({ writer }) => writer.write("hello\n"), { listen: { port: 5433 }, tls: server })
+ *   const { info, reader } = yield* Connection.connect("localhost:5433", { tls: client })
+ *   console.log(info.tls?.protocol, info.tls?.alpn, info.tls?.authorized) // TLSv1.3 db/1 true
+ *   console.log(yield* reader.readLineString) // some("hello")
  * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))
  * ```
  *
  * @since 0.1.0
@@ -24,9 +33,10 @@ import * as Duration from "effect/Duration"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Host from "effect/net/Host"
-import * as NetAddress from "effect/net/NetAddress"
 import { encode } from "./internal/bytes.ts"
 import * as Limits from "./internal/limits.ts"
+import { quoted } from "./internal/printable.ts"
+import type { TlsErrorKind } from "./StreamError.ts"
 
 /**
  * One or more certificates, or a key: PEM text, as a string or its bytes.
@@ -74,15 +84,19 @@ export type Version = "TLSv1.2" | "TLSv1.3"
  * @since 0.1.0
  */
 export interface CommonOptions {
-  /** Whom to trust instead of the authorities that the platform comes with. */
+  /** Whom to trust instead of the authorities of the platform. */
   readonly ca?: Pem | ReadonlyArray<Pem> | undefined
-  /** The application protocols (RFC 7301), the preferred one first. Without one in common, the handshake fails. */
+  /**
+   * The application protocols (RFC 7301), the preferred one first; of those that both have, the server's order
+   * decides. If there is none, the handshake fails. A side that has no `alpn` takes no part: none is chosen, and the
+   * handshake goes on.
+   */
   readonly alpn?: ReadonlyArray<string> | undefined
   /** Default `"TLSv1.2"`. */
   readonly minVersion?: Version | undefined
   /** Default `"TLSv1.3"`. */
   readonly maxVersion?: Version | undefined
-  /** The cipher suites, in OpenSSL's notation. Default: the platform's. */
+  /** The cipher suites, in OpenSSL's notation; the server's order decides. Default: the platform's. */
   readonly ciphers?: string | undefined
   /** How long a handshake may take. Default 10 seconds. */
   readonly handshakeTimeout?: Duration.Input | undefined
@@ -96,8 +110,14 @@ export interface CommonOptions {
  */
 export interface ClientOptions extends CommonOptions {
   /**
+   * Whom to trust beside `ca`, or beside the authorities of the platform: for servers that an internal authority
+   * vouches for.
+   */
+  readonly extraCa?: Pem | ReadonlyArray<Pem> | undefined
+  /**
    * Whom the certificate has to be for; a name is sent to the server as well (SNI). Default: the host that was connected to.
-   * `false` sends and checks no name; the certificate's authority is still checked.
+   * `false` sends and checks no name; the certificate's authority is still checked. An international name may be
+   * written as it is (`bücher.example`), and a link-local address with its zone, which is for this machine only.
    */
   readonly servername?: string | false | undefined
   /**
@@ -161,6 +181,9 @@ export type UpgradeOptions = (
 /**
  * Sessions of servers that one has been connected to, to be resumed with a shorter handshake.
  *
+ * What a cache throws, and what it gives that it was not given for the same server, is as if there were no session:
+ * there is a full handshake. A warning in the log says so once for each cache.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -211,8 +234,9 @@ export interface DistinguishedName {
 export interface Certificate {
   readonly subject: DistinguishedName
   readonly issuer: DistinguishedName
-  readonly validFrom: DateTime.Utc
-  readonly validTo: DateTime.Utc
+  /** Absent if what stands there is no date. */
+  readonly validFrom: DateTime.Utc | undefined
+  readonly validTo: DateTime.Utc | undefined
   /** SHA-256 of the whole certificate, as hexadecimal pairs with colons. */
   readonly fingerprint256: string
   /** Whom it is for, with the kind of name: `"DNS:example.org"`, `"IP Address:127.0.0.1"`. */
@@ -255,6 +279,7 @@ interface CommonSettings {
 
 /** @internal */
 export interface ClientSettings extends CommonSettings {
+  readonly extraCa: ReadonlyArray<Pem> | undefined
   readonly servername: string | false | undefined
   readonly verify: boolean
   readonly identity: IdentitySource | undefined
@@ -286,10 +311,25 @@ export type Handshake =
 const isPem = (u: unknown): u is Pem =>
   typeof u === "string" ? u.length > 0 : u instanceof Uint8Array || Redacted.isRedacted(u)
 
+// PEM has more than one line, and ends with a dash.
+const looksLikePath = (text: string): boolean =>
+  !text.includes("\n") &&
+  (/^(~|\.{0,2}[\\/]|[A-Za-z]:[\\/])/.test(text) || /\.(pem|crt|cer|der|key)$/i.test(text))
+
 const checkPem = (what: string, pem: Pem): Pem => {
   if (!isPem(pem)) throw new RangeError(`tls: ${what} must be PEM text, as a string, bytes or Redacted`)
+  const text = Redacted.isRedacted(pem) ? Redacted.value(pem) : pem
+  if (typeof text === "string" && looksLikePath(text)) {
+    const it = Redacted.isRedacted(pem) || what.startsWith("the key") ? "it" : quoted(text)
+    throw new RangeError(
+      `tls: ${what} must be PEM text: ${it} looks like the path of a file, which has to be read first`
+    )
+  }
   return pem
 }
+
+const authorities = (what: string, ca: CommonOptions["ca"]): ReadonlyArray<Pem> | undefined =>
+  ca === undefined ? undefined : (isPem(ca) ? [ca] : ca).map((pem) => checkPem(what, pem))
 
 const identitySource = (what: string, identity: Identity | IdentitySource): IdentitySource => {
   if ("current" in identity) return identity
@@ -308,15 +348,14 @@ const version = (what: string, input: Version): Version => {
 }
 
 const checkCommon = (options: CommonOptions): CommonSettings => {
-  const { alpn, ca, ciphers } = options
-  const cas = ca === undefined ? undefined : isPem(ca) ? [ca] : ca
-  cas?.forEach((pem) => checkPem("ca", pem))
+  const { alpn, ciphers } = options
   for (const name of alpn ?? []) {
     const { length } = encode(name)
     if (length < 1 || length > 255) {
       throw new RangeError(`tls: an alpn name must have 1 to 255 bytes, received ${length}`)
     }
   }
+  if (ciphers === "") throw new RangeError("tls: ciphers must not be empty")
   const minVersion = version("minVersion", options.minVersion ?? "TLSv1.2")
   const maxVersion = version("maxVersion", options.maxVersion ?? "TLSv1.3")
   if (minVersion > maxVersion) throw new RangeError("tls: minVersion must not be above maxVersion")
@@ -326,7 +365,7 @@ const checkCommon = (options: CommonOptions): CommonSettings => {
     throw new RangeError(`tls: handshakeTimeout must be a positive duration, received ${millis} ms`)
   }
   return {
-    ca: cas,
+    ca: authorities("ca", options.ca),
     alpn: alpn === undefined || alpn.length === 0 ? undefined : [...alpn],
     minVersion,
     maxVersion,
@@ -336,11 +375,13 @@ const checkCommon = (options: CommonOptions): CommonSettings => {
 }
 
 const toClientSettings = (options: ClientOptions): ClientSettings => {
-  if (options.servername === "")
-    throw new RangeError("tls: servername must not be empty; false checks no name")
+  const { servername } = options
+  if (servername === "") throw new RangeError("tls: servername must not be empty; false checks no name")
+  if (servername !== undefined && servername !== false) expectedPeer(servername)
   return {
     ...checkCommon(options),
-    servername: options.servername,
+    extraCa: authorities("extraCa", options.extraCa),
+    servername,
     verify: options.verify ?? true,
     identity: options.identity && identitySource("identity", options.identity),
     sessions: options.sessions
@@ -350,12 +391,14 @@ const toClientSettings = (options: ClientOptions): ClientSettings => {
 const toServerSettings = (options: ServerOptions): ServerSettings => {
   const names = new Map<string, IdentitySource>()
   for (const [name, identity] of Object.entries(options.names ?? {})) {
-    if (!/^(\*\.)?[^*.]+(\.[^*.]+)*\.?$/.test(name)) {
+    const wildcard = name.startsWith("*.") ? "*." : ""
+    const host = hostName(name.slice(wildcard.length))
+    if (host === undefined) {
       throw new RangeError(
-        `tls: names must be host names, with "*." before them for all below, received "${name}"`
+        `tls: names must be host names, with "*." before them for all below, received ${quoted(name)}`
       )
     }
-    names.set(normalize(name), identitySource(`"${name}"`, identity))
+    names.set(wildcard + host, identitySource(quoted(name), identity))
   }
   if (typeof options.identity !== "object") throw new RangeError("tls: a server needs an identity")
   return {
@@ -370,7 +413,14 @@ const toServerSettings = (options: ServerOptions): ServerSettings => {
   }
 }
 
-const normalize = (name: string): string => name.toLowerCase().replace(/\.$/, "")
+/**
+ * A host name as it stands in a certificate: in ASCII and lower case, without a dot behind it. None if it is no host
+ * name.
+ *
+ * @internal
+ */
+export const hostName = (name: string): string | undefined =>
+  Result.getOrUndefined(Result.map(Host.domainNameFromString(name), Host.toRelative))
 
 // Checked once for each object, so that a transport can keep what it makes of them.
 const memoized = <Options extends object, Settings>(
@@ -406,15 +456,21 @@ export const checkClient = (options: ClientOptions | true): ClientSettings =>
 export const checkServer: (options: ServerOptions) => ServerSettings = memoized(toServerSettings)
 
 /**
- * A client's handshake with the server at a host. Throws a `RangeError` if there is nobody to verify.
+ * A client's handshake with the server at a host. Throws a `RangeError` if there is nobody to verify; `otherwise` is
+ * what else may have been meant then.
  *
  * @internal
  */
-export const clientHandshake = (settings: ClientSettings, host: string | undefined): Handshake => {
+export const clientHandshake = (
+  settings: ClientSettings,
+  host: string | undefined,
+  otherwise = ""
+): Handshake => {
   const name = settings.servername ?? host
   if (name === undefined && settings.verify) {
     throw new RangeError(
-      "tls: servername is missing: there is no host to verify the certificate for; give a name, or false to check none"
+      "tls: servername is missing: there is no host to verify the certificate for; " +
+        `give a name, or false to check none${otherwise}`
     )
   }
   return {
@@ -424,14 +480,37 @@ export const clientHandshake = (settings: ClientSettings, host: string | undefin
   }
 }
 
+/**
+ * What this side would have, where an error says that the two have nothing in common.
+ *
+ * @internal
+ */
+export const offered = ({ settings }: Handshake, kind: TlsErrorKind): string | undefined => {
+  const { alpn, ciphers, maxVersion, minVersion } = settings
+  switch (kind) {
+    case "NoSharedVersion":
+      return `this side has ${minVersion === maxVersion ? minVersion : `${minVersion} to ${maxVersion}`}`
+    case "NoSharedCipher":
+      return `this side has ${ciphers ?? "the platform's"}`
+    case "NoSharedAlpn":
+      return `this side has ${alpn?.map(quoted).join(", ") ?? "none"}`
+    default:
+      return undefined
+  }
+}
+
 /** @internal */
 export const serverHandshake = (settings: ServerSettings): Handshake => ({ role: "server", settings })
 
 const expectedPeer = (name: string): ExpectedPeer => {
-  const host = Host.hostFromString(name)
-  return Result.isSuccess(host) && NetAddress.isIpAddress(host.success)
-    ? { host: NetAddress.formatHost(NetAddress.inetAddressUnsafe(host.success, 0)), isName: false }
-    : { host: normalize(name), isName: true }
+  const host = Result.getOrUndefined(Host.hostFromString(name))
+  if (host === undefined) {
+    throw new RangeError(`tls: servername must be a host name or an IP address, received ${quoted(name)}`)
+  }
+  if (Host.isDomainName(host)) return { host: Host.toRelative(host), isName: true }
+  // A zone means something to this machine only.
+  const [address = ""] = Host.formatHost(host).split("%")
+  return { host: address, isName: false }
 }
 
 /**
@@ -444,6 +523,6 @@ export const identityFor = (
   servername: string | undefined
 ): IdentitySource => {
   if (servername === undefined) return identity
-  const name = normalize(servername)
+  const name = servername.toLowerCase().replace(/\.$/, "")
   return names.get(name) ?? names.get(`*${name.slice(name.indexOf("."))}`) ?? identity
 }

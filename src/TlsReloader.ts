@@ -5,30 +5,43 @@
  * at intervals. A pair that does not work is reported and changes nothing. New handshakes show the new certificate;
  * connections that are open stay as they are.
  *
- * **Example** (A server that follows its certificate files)
+ * **Example** (A server whose certificate is replaced)
  *
- * ```ts no-run
- * import { Effect, Stream } from "effect"
- * import { Server, TlsReloader } from "effect-wire"
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Server, TlsReloader } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
  *
- * export const program = Effect.gen(function* () {
- *   const load = TlsReloader.files({ certificate: "/etc/tls/fullchain.pem", key: "/etc/tls/key.pem" })
+ * const issue = (name: string) => TestNetwork.identity({ names: [name, "localhost"] })
+ *
+ * const program = Effect.gen(function* () {
+ *   let present = issue("first")
+ *   // Over `NodeNetwork` for example `TlsReloader.files({ certificate: "fullchain.pem", key: "key.pem" })`.
+ *   const load = Effect.sync(() => present)
  *   const identity = yield* TlsReloader.make(load, { every: "1 hour" })
- *   yield* Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
- *     listen: { port: 6514 },
- *     tls: { identity }
- *   })
- *   return yield* Effect.never
+ *   yield* Server.serve(({ reader }) => reader.readAll(), { listen: { port: 6514 }, tls: { identity } })
+ *
+ *   const shown = Connection.use("localhost:6514", { tls: true }, ({ info }) =>
+ *     Effect.sync(() => info.tls?.peerCertificate?.subject["CN"])
+ *   )
+ *   console.log(yield* shown) // first
+ *   present = issue("second")
+ *   console.log(yield* identity.reload, yield* shown) // true second
  * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))
  * ```
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
 import type * as PlatformError from "effect/PlatformError"
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
@@ -47,6 +60,17 @@ import * as Tls from "./Tls.ts"
 export const TypeId = "~effect-wire/TlsReloader"
 
 /**
+ * A certificate that can be used: one whose dates are dates.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OwnCertificate extends Tls.Certificate {
+  readonly validFrom: DateTime.Utc
+  readonly validTo: DateTime.Utc
+}
+
+/**
  * An identity that can be loaded anew; `E` is what loading fails with.
  *
  * @category models
@@ -55,7 +79,7 @@ export const TypeId = "~effect-wire/TlsReloader"
 export interface TlsReloader<E = never> extends Tls.IdentitySource {
   readonly [TypeId]: typeof TypeId
   /** The certificate that handshakes show now. */
-  readonly certificate: Effect.Effect<Tls.Certificate>
+  readonly certificate: Effect.Effect<OwnCertificate>
   /**
    * Loads the identity, and switches to it if it is another one; tells whether it was. Fails, and keeps the old one, when it
    * cannot be loaded, when certificate and key are no pair (`InvalidIdentity`), or when the certificate has expired
@@ -79,9 +103,15 @@ export const isTlsReloader = (u: unknown): u is TlsReloader<unknown> => Predicat
  * @since 0.1.0
  */
 export interface Options<E, R> {
-  /** How often to reload without being told. Default: never. */
+  /**
+   * How often to reload without being told. Default: never. One that fails is tried again after 1, 2, 4, … seconds, at
+   * most after this time: a pair of which only one file is new yet is complete soon.
+   */
   readonly every?: Duration.Input | undefined
-  /** Runs when such a reload has failed. Default: a warning in the log. */
+  /**
+   * Runs each time that such a reload has failed. Default: a warning in the log. A defect of `load`, or of this, is an
+   * error in the log, and the reloading goes on.
+   */
   readonly onError?: ((error: E | TlsError) => Effect.Effect<unknown, never, R>) | undefined
 }
 
@@ -107,15 +137,22 @@ export const make = <E, R, R2 = never>(
       const certificate = yield* checkTls(Tls.checkServer({ identity }))
       const now = yield* Clock.currentTimeMillis
       const { validFrom, validTo } = certificate
+      if (validFrom === undefined || validTo === undefined) {
+        return yield* new TlsError({
+          kind: "InvalidIdentity",
+          detail: "the dates of the certificate are none"
+        })
+      }
       if (DateTime.toEpochMillis(validTo) < now) {
-        const detail = `on ${DateTime.formatIso(validTo)}`
+        const detail = `valid until ${DateTime.formatIso(validTo)}`
         return yield* new TlsError({ kind: "CertificateExpired", peer: "this side", detail })
       }
       if (DateTime.toEpochMillis(validFrom) > now) {
         const detail = `valid from ${DateTime.formatIso(validFrom)}`
         return yield* new TlsError({ kind: "CertificateNotYetValid", peer: "this side", detail })
       }
-      return { identity, certificate }
+      const own: OwnCertificate = { ...certificate, validFrom, validTo }
+      return { identity, certificate: own }
     })
 
     let present = yield* loaded
@@ -130,7 +167,7 @@ export const make = <E, R, R2 = never>(
     if (every !== undefined) {
       const report =
         options?.onError ?? ((error: E | TlsError) => Effect.logWarning("TLS reload failed", error))
-      yield* Effect.delay(Effect.catch(reload, report), every).pipe(Effect.forever, Effect.forkScoped)
+      yield* Effect.forkScoped(reloading(reload, report, every))
     }
     return {
       [TypeId]: TypeId,
@@ -139,6 +176,41 @@ export const make = <E, R, R2 = never>(
       reload
     }
   })
+
+/** Reloads for ever, whatever becomes of a round: nobody else would notice that a certificate runs out. */
+const reloading = <E, R>(
+  reload: Effect.Effect<unknown, E>,
+  report: (error: E) => Effect.Effect<unknown, never, R>,
+  every: Duration.Duration
+): Effect.Effect<never, never, R> => {
+  const reported = (cause: Cause.Cause<E>): Effect.Effect<unknown, never, R> => {
+    const error = Cause.findErrorOption(cause)
+    if (Option.isNone(error)) return Effect.logError("TLS reload failed", cause)
+    return Effect.catchCause(
+      Effect.suspend(() => report(error.value)),
+      (ownCause) => Effect.logError("onError of a TLS reload failed", ownCause)
+    )
+  }
+  return Effect.gen(function* () {
+    let wait = every
+    let retry = FIRST_RETRY
+    while (true) {
+      yield* Effect.sleep(wait)
+      const exit = yield* Effect.exit(reload)
+      if (Exit.isSuccess(exit)) {
+        wait = every
+        retry = FIRST_RETRY
+      } else {
+        yield* reported(exit.cause)
+        wait = Duration.min(retry, every)
+        retry = Duration.times(retry, 2)
+      }
+    }
+  })
+}
+
+// Whoever replaces the files of a pair replaces one after the other.
+const FIRST_RETRY = Duration.seconds(1)
 
 const interval = (input: Duration.Input): Duration.Duration => {
   const every = Duration.fromInputUnsafe(input)

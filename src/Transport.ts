@@ -23,7 +23,7 @@
  *   never throws and never fails by itself: a failed write arrives as `onClosed`. It is not called after `end`,
  *   `close`, `abort` or `onClosed`. Chunks must not be changed by the caller afterwards.
  * - `end` closes the outgoing direction after everything written has been sent (half-close). It is called at most once,
- *   and only if `canEnd` is true.
+ *   and only if `canEnd` is true, or, when the connection closes, `canLinger`.
  * - `close` lets go after everything written has been sent, without waiting for the peer; `abort` lets go at once and
  *   drops what was not sent, with a reset where the protocol knows one. Both may be called at any time after `start`,
  *   repeatedly; `abort` overtakes `close`. Both lead to `onClosed`.
@@ -44,6 +44,11 @@ import type { Handshake, TlsInfo } from "./Tls.ts"
  */
 export interface Handler {
   readonly onData: (chunk: Uint8Array) => void
+  /**
+   * Offers bytes in a place that the transport uses again. Whether all of them have been used; if not, none has, and they have
+   * to be delivered by `onData`, in a place where they can stay. A transport may offer what it delivers, or not.
+   */
+  readonly onLent?: ((chunk: Uint8Array) => boolean) | undefined
   readonly onEnd: () => void
   readonly onDrain: () => void
   readonly onClosed: (error?: ConnectionError) => void
@@ -74,6 +79,12 @@ export interface Transport {
   readonly tls?: TlsInfo | undefined
   /** Whether the outgoing direction can be closed alone. */
   readonly canEnd: boolean
+  /**
+   * Whether a connection that closes may `end` it and read on until the peer's end, as it does where `canEnd` is true.
+   * So it is over TLS 1.2, where nobody may go on after the end of one direction, and a peer that does is read all the
+   * same: a socket that is let go while bytes come drops what it has not sent. Default: what `canEnd` is.
+   */
+  readonly canLinger?: boolean | undefined
   /**
    * Whether the connection may let the transport deliver bytes that nobody has asked for yet. `false` makes a
    * connection resume reading only while a read waits (a lockstep transport, without any buffer).

@@ -1,4 +1,5 @@
 import * as v8 from "node:v8"
+import * as vm from "node:vm"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Stream } from "effect"
 import {
@@ -89,9 +90,9 @@ const makeServer = () => {
       })
   })
   return {
-    server: Server.serve(({ writer }) => writer.write("x"), { listen: { port: 7000 } }).pipe(
-      Effect.provideService(Network.Network, network)
-    ),
+    server: Server.serve(({ reader, writer }) => Effect.andThen(reader.read(0), writer.write("x")), {
+      listen: { port: 7000 }
+    }).pipe(Effect.provideService(Network.Network, network)),
     serve: (count: number): Effect.Effect<void> =>
       Effect.callback((resume) => {
         served = () => resume(Effect.void)
@@ -233,6 +234,25 @@ describe.skipIf(allocatedBytes() === undefined)("allocations", () => {
         least = Math.min(least, ((allocatedBytes() ?? 0) - before) / OPERATIONS)
       }
       assert.isAtMost(least, 4600, "bytes on the heap for each connection")
+    })
+  )
+
+  // V8 frees what has not lived long in small collections, unless something that has lived long holds it.
+  it.effect("a connection that is over is freed by the next small garbage collection", () =>
+    Effect.gen(function* () {
+      v8.setFlagsFromString("--expose-gc")
+      const gc: (options: { readonly type: "minor" | "major" }) => void = vm.runInNewContext("gc")
+      const { serve, server } = makeServer()
+      yield* server
+      yield* serve(OPERATIONS)
+      gc({ type: "major" })
+      const before = process.memoryUsage().heapUsed
+      yield* serve(OPERATIONS)
+      // What survives one is taken to the old objects by the second.
+      gc({ type: "minor" })
+      gc({ type: "minor" })
+      const kept = (process.memoryUsage().heapUsed - before) / OPERATIONS
+      assert.isAtMost(kept, 150, "bytes on the heap that are kept for each connection")
     })
   )
 })

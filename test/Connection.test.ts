@@ -365,6 +365,24 @@ describe("C: closing", () => {
     })
   )
 
+  it.effect("over a transport without half-close that can linger ends it, and waits for the peer's end", () =>
+    Effect.gen(function* () {
+      const { connection, transport, writer } = yield* connect(undefined, { canEnd: false, canLinger: true })
+      yield* writer.write("last")
+      strictEqual(yield* outcomeOf(writer.end), "Unsupported")
+      transport.takeCalls()
+      const close = yield* start(connection.close)
+      deepStrictEqual(transport.takeCalls(), ["end", "resume"])
+      transport.accept()
+      transport.receive(new Uint8Array(1024 * 1024))
+      deepStrictEqual(transport.takeCalls(), [])
+      transport.receiveEnd()
+      deepStrictEqual(transport.calls, ["close"])
+      transport.letGo()
+      strictEqual(outcome(close), "success")
+    })
+  )
+
   it.effect("over a transport that lets go from within close and abort", () =>
     Effect.gen(function* () {
       for (const how of ["close", "abort"] as const) {
@@ -397,6 +415,26 @@ describe("C: closing", () => {
           strictEqual(outcome(close), "success")
           yield* connection.closed
         }
+      })
+    )
+  )
+
+  it.effect("is let go when the peer does not end within closeTimeout and has been sent everything", () =>
+    withSleepers((sleepers) =>
+      Effect.gen(function* () {
+        const { connection, transport, writer } = yield* connect({ closeTimeout: "200 millis" })
+        yield* writer.write("x")
+        const close = yield* start(connection.close)
+        transport.accept()
+        yield* TestClock.adjust("199 millis")
+        strictEqual(transport.calls.includes("close"), false)
+        yield* TestClock.adjust("1 millis")
+        deepStrictEqual([transport.calls.at(-1), outcome(close), sleepers()], ["close", "waiting", 1])
+        // A transport that is let go and stays.
+        yield* TestClock.adjust("200 millis")
+        deepStrictEqual([transport.calls.at(-1), outcome(close), sleepers()], ["abort", "waiting", 0])
+        transport.letGo()
+        strictEqual(outcome(close), "success")
       })
     )
   )

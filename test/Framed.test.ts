@@ -1525,7 +1525,7 @@ describe("correlate", () => {
 
 describe("pipeline", () => {
   const setup = Effect.fnUntraced(function* (
-    options?: Framed.PipelineOptions<string>,
+    options?: Framed.PipelineOptions<string, string>,
     connectionOptions?: Connection.Options
   ) {
     const [left, right] = yield* pair(connectionOptions)
@@ -1628,9 +1628,10 @@ describe("pipeline", () => {
           results.map((_) => (Result.isSuccess(_) ? _.success : _.failure._tag)),
           ["FrameError", "B", "FrameError", "D"]
         )
-        // With nothing in flight it is nobody's.
+        // A request that was given up has its reply all the same.
+        const given = yield* start(client.request("given up"))
+        yield* given.interrupt
         yield* right.writer.write("bad\n")
-        yield* turns
         const last = yield* start(client.request("e"))
         yield* right.writer.write('"E"\n')
         assert.strictEqual(yield* Fiber.join(last.fiber), "E")
@@ -1649,6 +1650,52 @@ describe("pipeline", () => {
           )
           assert.strictEqual((yield* failure(client.request("h"))).reason._tag, "FrameTooLong")
         }
+      }
+    })
+  )
+
+  it.effect(
+    "of a framing of one's own, a malformed frame ends it, unless it is skipped: who knows what is left",
+    () =>
+      Effect.gen(function* () {
+        const blocks = Framing.make<string>({
+          *decode(reader) {
+            const head = yield* reader.readLineString
+            if (!/^\d+$/.test(head))
+              return yield* new FrameError.MalformedFrame({ detail: `no length: ${head}` })
+            return text(yield* reader.readExactly(Number(head)))
+          },
+          encode: (block) => `${block}\n`
+        })
+        for (const onInvalid of ["fail", "skip"] as const) {
+          const [left, right] = yield* pair()
+          const framed = Framed.make(left, blocks, Codec.identity<string>(), { onInvalid })
+          const client = yield* framed.pipeline()
+          const first = yield* start(Effect.flip(client.request("a")))
+          const second = yield* start(Effect.result(client.request("b")))
+          // Its content could pass for a reply.
+          yield* right.writer.write("x\n3\nA!!2\nOK")
+          assert.strictEqual(frameError(yield* Fiber.join(first.fiber)).reason._tag, "MalformedFrame")
+          const result = yield* Fiber.join(second.fiber)
+          if (onInvalid === "skip") assert.deepStrictEqual(result, Result.succeed("A!!"))
+          else assert.strictEqual(Result.isFailure(result) && result.failure._tag, "FrameError")
+        }
+      })
+  )
+
+  it.effect("one that answers nothing ends it, unless it is skipped: nobody else could be told", () =>
+    Effect.gen(function* () {
+      for (const onInvalid of ["fail", "skip"] as const) {
+        const [left, right] = yield* pair()
+        const client = yield* Framed.make(left, lines, Codec.json, { onInvalid }).pipeline()
+        yield* right.writer.write("bad\n")
+        yield* turns
+        const request = yield* start(Effect.result(client.request("a")))
+        yield* right.writer.write('"A"\n')
+        const result = yield* Fiber.join(request.fiber)
+        if (onInvalid === "skip") assert.deepStrictEqual(result, Result.succeed("A"))
+        else assert.strictEqual(Result.isFailure(result) && result.failure._tag, "FrameError")
+        assert.strictEqual(yield* client.unmatched, onInvalid === "skip" ? 1 : 0)
       }
     })
   )
@@ -1696,6 +1743,30 @@ describe("pipeline", () => {
       assert.strictEqual(yield* Fiber.join(waiting.fiber), "A")
       const pushed = yield* Stream.runCollect(Stream.take(client.unsolicited, 2))
       assert.deepStrictEqual(Array.from(pushed), [">one", ">two"])
+    })
+  )
+
+  it.effect("what is a reply can depend on the request whose turn it is, given up or not", () =>
+    Effect.gen(function* () {
+      const asked: Array<readonly [string, string | undefined]> = []
+      const { client, server } = yield* setup({
+        isReply: (message, request) => {
+          asked.push([message, request])
+          return request === undefined || message.endsWith(request)
+        }
+      })
+      const [a, b] = [yield* start(client.request("a")), yield* start(client.request("b"))]
+      yield* a.interrupt
+      yield* server.sendAll(["1", "b", "2 a", "3", "4 b", "5"])
+      assert.strictEqual(yield* Fiber.join(b.fiber), "4 b")
+      const unsolicited = yield* Stream.runCollect(Stream.take(client.unsolicited, 3))
+      assert.deepStrictEqual(Array.from(unsolicited), ["1", "b", "3"])
+      yield* turns
+      assert.deepStrictEqual(
+        asked.map(([, request]) => request),
+        ["a", "a", "a", "b", "b", undefined]
+      )
+      assert.strictEqual(yield* client.unmatched, 2)
     })
   )
 

@@ -214,6 +214,19 @@ describe("types", () => {
     expectTypeOf(correlated).returns.toEqualTypeOf<
       Effect.Effect<Framed.Correlated<Answer, Ask>, never, Scope.Scope>
     >()
+    const pipelined = () =>
+      types().framed.pipeline({
+        isReply: (message, request) => {
+          expectTypeOf(message).toEqualTypeOf<Answer>()
+          expectTypeOf(request).toEqualTypeOf<Ask | undefined>()
+          return true
+        }
+      })
+    expectTypeOf(pipelined).returns.toEqualTypeOf<
+      Effect.Effect<Framed.Correlated<Answer, Ask>, never, Scope.Scope>
+    >()
+    // Whoever needs the message alone says nothing of requests.
+    expectTypeOf<Framed.PipelineOptions<Answer>>().toExtend<Framed.PipelineOptions<Answer, Ask>>()
   })
 
   it("Server.serveFramed", () => {

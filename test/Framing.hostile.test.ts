@@ -5,6 +5,7 @@ import * as v8 from "node:v8"
 import * as vm from "node:vm"
 import { describe, it } from "vitest"
 import { encode, hex, subjects, type Subject, toHex } from "./support/framings.ts"
+import { type Random, randoms } from "./support/fuzz.ts"
 
 const RUNS = 100_000
 
@@ -13,17 +14,6 @@ const LIMIT = 8
 
 // A reader with a frame that is not complete holds no more than the frame and what is around it: in COBS and SLIP its encoding.
 const MOST_BUFFERED = 2 * LIMIT + 16
-
-type Random = (below: number) => number
-
-// A small generator of its own: fast-check would take minutes for as many.
-const randoms = (seed: number): Random => {
-  let state = seed
-  return (below) => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return Math.floor((state / 2 ** 32) * below)
-  }
-}
 
 const interesting = hex("00 01 08 09 0a 0d 2c 2d 30 31 38 39 3a 3b 61 62 80 c0 db dc dd ff")
 

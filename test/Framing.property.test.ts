@@ -4,6 +4,7 @@ import { Codec, type FrameError, Framed, type Framing, StreamReader } from "effe
 import fc from "fast-check"
 import { describe, it } from "vitest"
 import { concat, encode, ended, now, subjects, type Subject, toHex } from "./support/framings.ts"
+import { randoms } from "./support/fuzz.ts"
 
 const errorOf = <A, E>(exit: Exit.Exit<A, E>): E | undefined =>
   Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
@@ -19,11 +20,7 @@ const frequent = [0, 0x0a, 0x0d, 0x2c, 0x2d, 0x3a, 0x61, 0x62, 0xc0, 0xdb, 0xdc,
 
 /** Bytes that a seed decides. */
 const bytesOf = (length: number, seed: number): Uint8Array => {
-  let state = seed
-  const next = (below: number): number => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return Math.floor((state / 2 ** 32) * below)
-  }
+  const next = randoms(seed)
   return Uint8Array.from({ length }, () => (next(5) < 2 ? (frequent[next(frequent.length)] ?? 0) : next(256)))
 }
 

@@ -1,5 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Exit, Fiber, Redacted, Result, Schema, type Scope } from "effect"
+import {
+  Cause,
+  ConfigProvider,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Redacted,
+  Result,
+  Schema,
+  type Scope
+} from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, type Network, Proxy, Relay, Server, StreamError } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
@@ -802,6 +813,119 @@ describe("a proxy's URL", () => {
       const error = Result.getOrThrow(Result.flip(Proxy.fromUrl(url)))
       assert.include(error.message, detail)
       assert.notMatch(inspect(error), /hunter2|sesame/)
+    }
+  })
+})
+
+describe("the proxies of the environment", () => {
+  const read = (env: Record<string, string>) =>
+    Effect.provideService(
+      Proxy.fromEnvironment,
+      ConfigProvider.ConfigProvider,
+      ConfigProvider.fromEnv({ env })
+    )
+  const hostFor = (env: Record<string, string>, target: Network.Target, scheme?: "http" | "https") => {
+    const proxy = Effect.runSync(read(env))(target, scheme)
+    return proxy === undefined ? "direct" : `${proxy.protocol} ${JSON.stringify(proxy.target)}`
+  }
+  const all = { ALL_PROXY: "socks5://all.test" }
+  const socksAll = 'socks5 {"host":"all.test","port":1080}'
+
+  it("are by scheme, and one for all; small letters first, empty is none", () => {
+    const env = {
+      ...all,
+      HTTP_PROXY: "http://plain.test:81",
+      https_proxy: "https://small.test",
+      HTTPS_PROXY: "http://big.test"
+    }
+    assert.strictEqual(hostFor(env, target), socksAll)
+    assert.strictEqual(hostFor(env, target, "http"), 'http {"host":"plain.test","port":81}')
+    assert.strictEqual(hostFor(env, target, "https"), 'http {"host":"small.test","port":443}')
+    assert.strictEqual(hostFor({ ...all, HTTP_PROXY: " " }, target, "http"), socksAll)
+    assert.strictEqual(hostFor({}, target, "http"), "direct")
+    assert.strictEqual(
+      hostFor({ ALL_PROXY: "bare.test:3128" }, target),
+      'http {"host":"bare.test","port":3128}'
+    )
+    assert.strictEqual(hostFor(all, { path: "/run/socket" }), "direct")
+    assert.strictEqual(hostFor(all, "no address"), "direct")
+  })
+
+  const exemptions: ReadonlyArray<
+    readonly [noProxy: string, exempt: ReadonlyArray<string>, others: ReadonlyArray<string>]
+  > = [
+    ["*", ["a.test:1", "10.0.0.1:1", "[::1]:1"], []],
+    [
+      "example.org",
+      ["example.org:1", "EXAMPLE.org:2", "a.b.example.org:1", "example.org.:1"],
+      ["myexample.org:1", "example.com:1"]
+    ],
+    [".Example.org", ["example.org:1", "a.example.org:1"], ["example.com:1"]],
+    ["*.example.org.", ["example.org:1", "a.example.org:1"], ["example.com:1"]],
+    ["a.test:80, b.test", ["a.test:80", "x.a.test:80", "b.test:81"], ["a.test:81"]],
+    [
+      "10.0.0.1\t192.168.0.0/16",
+      ["10.0.0.1:1", "192.168.255.1:1"],
+      ["10.0.0.2:1", "192.169.0.1:1", "10.0.0.1.test:1"]
+    ],
+    [
+      "[::1]:80,fd00::/8,2001:db8::1",
+      ["[::1]:80", "[fd12::1]:1", "[2001:db8:0::1]:1"],
+      ["[::1]:81", "[fe80::1]:1", "[::2]:80"]
+    ],
+    ["::1", ["[::1]:80"], ["[::2]:80"]],
+    [" , ,", [], ["a.test:1"]]
+  ]
+  for (const [noProxy, exempt, others] of exemptions) {
+    it(`but for ${JSON.stringify(noProxy)}`, () => {
+      for (const target of exempt)
+        assert.strictEqual(hostFor({ ...all, NO_PROXY: noProxy }, target), "direct", target)
+      for (const target of others)
+        assert.strictEqual(hostFor({ ...all, no_proxy: noProxy }, target), socksAll, target)
+    })
+  }
+
+  it("are looked at when they are read, and not repeated", () => {
+    for (const [env, message] of [
+      [{ HTTPS_PROXY: "ftp://u:hunter2@proxy.test" }, "HTTPS_PROXY: a proxy's URL begins with"],
+      [{ all_proxy: "http://u:hunter2@" }, "ALL_PROXY: a proxy's URL cannot be parsed"]
+    ] as const) {
+      const error = Effect.runSync(Effect.flip(read(env)))
+      assert.include(error.message, message)
+      assert.notInclude(inspect(error, { depth: 10 }), "hunter2")
+    }
+  })
+})
+
+describe("headers of CONNECT", () => {
+  test("are sent with the request, and show nowhere", () =>
+    Effect.gen(function* () {
+      const asked: Array<Uint8Array> = []
+      const server = yield* serve(scripted([["\r\n\r\n", bytes("HTTP/1.1 200 OK\r\n\r\nhi")]], asked))
+      const proxy = Proxy.httpConnect("proxy.test:1080", {
+        headers: { "Proxy-Authorization": Redacted.make(`Bearer ${secret}`), "X-Tenant": "seven\tof nine" }
+      })
+      assert.notInclude(inspect(proxy, { depth: 10 }), secret)
+      assert.notInclude(JSON.stringify(proxy), secret)
+      const connection = yield* Connection.connect(target, { proxy })
+      assert.strictEqual(text(yield* connection.reader.readExactly(2)), "hi")
+      assert.strictEqual(
+        text(asked[0]),
+        `CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\nProxy-Authorization: Bearer ${secret}\r\n` +
+          "X-Tenant: seven\tof nine\r\n\r\n"
+      )
+      yield* server.shutdown({ grace: 0 })
+    }))
+
+  it("are wrong where they cannot be sent, or are set already", () => {
+    for (const [headers, message] of [
+      [{ "bad name": "x" }, '"bad name" is no name of an HTTP header'],
+      [{ "": "x" }, '"" is no name of an HTTP header'],
+      [{ "X-Bad": "a\r\nHost: other" }, "the value of the header X-Bad must not contain control characters"],
+      [{ HOST: "other" }, "the header HOST is set already"],
+      [{ "proxy-authorization": "x" }, "the header proxy-authorization is set already"]
+    ] as const) {
+      assert.throws(() => Proxy.httpConnect("proxy.test:1080", { ...user, headers }), RangeError, message)
     }
   })
 })

@@ -1,11 +1,19 @@
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
 import { Duration, Effect, Exit, Fiber, Latch, Logger, Schedule, Scope, Stream } from "effect"
-import { Connection, type Network, Reconnect, Server } from "effect-wire"
+import { Connection, type Network, Proxy, Reconnect, Server, StreamError } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
-import { outcome, outcomeOf, start, type Started, turns, withSleepers } from "./support/effects.ts"
+import {
+  outcome,
+  outcomeOf,
+  start,
+  type Started,
+  turns,
+  withSleepers,
+  withTimeOfDay
+} from "./support/effects.ts"
 import { remedies } from "./support/remedies.ts"
 
 const target = "localhost:7000"
@@ -270,6 +278,18 @@ describe("the life of a link", () => {
       deepStrictEqual(states.slice(-2), ["connecting 1", "connected"])
     }))
 
+  test("is not stable because the time of day was set", () =>
+    withTimeOfDay((set) =>
+      Effect.gen(function* () {
+        const { kill } = yield* serve()
+        const { states } = yield* up({ stableAfter: "10 seconds" })
+        set(3_600_000)
+        yield* advance("9999 millis")
+        yield* kill
+        strictEqual(states.at(-1), "waiting 1000 for 2: ConnectionReset")
+      })
+    ))
+
   test("gives up with the schedule, with the last error", () =>
     Effect.gen(function* () {
       const { link, states } = yield* up({ schedule: Schedule.upTo(everySecond, { times: 2 }) })
@@ -295,6 +315,70 @@ describe("the life of a link", () => {
       const { link, states } = yield* up({ isPermanent })
       deepStrictEqual(states, ["connecting 1", "closed: ConnectionRefused"])
       strictEqual(yield* outcomeOf(link.get), "ConnectionRefused")
+    }))
+
+  const identity = TestNetwork.identity({ names: ["service.test"] })
+  const secured = Effect.fnUntraced(function* () {
+    yield* Server.serve(echo, { listen: { port: 7443 }, tls: { identity }, onError: () => Effect.void })
+    return yield* Server.serve(
+      ({ reader, writer }) =>
+        Effect.andThen(
+          reader.readUntil("\r\n\r\n"),
+          writer.write("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+        ),
+      { listen: { port: 3128 }, onError: () => Effect.void }
+    )
+  })
+
+  test("gives up unless told otherwise when only other settings would help: whom to trust, a proxy's password", () =>
+    Effect.gen(function* () {
+      yield* secured()
+      const proxy = Proxy.httpConnect("localhost:3128", { username: "me", password: "wrong" })
+      for (const [options, end] of [
+        [{ tls: true }, "TlsError"],
+        [{ proxy }, "ProxyError"]
+      ] as const) {
+        const link = yield* Reconnect.make("localhost:7443", { schedule: everySecond, ...options })
+        strictEqual(yield* outcomeOf(link.get), end)
+        deepStrictEqual((yield* watch(link)).at(-1), `closed: ${end}`)
+        const stubborn = yield* Reconnect.make("localhost:7443", {
+          schedule: everySecond,
+          isPermanent: () => false,
+          ...options
+        })
+        yield* turns
+        strictEqual((yield* watch(stubborn)).at(-1), `waiting 1000 for 2: ${end}`)
+      }
+    }))
+
+  test("does not give up what has worked before because of an error that settings mend", () =>
+    Effect.gen(function* () {
+      const start = (names: ReadonlyArray<string>) =>
+        Effect.gen(function* () {
+          const scope = yield* Scope.fork(yield* Effect.scope)
+          const tls = { identity: TestNetwork.identity({ names }) }
+          const server = Server.serve(echo, {
+            listen: { port: 7443 },
+            tls,
+            grace: 0,
+            onError: () => Effect.void
+          })
+          yield* Scope.provide(server, scope)
+          return Effect.andThen(Scope.close(scope, Exit.void), turns)
+        })
+      const kill = yield* start(["localhost"])
+      const ca = TestNetwork.identity({ names: ["localhost"] }).certificate
+      const link = yield* Reconnect.make("localhost:7443", { schedule: everySecond, tls: { ca } })
+      const states = yield* watch(link)
+      strictEqual(states.at(-1), "connected")
+      yield* kill
+      const kill2 = yield* start(["other.test"])
+      yield* advance("1 second")
+      strictEqual(states.at(-1), "waiting 1000 for 3: TlsError")
+      yield* kill2
+      yield* start(["localhost"])
+      yield* advance("1 second")
+      strictEqual(states.at(-1), "connected")
     }))
 
   test("any way to connect will do", () =>
@@ -359,6 +443,49 @@ describe("the default schedule", () => {
       assertTrue(Math.max(...seen) > 1.15 && Math.min(...seen) < 0.85)
     })
   )
+})
+
+describe("isPermanent", () => {
+  const failed = (reason: StreamError.ConnectionErrorReason) =>
+    new StreamError.ConnectionError({ operation: "connect", reason })
+
+  it("is what only other settings mend, and nothing that time mends", () => {
+    const tls = StreamError.TlsErrorKind.literals.filter((kind) =>
+      Reconnect.isPermanent(failed(new StreamError.TlsError({ kind })))
+    )
+    deepStrictEqual(tls, [
+      "SelfSigned",
+      "UnknownCa",
+      "WrongHost",
+      "BadCertificate",
+      "NoSharedVersion",
+      "NoSharedCipher",
+      "NoSharedAlpn",
+      "ClientCertificateRequired",
+      "InvalidIdentity"
+    ])
+    const kinds = (["Refused", "AuthenticationFailed", "MalformedReply", "Closed"] as const).filter((kind) =>
+      Reconnect.isPermanent(failed(new StreamError.ProxyError({ kind, proxy: "p:1", detail: "said no" })))
+    )
+    deepStrictEqual(kinds, ["AuthenticationFailed"])
+    const others = [
+      new StreamError.InvalidAddress({}),
+      new StreamError.Unsupported({}),
+      new StreamError.ConnectionRefused({}),
+      new StreamError.NameNotResolved({}),
+      new StreamError.NotFound({}),
+      new StreamError.PermissionDenied({}),
+      new StreamError.ResourcesExhausted({}),
+      new StreamError.UnknownReason({})
+    ].filter((reason) => Reconnect.isPermanent(failed(reason)))
+    deepStrictEqual(
+      others.map(({ _tag }) => _tag),
+      ["InvalidAddress", "Unsupported"]
+    )
+    for (const error of [undefined, "wrong password", new Error("no"), { _tag: "ConnectionError" }]) {
+      strictEqual(Reconnect.isPermanent(error), false)
+    }
+  })
 })
 
 class Refused extends Error {
@@ -475,7 +602,7 @@ describe("whoever waits for a connection", () => {
       deepStrictEqual(waiting.map(outcome), ["interrupted", "success", "success"])
     }))
 
-  test("waits through one failure after another, so long and no longer", () =>
+  test("waits through one failure after another, so long and no longer, and learns of the last one", () =>
     Effect.gen(function* () {
       const { link } = yield* up({ acquireTimeout: "3500 millis" })
       const waiting = yield* start(link.send("x"))
@@ -485,7 +612,75 @@ describe("whoever waits for a connection", () => {
       const error = yield* Effect.flip(Fiber.join(waiting.fiber))
       strictEqual(
         error.message,
-        `acquire on localhost:7000: timed out after 3s 500ms${remedies.raise("acquireTimeout")}`
+        "acquire on localhost:7000: timed out after 3s 500ms; attempt 5 follows after 1s; the last error: " +
+          `connect to localhost:7000: connection refused (ECONNREFUSED)${triedBoth}`
+      )
+      assertTrue(error.cause instanceof StreamError.ConnectionError)
+    }))
+
+  const triedBoth = "; tried [::1]:7000 (connection refused), 127.0.0.1:7000 (connection refused)"
+
+  it.effect("is told of an attempt that is under way, and what came of the one before", () =>
+    Effect.gen(function* () {
+      const link = yield* Reconnect.make("10.0.0.1:7000", {
+        schedule: everySecond,
+        connectTimeout: "4 seconds",
+        acquireTimeout: "3 seconds"
+      })
+      const messages: Array<string> = []
+      for (let n = 0; n < 2; n++) {
+        const waiting = yield* start(link.get)
+        yield* advance("3 seconds")
+        messages.push((yield* Effect.flip(Fiber.join(waiting.fiber))).message)
+      }
+      deepStrictEqual(messages, [
+        `acquire on 10.0.0.1:7000: timed out after 3s; attempt 1 is under way${remedies.raise("acquireTimeout")}`,
+        "acquire on 10.0.0.1:7000: timed out after 3s; attempt 2 is under way; the last error: connect to " +
+          `10.0.0.1:7000: timed out after 4s${remedies.raise("connectTimeout")}`
+      ])
+    }).pipe(Effect.scoped, withBlackHole)
+  )
+
+  test("is told that a lost connection's handshake is still being released, and no error of long ago", () =>
+    Effect.gen(function* () {
+      const mayEnd = Latch.makeUnsafe()
+      const { link } = yield* up({
+        acquireTimeout: "3 seconds",
+        onConnect: () => Effect.addFinalizer(() => mayEnd.await)
+      })
+      const { kill } = yield* serve()
+      yield* advance("1 second")
+      yield* link.get
+      yield* kill
+      const waiting = yield* start(link.get)
+      yield* advance("3 seconds")
+      strictEqual(
+        (yield* Effect.flip(Fiber.join(waiting.fiber))).message,
+        "acquire on localhost:7000: timed out after 3s; the connection is lost, and what `onConnect` has acquired is " +
+          `not released yet${remedies.raise("acquireTimeout")}`
+      )
+      yield* mayEnd.open
+    }))
+
+  test("is told the handshake's own error, whatever that is", () =>
+    Effect.gen(function* () {
+      yield* serve()
+      const messages: Array<string> = []
+      for (const error of ["no", new Refused("not\ntoday"), { _tag: "No" }]) {
+        const link = yield* Reconnect.make(target, {
+          schedule: everySecond,
+          acquireTimeout: 1,
+          onConnect: () => Effect.fail(error)
+        })
+        const waiting = yield* start(link.get)
+        yield* advance(1)
+        const late: unknown = yield* Effect.flip(Fiber.join(waiting.fiber))
+        assertTrue(late instanceof StreamError.TimeoutError && late.cause === error)
+        messages.push(late.message)
+      }
+      deepStrictEqual(
+        messages.map((_) => _.replace(/^.*the last error: /, "")),
+        ["no", "not\\u000atoday", '{"_tag":"No"}']
       )
     }))
 
@@ -501,6 +696,119 @@ describe("whoever waits for a connection", () => {
       yield* kill
       deepStrictEqual([outcome(big), outcome(small)], ["ConnectionReset", "ConnectionReset"])
     }))
+})
+
+describe("use", () => {
+  const much = new Uint8Array(1_000_000)
+  /** Everything is taken at once, and more than fits on the way to a server that does not read. */
+  const watermarks = { high: 10_000_000 }
+
+  test("succeeds when all that was written has left, and fails when it was lost before", () =>
+    Effect.gen(function* () {
+      const { kill } = yield* serve(({ reader }) =>
+        Effect.andThen(Effect.sleep("1 second"), reader.readAll())
+      )
+      const { link } = yield* up({ watermarks })
+      const writing = yield* start(link.use(({ writer }) => Effect.as(writer.write(much), "written")))
+      yield* turns
+      strictEqual(outcome(writing), "waiting")
+      yield* advance("1 second")
+      strictEqual(yield* Fiber.join(writing.fiber), "written")
+      yield* kill
+
+      const deaf = yield* serve(() => Effect.never)
+      yield* advance("1 second")
+      const losing = yield* start(link.use(({ writer }) => writer.write(much)))
+      yield* turns
+      strictEqual(outcome(losing), "waiting")
+      yield* deaf.kill
+      strictEqual(outcome(losing), "ConnectionReset")
+    }))
+
+  for (const how of ["close", "abort"] as const) {
+    test(`tells of what was lost when somebody else has to ${how} the connection`, () =>
+      Effect.gen(function* () {
+        const { kill } = yield* serve(() => Effect.never)
+        const { link } = yield* up({ watermarks, closeTimeout: "1 second" })
+        const connection = yield* link.get
+        const losing = yield* start(
+          link.use(({ writer }) => Effect.andThen(writer.write(much), Effect.sleep(1)))
+        )
+        yield* start(connection[how])
+        yield* advance(1)
+        strictEqual(outcome(losing), how === "close" ? "waiting" : "ConnectionAborted")
+        yield* advance("1 second")
+        strictEqual(outcome(losing), "ConnectionAborted")
+        yield* kill
+      }))
+  }
+
+  test("keeps the effect's own failure, and does not wait after one", () =>
+    Effect.gen(function* () {
+      const { kill } = yield* serve(() => Effect.never)
+      const { link } = yield* up({ watermarks })
+      const failing = link.use(({ writer }) => Effect.andThen(writer.write(much), Effect.fail("mine")))
+      strictEqual(yield* outcomeOf(failing), "mine")
+      yield* kill
+    }))
+
+  test("waits for that so long as a write may take; interrupted, it leaves the link alone", () =>
+    Effect.gen(function* () {
+      const { kill } = yield* serve(() => Effect.never)
+      const { link, states } = yield* up({ watermarks, writeTimeout: "3 seconds" })
+      const [slow, given] = yield* Effect.all([
+        start(link.use(({ writer }) => writer.write(much))),
+        start(link.use(({ writer }) => writer.write("x")))
+      ])
+      yield* turns
+      yield* given.interrupt
+      strictEqual(outcome(given), "interrupted")
+      yield* advance("2999 millis")
+      strictEqual(outcome(slow), "waiting")
+      yield* advance(1)
+      strictEqual(outcome(slow), "TimeoutError write")
+      strictEqual(states.at(-1), "connected")
+      yield* kill
+    }))
+
+  // What has ended after everything was sent has lost nothing.
+  for (const [name, ending] of [
+    ["ends", ({ reader, writer }) => Effect.andThen(reader.readLine, writer.write("reply\n"))],
+    [
+      "resets",
+      ({ abort, reader, writer }) =>
+        reader.readLine.pipe(
+          Effect.andThen(writer.write("reply\n")),
+          Effect.andThen(turns),
+          Effect.andThen(abort)
+        )
+    ]
+  ] satisfies ReadonlyArray<readonly [string, Server.Handler<unknown, never>]>) {
+    test(`is not concerned with a peer that ${name} after its reply`, () =>
+      Effect.gen(function* () {
+        yield* serve(ending)
+        const { link, states } = yield* up()
+        const asking = link.use(({ reader, writer }) =>
+          writer
+            .write("question\n")
+            .pipe(Effect.andThen(reader.readLineString), Effect.tap(turns), Effect.tap(turns))
+        )
+        strictEqual(String(yield* asking), 'some("reply")')
+        assertTrue(states.at(-1)?.startsWith("waiting") === true, states.at(-1))
+      }))
+  }
+
+  for (const how of ["close", "abort"] as const) {
+    test(`is not concerned with an effect that has to ${how} the connection itself`, () =>
+      Effect.gen(function* () {
+        yield* serve()
+        const { link } = yield* up()
+        const asking = link.use(({ [how]: end, reader, writer }) =>
+          writer.write("question\n").pipe(Effect.andThen(reader.readLineString), Effect.tap(end))
+        )
+        strictEqual(String(yield* asking), 'some("question")')
+      }))
+  }
 })
 
 /** Every state that a link can be found in, and how to bring one there. */

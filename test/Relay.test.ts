@@ -25,6 +25,20 @@ const relayed = Effect.fnUntraced(function* (
   return { client, a, b, server, relay }
 })
 
+/** A relay whose client has written a thousand bytes, and ended, to a server that takes few of them. */
+const stalled = Effect.fnUntraced(function* (options?: Relay.Options, ending = true) {
+  const [client, a] = yield* pair()
+  const [b, server] = yield* pair({ capacity: 10, limit: 10 })
+  const relay = yield* start(Relay.bidirectional(a, b, options))
+  for (let i = 0; i < 20; i++) {
+    yield* client.writer.write("x".repeat(50))
+    yield* turns
+  }
+  if (ending) yield* client.writer.end
+  yield* turns
+  return { client, a, b, server, relay }
+})
+
 const errorOf = <A, E>(exit: Exit.Exit<A, E> | undefined): E | undefined =>
   exit !== undefined && Exit.isFailure(exit)
     ? Option.getOrUndefined(Cause.findErrorOption(exit.cause))
@@ -303,6 +317,85 @@ describe("Relay.bidirectional", () => {
       yield* relay.interrupt
       strictEqual(yield* outcomeOf(client.closed), "ConnectionReset")
       strictEqual(yield* outcomeOf(server.closed), "ConnectionReset")
+    })
+  )
+
+  for (const halfClose of ["propagate", "close-both"] as const) {
+    it.effect(`reaps a side that has ended while the other one takes nothing (${halfClose})`, () =>
+      Effect.gen(function* () {
+        const { a, b, relay, server } = yield* stalled({ halfClose, halfCloseIdle: "30 seconds" })
+        strictEqual(yield* a.reader.atEof, true)
+        assertTrue((yield* b.writer.bufferedBytes) > 0)
+        yield* advance("29 seconds")
+        // The server takes a few: what waits gets shorter.
+        yield* server.reader.readExactly(50)
+        yield* turns
+        yield* advance("29 seconds")
+        strictEqual(outcome(relay), "waiting")
+        yield* advance("30 seconds")
+        const report = yield* Fiber.join(relay.fiber)
+        deepStrictEqual([report.bToA, report.closedFirst, report.ending], [0, "a", "halfCloseIdle"])
+        strictEqual(yield* outcomeOf(server.closed), "ConnectionReset")
+      })
+    )
+  }
+
+  it.effect("bytes that arrive while the other side takes nothing put the end off as well", () =>
+    Effect.gen(function* () {
+      const { client, relay, server } = yield* stalled({ halfCloseIdle: "30 seconds" }, false)
+      yield* server.writer.end
+      yield* turns
+      yield* advance("29 seconds")
+      yield* client.writer.write("x")
+      yield* turns
+      yield* advance("29 seconds")
+      strictEqual(outcome(relay), "waiting")
+      yield* advance("30 seconds")
+      strictEqual((yield* Fiber.join(relay.fiber)).ending, "halfCloseIdle")
+    })
+  )
+
+  it.effect("who ended first is who did, not whose bytes were through first", () =>
+    Effect.gen(function* () {
+      const { client, relay, server } = yield* stalled()
+      yield* server.writer.end
+      yield* turns
+      strictEqual(outcome(relay), "waiting")
+      yield* server.reader.readAll()
+      yield* turns
+      deepStrictEqual(yield* Fiber.join(relay.fiber), {
+        aToB: 1000,
+        bToA: 0,
+        closedFirst: "a",
+        ending: "ended"
+      })
+      yield* client.closed
+    })
+  )
+
+  it.effect("notices that a side is lost while the other one takes nothing", () =>
+    Effect.gen(function* () {
+      for (const ended of [false, true]) {
+        const { client, relay, server } = yield* stalled({ halfCloseIdle: Infinity }, ended)
+        yield* client.abort
+        const error = errorOf(yield* Fiber.await(relay.fiber))
+        deepStrictEqual([error?.side, error?.reason._tag], ["a", "ConnectionError"])
+        strictEqual(yield* outcomeOf(server.closed), "ConnectionReset")
+      }
+    })
+  )
+
+  it.effect("is ended by a side's own time limit of reads, though the other direction is busy", () =>
+    Effect.gen(function* () {
+      const [client, a] = yield* pair({ readTimeout: "10 seconds" })
+      const [b, server] = yield* pair()
+      const relay = yield* start(Relay.bidirectional(a, b))
+      yield* advance("9 seconds")
+      yield* server.writer.write("x")
+      yield* client.reader.readExactly(1)
+      yield* advance("1 second")
+      const error = errorOf(yield* Fiber.await(relay.fiber))
+      deepStrictEqual([error?.side, error?.reason._tag, error?.bToA], ["a", "TimeoutError", 1])
     })
   )
 

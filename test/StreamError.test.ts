@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration } from "effect"
+import { Duration, Schema } from "effect"
 import { StreamError } from "effect-wire"
 import { remedies } from "./support/remedies.ts"
 
@@ -101,6 +101,33 @@ describe("what a message says to do", () => {
     )
   })
 
+  it("a time limit with more to say: raising it helps only if nothing else was wrong, also after encoding", () => {
+    const limits = { operation: "acquire", duration: Duration.seconds(1), option: "acquireTimeout" }
+    const busy = new StreamError.TimeoutError({ ...limits, detail: "all 2 connections are in use" })
+    assert.strictEqual(
+      busy.message,
+      `acquire: timed out after 1s; all 2 connections are in use${remedies.raise("acquireTimeout")}`
+    )
+    const cause = new ConnectionError({ operation: "connect", reason: new StreamError.ConnectionRefused({}) })
+    const refused = new StreamError.TimeoutError({
+      ...limits,
+      detail: "attempt 2 follows after 1s",
+      cause
+    })
+    assert.strictEqual(
+      refused.message,
+      "acquire: timed out after 1s; attempt 2 follows after 1s; the last error: connect: connection refused"
+    )
+    assert.strictEqual(refused.cause, cause)
+    const codec = Schema.toCodecJson(StreamError.TimeoutError)
+    for (const error of [busy, refused]) {
+      const again = Schema.decodeSync(codec)(JSON.parse(JSON.stringify(Schema.encodeSync(codec)(error))))
+      assert.strictEqual(again.message, error.message)
+      assert.strictEqual(again.detail, error.detail)
+      assert.strictEqual(again.cause instanceof Error, error.cause instanceof Error)
+    }
+  })
+
   it("the end of the input in the middle of something that has no known length", () => {
     const message = (operation?: string) =>
       new StreamError.IncompleteReadError({ operation, partial: new Uint8Array(3), address: "name:80" })
@@ -114,4 +141,63 @@ describe("what a message says to do", () => {
       "receive: end of input from name:80, 3 bytes read of a frame that is not complete"
     )
   })
+})
+
+describe("what a verification found", () => {
+  const codes = [
+    ...[
+      "ERROR_IN_CERT_NOT_BEFORE_FIELD",
+      "ERROR_IN_CERT_NOT_AFTER_FIELD",
+      "UNABLE_TO_DECRYPT_CERT_SIGNATURE"
+    ],
+    ...["UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY", "CERT_SIGNATURE_FAILURE", "CERT_REVOKED", "CERT_REJECTED"],
+    ...["UNABLE_TO_GET_CRL", "UNABLE_TO_DECRYPT_CRL_SIGNATURE", "CRL_SIGNATURE_FAILURE", "CRL_NOT_YET_VALID"],
+    ...["CRL_HAS_EXPIRED", "ERROR_IN_CRL_LAST_UPDATE_FIELD", "ERROR_IN_CRL_NEXT_UPDATE_FIELD", "UNSPECIFIED"]
+  ]
+  for (const code of codes) {
+    it(`${code} is about a bad certificate`, () => {
+      const reason = StreamError.reasonFromCause(Object.assign(new Error(), { code }))
+      assert(reason._tag === "TlsError", reason._tag)
+      assert.strictEqual(reason.kind, "BadCertificate")
+    })
+  }
+})
+
+describe("what a TLS error says to do", () => {
+  const { TlsError } = StreamError
+  const cases: ReadonlyArray<readonly [reason: StreamError.TlsError, message: string]> = [
+    [new TlsError({ kind: "CertificateExpired", peer: "a" }), "the certificate of a has expired"],
+    [
+      new TlsError({ kind: "UnknownCa", peer: "a", detail: "issued by b" }),
+      "the certificate of a is not from an authority that is trusted: issued by b; the option `ca` names others"
+    ],
+    [
+      new TlsError({ kind: "NotTls", peer: "a" }),
+      "what a sent is not TLS; it may be another port, or one where TLS is asked for first (`upgradeTls`)"
+    ],
+    [
+      new TlsError({ kind: "Refused", peer: "a", code: "ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE" }),
+      "a refused the TLS handshake; it may have no cipher in common, or want a client certificate (`identity`)"
+    ],
+    ...[
+      "ERR_SSL_TLSV1_ALERT_UNKNOWN_CA",
+      "ERR_SSL_SSL/TLS_ALERT_CERTIFICATE_EXPIRED",
+      "ERR_SSL_SSL/TLS_ALERT_BAD_CERTIFICATE"
+    ].map(
+      (code) =>
+        [
+          new TlsError({ kind: "Refused", peer: "a", code }),
+          "a refused the TLS handshake; it does not accept the certificate of this side (`identity`)"
+        ] as const
+    ),
+    [
+      new TlsError({ kind: "Refused", peer: "a", code: "ERR_SSL_TLSV1_UNRECOGNIZED_NAME" }),
+      "a refused the TLS handshake"
+    ]
+  ]
+  for (const [reason, message] of cases) {
+    it(`${reason.kind} ${reason.code ?? ""}`, () => {
+      assert.strictEqual(reason.message, message)
+    })
+  }
 })

@@ -16,7 +16,7 @@ interface Separated {
 type Operation =
   | { readonly _: "read"; readonly max: number | undefined }
   | { readonly _: "readAll"; readonly maxBytes: number | undefined }
-  | { readonly _: "readExactly" | "peek" | "skip"; readonly n: number }
+  | { readonly _: "readExactly" | "peek" | "skip" | "readInto"; readonly n: number }
   | ({ readonly _: "readUntil"; readonly limit: number | undefined } & Separated)
   | ({ readonly _: "skipUntil" } & Separated)
   | { readonly _: "readLine" | "readLineString" | "pullLines" | "pullChunks" }
@@ -55,7 +55,9 @@ class Model {
     }
     if (command._ === "start") {
       const waiting = { id: this.results.length, operation: command.operation, skipped: 0 }
-      const jumpsTheQueue = command.operation._ === "read" && command.operation.max === 0
+      const { operation } = command
+      const jumpsTheQueue =
+        (operation._ === "read" && operation.max === 0) || (operation._ === "readInto" && operation.n === 0)
       this.results.push(
         (jumpsTheQueue ? "" : this.waiting.length === 0 ? this.attempt(waiting) : undefined) ?? "waiting"
       )
@@ -124,6 +126,10 @@ class Model {
     switch (operation._) {
       case "read": {
         if (length > 0) return this.take(operation.max ?? length)
+        return this.end === "eof" ? "" : this.ended(undefined)
+      }
+      case "readInto": {
+        if (length > 0) return this.take(operation.n)
         return this.end === "eof" ? "" : this.ended(undefined)
       }
       case "readAll": {
@@ -230,6 +236,10 @@ const perform = (
   switch (operation._) {
     case "read":
       return reader.read(operation.max)
+    case "readInto": {
+      const target = new Uint8Array(operation.n)
+      return Effect.map(reader.readInto(target), (count) => target.subarray(0, count))
+    }
     case "readAll":
       return reader.readAll(operation.maxBytes === undefined ? undefined : { maxBytes: operation.maxBytes })
     case "readExactly":
@@ -311,7 +321,10 @@ const commandsOf = (alphabet: ReadonlyArray<string>, size: number): fc.Arbitrary
   const operation: fc.Arbitrary<Operation> = fc.oneof(
     fc.record({ _: fc.constant("read" as const), max: fc.option(count, { nil: undefined }) }),
     fc.record({ _: fc.constant("readAll" as const), maxBytes: fc.option(count, { nil: undefined }) }),
-    fc.record({ _: fc.constantFrom("readExactly" as const, "peek" as const, "skip" as const), n: count }),
+    fc.record({
+      _: fc.constantFrom("readExactly" as const, "peek" as const, "skip" as const, "readInto" as const),
+      n: count
+    }),
     fc.record({
       _: fc.constant("readUntil" as const),
       limit: fc.option(fc.integer({ min: 1, max: size }), { nil: undefined }),

@@ -1,13 +1,15 @@
 import { it } from "@effect/vitest"
-import { type Effect, type Scope, type Sink, type Stdio, Stream } from "effect"
-import { Connection, Relay, type StreamError, type Tap } from "effect-wire"
+import { type Effect, type PlatformError, type Scope, type Sink, type Stdio, Stream } from "effect"
+import { Connection, Relay, type StreamError, Subprocess, type Tap } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
+import type { ChildProcess, ChildProcessSpawner } from "effect/process"
 import { expectTypeOf } from "vitest"
 
 declare const connection: Connection.Connection
 declare const custom: Stream.Stream<string, "mine", "service">
 declare const observer: Tap.Observer<"observer", "needs">
 declare const lines: Sink.Sink<void, string, never, "disk", "files">
+declare const command: ChildProcess.Command
 declare const received: (
   stream: Stream.Stream<Uint8Array, StreamError.ReadError>
 ) => Stream.Stream<Uint8Array, "torn", "scissors">
@@ -47,6 +49,16 @@ it("the types of streams and of connections over connections", () => {
     expectTypeOf(Relay.copy(connection, connection)).toEqualTypeOf<Effect.Effect<number, Relay.CopyError>>()
     expectTypeOf(TestNetwork.replay).returns.returns.toEqualTypeOf<
       Effect.Effect<void, TestNetwork.ReplayError | StreamError.ReadError | StreamError.WriteError>
+    >()
+    expectTypeOf(Subprocess.run(command, { input: "x", maxBytes: 1, readTimeout: "1 second" })).toEqualTypeOf<
+      Effect.Effect<
+        Subprocess.Completed,
+        | PlatformError.PlatformError
+        | StreamError.LimitOverrunError
+        | StreamError.ReadError
+        | StreamError.WriteError,
+        ChildProcessSpawner.ChildProcessSpawner
+      >
     >()
     // @ts-expect-error no bytes, and no text
     Stream.run(Stream.make(1), Connection.sink(connection))

@@ -21,12 +21,11 @@ const withoutExample = (file: string): Array<string> =>
 
 // Those that have none yet.
 const known: Record<string, ReadonlyArray<string> | undefined> = {
-  "Connection.ts": ["layerReconnecting"],
+  "Connection.ts": ["layerReconnecting", "layerKeyedPool"],
   "ConnectionPool.ts": ["make", "makeKeyed"],
   "Reconnect.ts": ["make", "fromEffect"],
   "Tls.ts": ["sessionCache"],
-  "TlsReloader.ts": ["make", "files"],
-  "msgpack/Msgpack.ts": ["value", "schema"]
+  "TlsReloader.ts": ["make", "files"]
 }
 
 const modules = fs

@@ -103,6 +103,15 @@ const examples: Record<string, ReadonlyArray<RegExp>> = {
     /^POST \/echo: 200 over and out$/m,
     /^GET \/nothing: 404 not found$/m
   ],
+  "links-and-pools": [
+    /^news: the first server is up\nONE, says the first server\nTWO, says the first server\nTHREE,.*$/m,
+    /^--- another.*\nnews: the second server is up\nONE, says the second server\nTWO,.*\nTHREE, says the second server$/m
+  ],
+  "through-proxy": [
+    /^proxy: CONNECT (127\.0\.0\.1:\d+) HTTP\/1\.1; Host: \1\nclient: hello, to \1 through a proxy$/m,
+    /^client: hello, directly\nproxy: CONNECT .*; Proxy-Authorization: Bearer t0k3n$/m,
+    /^client: 10\.0\.0\.1:7000 after the delay$/m
+  ],
   layers: [/^--- over TCP\n1 \+ 2 = 3\n20 \+ 22 = 42$/m, /^--- in memory.*\n1 \+ 2 = 3\n20 \+ 22 = 42$/m]
 }
 
@@ -121,6 +130,13 @@ describe("examples", { timeout: 60_000 }, () => {
         /^client: the second certificate says hello.*\nclient: the first certificate says hello/m,
         /^client: handshake on 127\.0\.0\.1:\d+: the certificate of 127\.0\.0\.1 is self-signed/m
       ])
+    })
+
+    it("tls-sessions", async () => {
+      assert.strictEqual(
+        await run(["examples/run.ts", "tls-sessions"]),
+        "connection 1: a full handshake\nconnection 2: resumed\nconnection 3: resumed\n"
+      )
     })
 
     it("tls-proxy", async () => {

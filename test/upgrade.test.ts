@@ -3,7 +3,7 @@ import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
 import { Deferred, Effect, Fiber } from "effect"
 import { Connection, type Tls } from "effect-wire"
 import { expectTypeOf } from "vitest"
-import { outcome, outcomeOf, start, turns } from "./support/effects.ts"
+import { connect, outcome, outcomeOf, start, turns } from "./support/effects.ts"
 import { makeFake } from "./support/FakeTransport.ts"
 
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
@@ -50,6 +50,20 @@ describe("the side that one is", () => {
       })
     )
   }
+
+  it.effect("a server that does not say that it is one is told so, and its connection is as it was", () =>
+    Effect.gen(function* () {
+      const { connection, transport } = yield* connect()
+      const identity = { certificate: "a certificate", key: "a key" }
+      strictEqual(
+        yield* outcomeOf(connection.upgradeTls({ identity })),
+        "defect RangeError: tls: servername is missing: there is no host to verify the certificate for; " +
+          'give a name, or false to check none; the server says role: "server"'
+      )
+      yield* connection.writer.write("still plain")
+      strictEqual(transport.text(), "still plain")
+    })
+  )
 
   it("the options of a client are those of connect", () => {
     expectTypeOf<NonNullable<Connection.ConnectionOptions["tls"]>>().toEqualTypeOf<true | Tls.TlsOptions>()

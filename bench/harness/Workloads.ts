@@ -177,7 +177,11 @@ export const all: ReadonlyArray<Workload> = [
     kind: "loaded",
     title: "one-way bulk: the server counts what comes in chunks of 64 KiB",
     unit: "chunk",
-    contestants: everyServer("receive"),
+    contestants: [
+      entry(wire, "receive-into"),
+      entry(wire, "receive", "(read)"),
+      ...SERVERS.filter((peer) => peer !== wire).map((peer) => entry(peer, "receive"))
+    ],
     serverArgs: (size) => [bulkBytes(size), "65536"],
     load: (size) => ["send", "--size", "65536", "--bytes", bulkBytes(size)],
     inBytes: true,

@@ -44,6 +44,17 @@ const receive: Handler = Effect.fnUntraced(function* ({ reader, writer }) {
   yield* writer.write(`${received}\n`)
 })
 
+const receiveInto: Handler = Effect.fnUntraced(function* ({ reader, writer }) {
+  const buffer = new Uint8Array(size)
+  let received = 0
+  while (received < bytes) {
+    const count = yield* reader.readInto(buffer)
+    if (count === 0) return
+    received += count
+  }
+  yield* writer.write(`${received}\n`)
+})
+
 const request: Handler = ({ reader, writer }) => Effect.flatMap(reader.readLine, () => writer.write(line))
 
 const listen = { host: "127.0.0.1", port: 0 }
@@ -105,6 +116,7 @@ const modes = {
   lines: () => serve(lines),
   send: () => serve(send),
   receive: () => serve(receive),
+  "receive-into": () => serve(receiveInto),
   writes: () => serve(send),
   requests: () => serve(request),
   "requests-bare": () => serveBare(request),

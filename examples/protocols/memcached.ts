@@ -35,7 +35,8 @@ const decoder = new TextDecoder()
 const readLine = (reader: Framing.FrameReader) =>
   Effect.map(reader.readUntil("\r\n"), (line) => decoder.decode(line.subarray(0, -2)))
 
-const header = /^VALUE (?<key>\S+) (?<flags>\d+) (?<length>\d+)(?: (?<cas>\d+))?$/
+// Digits and nothing else, and no more than the numbers have: `Number` would make something of anything.
+const header = /^VALUE (?<key>\S+) (?<flags>\d{1,10}) (?<length>\d{1,15})(?: (?<cas>\d{1,20}))?$/
 
 const readReply = Effect.fnUntraced(function* (reader: Framing.FrameReader) {
   const items: Array<Item> = []
@@ -43,6 +44,8 @@ const readReply = Effect.fnUntraced(function* (reader: Framing.FrameReader) {
     const line = yield* readLine(reader)
     if (line === "END") return { items }
     const fields = header.exec(line)?.groups
+    // Where the data ends, and the next reply begins, only the header says.
+    if (fields === undefined && line.startsWith("VALUE")) return yield* malformed("a header that is none")
     // What went wrong may be said in the middle of a list, which then has no end.
     if (fields === undefined) return { line }
     const { cas, flags, key = "", length } = fields
@@ -60,7 +63,7 @@ const encodeRequest = ({ cas, data, keys, numbers = [], verb }: Request): Framin
   return [`${words.join(" ")}\r\n`, data, "\r\n"]
 }
 
-const framing = Framing.make<Request | Reply>({
+export const framing = Framing.make<Request | Reply>({
   name: "memcached",
   maxLength: MAX_LENGTH,
   decode: readReply,
@@ -72,7 +75,7 @@ const framing = Framing.make<Request | Reply>({
 const isKey = (key: string): boolean =>
   !/[\x00-\x20\x7f]/.test(key) && key !== "" && encoder.encode(key).length <= 250
 
-const codec = Codec.make<Reply, Request, Request | Reply>({
+export const codec = Codec.make<Reply, Request, Request | Reply>({
   decode: (message) =>
     "verb" in message
       ? Result.fail(new FrameError.InvalidMessage({ detail: "a request" }))
@@ -152,7 +155,9 @@ export const make = Effect.fnUntraced(function* (connection: Connection.Connecti
       return Effect.flatMap(request(message), (reply) => {
         const line = "line" in reply ? reply.line : "items"
         if (line === "NOT_FOUND") return Effect.succeedNone
-        return /^\d+$/.test(line) ? Effect.succeedSome(BigInt(line)) : Effect.fail(unexpected(message, line))
+        return /^\d{1,20}$/.test(line)
+          ? Effect.succeedSome(BigInt(line))
+          : Effect.fail(unexpected(message, line))
       })
     }
 

@@ -13,7 +13,7 @@ interface Packet {
   readonly body: Uint8Array
 }
 
-const framing = (maxAnswer: number) =>
+export const framing = (maxAnswer: number) =>
   Framing.make<ReadonlyArray<Packet>>({
     name: "PostgreSQL answer",
     maxLength: maxAnswer,
@@ -88,7 +88,7 @@ interface Command {
   readonly fields: ReadonlyArray<string | Uint8Array>
 }
 
-const codec = Codec.make<ReadonlyArray<Message>, ReadonlyArray<Command>, ReadonlyArray<Packet>>({
+export const codec = Codec.make<ReadonlyArray<Message>, ReadonlyArray<Command>, ReadonlyArray<Packet>>({
   decode: (packets) => Result.succeed(packets.map(toMessage)),
   encode: (commands) =>
     commands.some(({ fields }) => fields.some((field) => typeof field === "string" && field.includes("\0")))
@@ -146,7 +146,7 @@ const toError = (body: Uint8Array): PostgresError => {
     message: M ?? "an error without a message",
     detail: D,
     hint: H,
-    position: P === undefined ? undefined : Number(P),
+    position: P !== undefined && /^\d{1,9}$/.test(P) ? Number(P) : undefined,
     constraint: n
   })
 }

@@ -13,9 +13,51 @@ export interface Message {
   readonly message: Uint8Array
 }
 
+type Items = ReadonlyArray<Resp.Value>
+
 /** What a push, or a list, is: its first word. */
-const kindOf = ([kind]: ReadonlyArray<Resp.Value>): string =>
-  kind instanceof Uint8Array ? Resp.text(kind) : ""
+const kindOf = ([kind]: Items): string => (kind instanceof Uint8Array ? Resp.text(kind) : "")
+
+/** Of channels, of patterns of channels, and of channels of a cluster's shard. */
+const isSubscription = (kind: string): boolean => /^[ps]?(un)?subscribe$/.test(kind)
+
+const isMessage = (kind: string): boolean => /^[ps]?message$/.test(kind)
+
+/**
+ * Tells the confirmations of subscriptions. The command has no reply but those: one for each channel, in the order of the
+ * commands. To leave all channels, without saying which, is confirmed for each that there is, and once if there is none.
+ */
+const makeSubscriptions = () => {
+  // The channels by the command that leaves them.
+  const channels = new Map<string, Set<string>>()
+  let confirmed = 0
+
+  const channelsOf = (kind: string): Set<string> => {
+    const leave = kind.includes("unsubscribe") ? kind : kind.replace("subscribe", "unsubscribe")
+    const known = channels.get(leave) ?? new Set()
+    channels.set(leave, known)
+    return known
+  }
+
+  return {
+    any: (): boolean => [...channels.values()].some(({ size }) => size > 0),
+
+    /** Whether a message is the last confirmation of the command whose turn it is. */
+    isLast: (kind: string, [, channel]: Items, request: Resp.Command | undefined): boolean => {
+      const known = channelsOf(kind)
+      // Any bytes may be a name.
+      const name = channel instanceof Uint8Array ? channel.join() : undefined
+      if (name !== undefined && kind.includes("unsubscribe")) known.delete(name)
+      else if (name !== undefined) known.add(name)
+      // A cluster may take a channel away without having been asked.
+      if (request?.[0].toLowerCase() !== kind) return false
+      confirmed++
+      const isLast = request.length > 1 ? confirmed === request.length - 1 : known.size === 0
+      if (isLast) confirmed = 0
+      return isLast
+    }
+  }
+}
 
 /** Speaks RESP3, or RESP2, in which a connection that has subscribed to a channel can do nothing else any more. */
 export const make = Effect.fnUntraced(function* (
@@ -23,12 +65,17 @@ export const make = Effect.fnUntraced(function* (
   options?: { readonly protocol?: 2 | 3 }
 ) {
   const isResp2 = options?.protocol === 2
-  let subscribed = false
+  const subscriptions = makeSubscriptions()
 
-  // RESP2 sends as a list what RESP3 sends as a push; and both tell in that way that a subscription has worked.
-  const isReply = (value: Resp.Value): boolean => {
-    if (value instanceof Resp.Push) return kindOf(value.items) === "subscribe"
-    return !(isResp2 && subscribed && Resp.isList(value) && kindOf(value) === "message")
+  // RESP2 sends as a list what RESP3 sends as a push.
+  const isReply = (value: Resp.Value, request: Resp.Command | undefined): boolean => {
+    const isPush = value instanceof Resp.Push
+    const items = isPush ? value.items : isResp2 && Resp.isList(value) ? value : []
+    const kind = kindOf(items)
+    const isPushed =
+      isPush || (isResp2 && (subscriptions.any() || isSubscription(request?.[0].toLowerCase() ?? "")))
+    if (isPushed && isSubscription(kind)) return subscriptions.isLast(kind, items, request)
+    return !isPush && !(isPushed && isMessage(kind))
   }
 
   const framed = Framed.make(connection, Resp.values, Resp.client)
@@ -42,18 +89,22 @@ export const make = Effect.fnUntraced(function* (
   if (!isResp2) yield* command("HELLO", 3)
 
   return {
-    /** Sends a command and waits for its reply. Called by many fibers at once, it is a pipeline. */
+    /**
+     * Sends a command and waits for its reply. Called by many fibers at once, it is a pipeline. The reply to a subscription
+     * is the last of its confirmations.
+     */
     command,
-    /** Subscribes to a channel. */
-    subscribe: Effect.fnUntraced(function* (channel: string) {
-      subscribed = true
-      yield* command("SUBSCRIBE", channel)
-    }),
+    /** Subscribes to channels. */
+    subscribe: (...channels: readonly [string, ...ReadonlyArray<string>]) =>
+      Effect.asVoid(command("SUBSCRIBE", ...channels)),
+    /** Leaves channels, or all of them. */
+    unsubscribe: (...channels: ReadonlyArray<string>) => Effect.asVoid(command("UNSUBSCRIBE", ...channels)),
     /** What is said on the channels, as it comes: of what nobody takes, the last 256 are kept. */
     messages: Stream.flatMap(unsolicited, (value): Stream.Stream<Message> => {
       const items = value instanceof Resp.Push ? value.items : Resp.isList(value) ? value : []
-      const [, channel, message] = items
-      return kindOf(items) === "message" && channel instanceof Uint8Array && message instanceof Uint8Array
+      // Before them is the pattern, if it is one that they were heard by.
+      const [channel, message] = items.slice(-2)
+      return isMessage(kindOf(items)) && channel instanceof Uint8Array && message instanceof Uint8Array
         ? Stream.succeed({ channel: Resp.text(channel), message })
         : Stream.empty
     })
@@ -75,7 +126,7 @@ export const streamValue = (pool: ConnectionPool.ConnectionPool, key: string) =>
       yield* Framed.sender(writer, Resp.values, Resp.client).send(["GET", key])
       const line = Resp.text(yield* reader.readUntil("\r\n")).trimEnd()
       if (line.startsWith("-")) return yield* new RedisError({ message: line.slice(1) })
-      if (!/^\$(-1|\d+)$/.test(line)) {
+      if (!/^\$(-1|\d{1,15})$/.test(line)) {
         return yield* new FrameError.InvalidMessage({ detail: `"${line}" is no string` })
       }
       const length = Number(line.slice(1))

@@ -47,22 +47,36 @@ export const isList = (value: Value): value is ReadonlyArray<Value> => Array.isA
 
 const MAX_LENGTH = 16 * 1024 * 1024
 const MAX_DEPTH = 32
+const MAX_TYPED = 65_536
 
 const malformed = (detail: string) => new FrameError.MalformedFrame({ detail })
 
-const doubles: Record<string, number> = { inf: Infinity, "-inf": -Infinity, nan: NaN }
+const shown = (text: string): string => `"${text.slice(0, 30)}"`
 
 const readLine = (reader: Framing.FrameReader) =>
   Effect.map(reader.readUntil("\r\n"), (line) => text(line.subarray(0, -2)))
 
+// Digits and nothing else, and not any number of them: `Number` takes more than that for a number, and gives NaN, Infinity, or
+// what is no length.
+
 const parseInteger = (digits: string): Effect.Effect<number | bigint, FrameError.MalformedFrame> => {
-  if (!/^[+-]?\d+$/.test(digits)) return Effect.fail(malformed(`"${digits}" is no integer`))
+  if (!/^[+-]?\d{1,10000}$/.test(digits)) return Effect.fail(malformed(`${shown(digits)} is no integer`))
   const n = Number(digits)
   return Effect.succeed(Number.isSafeInteger(n) ? n : BigInt(digits))
 }
 
 const parseLength = (digits: string): Effect.Effect<number, FrameError.MalformedFrame> =>
-  /^\d+$/.test(digits) ? Effect.succeed(Number(digits)) : Effect.fail(malformed(`"${digits}" is no length`))
+  /^\d{1,15}$/.test(digits)
+    ? Effect.succeed(Number(digits))
+    : Effect.fail(malformed(`${shown(digits)} is no length`))
+
+const parseDouble = (digits: string): Effect.Effect<number, FrameError.MalformedFrame> => {
+  if (digits === "nan") return Effect.succeed(NaN)
+  if (/^[+-]?inf$/.test(digits)) return Effect.succeed(digits.startsWith("-") ? -Infinity : Infinity)
+  return /^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$/.test(digits)
+    ? Effect.succeed(Number(digits))
+    : Effect.fail(malformed(`${shown(digits)} is no double`))
+}
 
 const readBulk = Effect.fnUntraced(function* (reader: Framing.FrameReader, digits: string) {
   const bytes = yield* reader.readExactly(yield* parseLength(digits))
@@ -100,14 +114,10 @@ const readValue: (
     case "_":
       return null
     case "#":
-      if (rest !== "t" && rest !== "f") return yield* malformed(`"${rest}" is no boolean`)
+      if (rest !== "t" && rest !== "f") return yield* malformed(`${shown(rest)} is no boolean`)
       return rest === "t"
-    case ",": {
-      const double = doubles[rest] ?? Number(rest)
-      if (rest === "" || (Number.isNaN(double) && rest !== "nan"))
-        return yield* malformed(`"${rest}" is no double`)
-      return double
-    }
+    case ",":
+      return yield* parseDouble(rest)
     case "(":
       return BigInt(yield* parseInteger(rest))
     case "!":
@@ -126,35 +136,45 @@ const readValue: (
       yield* readItems(reader, 2 * (yield* parseLength(rest)), depth)
       return yield* readValue(reader, yield* readLine(reader), depth + 1)
     default:
-      return yield* malformed(`"${line.slice(0, 20)}" begins no value`)
+      return yield* malformed(`${shown(line)} begins no value`)
   }
 })
 
 const oneLine = (type: string, line: string) =>
   /[\r\n]/.test(line) ? malformed("a simple string must be one line") : `${type}${line}\r\n`
 
-const encode = (value: Value): Array<Uint8Array | string> | FrameError.MalformedFrame => {
-  if (value === null) return ["$-1\r\n"]
-  if (value instanceof Uint8Array) return [`$${value.length}\r\n`, value, "\r\n"]
+/** Adds a value to the chunks of a frame, or says why it cannot be sent. */
+const add = (chunks: Array<Uint8Array | string>, value: Value): FrameError.MalformedFrame | undefined => {
+  if (value instanceof Uint8Array) {
+    chunks.push(`$${value.length}\r\n`, value, "\r\n")
+    return undefined
+  }
   if (isList(value)) {
-    const chunks: Array<Uint8Array | string> = [`*${value.length}\r\n`]
+    chunks.push(`*${value.length}\r\n`)
     for (const item of value) {
-      const encoded = encode(item)
-      if (encoded instanceof FrameError.MalformedFrame) return encoded
-      chunks.push(...encoded)
+      const refused = add(chunks, item)
+      if (refused !== undefined) return refused
     }
-    return chunks
+    return undefined
   }
+  const line = lineOf(value)
+  if (typeof line !== "string") return line
+  chunks.push(line)
+  return undefined
+}
+
+const lineOf = (value: Value): string | FrameError.MalformedFrame => {
+  if (value === null) return "$-1\r\n"
   if (typeof value === "bigint" || (typeof value === "number" && Number.isSafeInteger(value))) {
-    return [`:${value}\r\n`]
+    return `:${value}\r\n`
   }
-  const line =
-    typeof value === "string"
-      ? oneLine("+", value)
-      : value instanceof Failure
-        ? oneLine("-", value.message)
-        : malformed("a value that only RESP3 has")
-  return typeof line === "string" ? [line] : line
+  if (typeof value === "string") return oneLine("+", value)
+  return value instanceof Failure ? oneLine("-", value.message) : malformed("a value that only RESP3 has")
+}
+
+const encode = (value: Value): Framing.Encoded | FrameError.MalformedFrame => {
+  const chunks: Array<Uint8Array | string> = []
+  return add(chunks, value) ?? chunks
 }
 
 /** Values, for a client. */
@@ -172,6 +192,7 @@ export const commands = Framing.make<Value>({
   decode: (reader) =>
     Effect.flatMap(readLine(reader), (line): Effect.Effect<Value, Framing.DecodeError> => {
       if (line.startsWith("*")) return readValue(reader, line, 0)
+      if (line.length > MAX_TYPED) return Effect.fail(malformed("a line that is too long for a command"))
       return Effect.succeed(
         line
           .split(" ")

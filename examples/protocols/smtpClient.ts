@@ -1,10 +1,10 @@
 // A client of mail servers (RFC 5321): STARTTLS (RFC 3207), AUTH PLAIN (RFC 4616), and messages of any length.
-import { Effect, Exit, Redacted, Result, Schema, Semaphore, Stream } from "effect"
+import { Cause, Effect, Exit, Option, Redacted, Result, Schema, Semaphore, Stream } from "effect"
 import { Codec, Connection, FrameError, Framed, Framing, type Network, type Tls } from "effect-wire"
 
 // --- The framing. A frame is a reply, which has one or more lines: "250-", "250-", …, "250 ". A command is one line.
 
-const framing = Framing.make<ReadonlyArray<string>>({
+export const framing = Framing.make<ReadonlyArray<string>>({
   name: "SMTP reply",
   decode: Effect.fnUntraced(function* (reader) {
     const lines: Array<string> = []
@@ -31,7 +31,7 @@ interface Reply {
   readonly text: ReadonlyArray<string>
 }
 
-const codec = Codec.make<Reply, string, ReadonlyArray<string>>({
+export const codec = Codec.make<Reply, string, ReadonlyArray<string>>({
   decode: (lines) =>
     Result.succeed({ code: Number(lines.at(-1)?.slice(0, 3)), text: lines.map((line) => line.slice(4)) }),
   encode: (command) => Result.succeed([command])
@@ -86,8 +86,9 @@ export interface Session {
   readonly extensions: ReadonlyMap<string, string>
   /**
    * Sends a message: its text, header included, with whatever ends of lines. Gives what the server says that it did with it.
-   * Unless all recipients are accepted, nothing is sent. Several messages take turns. A message whose text fails or is
-   * interrupted on the way ends the connection, so that nobody takes its beginning for all of it.
+   * Unless all recipients are accepted, nothing is sent. Several messages take turns. One that fails or is interrupted once
+   * the server was told that its text comes ends the connection, so that nobody takes its beginning for all of it, or the
+   * next command for a part of it.
    */
   readonly send: <E, R>(
     envelope: Envelope,
@@ -142,18 +143,31 @@ export const connect = Effect.fnUntraced(function* (target: Network.Target, opti
     if (begun) yield* command("RSET")
     begun = true
     for (const text of commands) yield* command(text)
-    yield* command("DATA", 3)
-    yield* message.pipe(
-      // Whatever ends a line here does so over there, and nothing else (SMTP smuggling); a dot alone is the end.
-      Stream.splitLines,
-      Stream.map((line) => (line.startsWith(".") ? `.${line}\r\n` : `${line}\r\n`)),
-      Stream.run(connection.writer.sink),
-      Effect.onError(() => connection.abort)
-    )
-    const { text } = yield* command(".", 2, "the message")
+    const text = yield* transfer(message)
     begun = false
     return text.join(" ")
   })
+
+  // From DATA on, the server takes all that comes for the message: who leaves that midway, or does not know, has to hang up.
+  const transfer = <E, R>(message: Stream.Stream<string, E, R>) =>
+    Effect.gen(function* () {
+      yield* command("DATA", 3)
+      yield* message.pipe(
+        // Whatever ends a line here does so over there, and nothing else (SMTP smuggling); a dot alone is the end.
+        Stream.splitLines,
+        Stream.map((line) => (line.startsWith(".") ? `.${line}\r\n` : `${line}\r\n`)),
+        Stream.run(connection.writer.sink),
+        Effect.onError(() => connection.abort)
+      )
+      const { text } = yield* command(".", 2, "the message")
+      return text
+    }).pipe(
+      Effect.onError((cause) =>
+        Option.exists(Cause.findErrorOption(cause), (_) => _ instanceof SmtpError)
+          ? Effect.void
+          : connection.abort
+      )
+    )
 
   const session: Session = {
     extensions,

@@ -30,7 +30,7 @@ export const serve = <R>(options: Options<R>) => {
 }
 
 // A bare "\r" or "\n" is no end of a line: where two servers are not of one mind about that, mail can be smuggled.
-const framing = Framing.lines({ ending: "\r\n", strict: true, maxLength: 1000 })
+export const framing = Framing.lines({ ending: "\r\n", strict: true, maxLength: 1000 })
 
 const MAX_ERRORS = 10
 

@@ -20,13 +20,13 @@ import {
   Unsupported
 } from "../StreamError.ts"
 import type { Handshake, TlsInfo } from "../Tls.ts"
-import type { Handler, Transport } from "../Transport.ts"
+import type { Handler, Kind, Transport } from "../Transport.ts"
 import { type Deadline, Deadlines, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { empty } from "./bytes.ts"
 import { Input } from "./Input.ts"
-import { noTimeouts, type Watermarks } from "./limits.ts"
+import { CLOSE_BUDGET, noTimeouts, type Watermarks } from "./limits.ts"
 import { Output } from "./Output.ts"
-import { formatAddress } from "./target.ts"
+import { formatAddress, formatTarget } from "./target.ts"
 import { within } from "./within.ts"
 
 /** Makes the error that reads or writes fail with. */
@@ -41,10 +41,25 @@ export interface Settings {
   readonly closing: TimeLimits
 }
 
-/** A closing connection discards at most this many bytes while it waits for the peer's FIN. */
-const CLOSE_BUDGET = 1024 * 1024
-
 let connections = 0
+
+// Functions are made by functions: one that is written where it is assigned to a property lives long, as V8 sees it, and
+// only a full garbage collection frees it and what it holds.
+
+const receivedBy =
+  (core: ConnectionCore): Handler["onData"] =>
+  (chunk) =>
+    core.received(chunk)
+
+const lentTo =
+  (core: ConnectionCore): Handler["onLent"] =>
+  (chunk) =>
+    core.lent(chunk)
+
+const drainedFor =
+  (output: Output): Handler["onDrain"] =>
+  () =>
+    output.drained()
 
 const canonical = (address: NetAddress.SocketAddress): NetAddress.SocketAddress =>
   NetAddress.isInetAddress(address) ? NetAddress.toCanonical(address) : address
@@ -60,7 +75,7 @@ export class ConnectionCore implements Handler, Surroundings {
   readonly output: Output
   /** Whom the bytes are for, where the transport's peer is a proxy. */
   target: string | undefined = undefined
-  /** What `connect` was given. */
+  /** Whom it was connected to, by a proxy at last. */
   connectedTo: Target | undefined = undefined
   /** What the PROXY header says that the connection began with. */
   proxyProtocol: Received | undefined = undefined
@@ -68,11 +83,12 @@ export class ConnectionCore implements Handler, Surroundings {
   failure: ConnectionError | undefined = undefined
   readonly settings: Settings
   deadlines: Deadlines | undefined = undefined
-  private readonly kind: string
+  private readonly kind: Kind
   private readonly number = ++connections
   private readonly clock: Clock.Clock
   private readonly context: Context.Context<never>
   private whenReceived: Handler["onData"] | undefined = undefined
+  private whenLent: Handler["onLent"] = undefined
   private whenDrained: Handler["onDrain"] | undefined = undefined
   // Who waits until the transport has let go, and for the end of the peer's direction: made for somebody.
   private observers: Array<() => void> | undefined = undefined
@@ -127,6 +143,11 @@ export class ConnectionCore implements Handler, Surroundings {
   /** Of TLS with whom the bytes are for, not with a proxy on the way. */
   get tls(): TlsInfo | undefined {
     return this.tunnel === this.transport ? undefined : this.transport.tls
+  }
+
+  /** The same: `"tls"` only if whoever the bytes are for speaks it. */
+  get transportKind(): Kind {
+    return this.tunnel === this.transport ? this.kind : this.transport.kind
   }
 
   get timed(): Deadlines {
@@ -252,9 +273,11 @@ export class ConnectionCore implements Handler, Surroundings {
   }
 
   /** A proxy has connected to somebody else, with whom TLS can be made inside of TLS with the proxy. */
-  tunnelled(): void {
+  tunnelled(target: Target): void {
     this.tunnel = this.transport
     this.upgrade = "none"
+    this.connectedTo = target
+    this.target = formatTarget(target)
   }
 
   // Everything written has to be sent first. Gives what was received and belongs to the handshake.
@@ -340,7 +363,11 @@ export class ConnectionCore implements Handler, Surroundings {
   // What a transport may take off its handler is made when it asks for it: an idle connection has none of these.
 
   get onData(): Handler["onData"] {
-    return (this.whenReceived ??= (chunk) => this.received(chunk))
+    return (this.whenReceived ??= receivedBy(this))
+  }
+
+  get onLent(): Handler["onLent"] {
+    return (this.whenLent ??= lentTo(this))
   }
 
   get onEnd(): Handler["onEnd"] {
@@ -348,14 +375,18 @@ export class ConnectionCore implements Handler, Surroundings {
   }
 
   get onDrain(): Handler["onDrain"] {
-    return (this.whenDrained ??= () => this.output.drained())
+    return (this.whenDrained ??= drainedFor(this.output))
   }
 
   get onClosed(): Handler["onClosed"] {
     return (error) => this.gone(error)
   }
 
-  private received(chunk: Uint8Array): void {
+  lent(chunk: Uint8Array): boolean {
+    return this.state === "open" && this.input.lend(chunk)
+  }
+
+  received(chunk: Uint8Array): void {
     if (this.state === "open") return this.input.feed(chunk)
     this.discarded += chunk.length
     if (this.state === "closing" && this.discarded > CLOSE_BUDGET) this.abortNow()
@@ -394,14 +425,25 @@ export class ConnectionCore implements Handler, Surroundings {
     observers?.forEach((observer) => observer())
   }
 
-  private armClose(): void {
-    this.closeDeadline = Deadlines.ofClosing(this.clock).arm(this.settings.closing, () => this.abortNow())
+  private armClose(expire: () => void = () => this.abortNow()): void {
+    this.closeDeadline = Deadlines.ofClosing(this.clock).arm(this.settings.closing, expire)
   }
 
   private awaitPeer(): void {
+    if (this.peerEnded || !this.output.canLinger) {
+      this.armClose()
+      this.transport.close()
+    } else {
+      this.armClose(() => this.giveUpPeer())
+      this.transport.resume()
+    }
+  }
+
+  // The system still sends what it has taken for a peer that reads slowly, for as long as no reset drops it.
+  private giveUpPeer(): void {
+    if (this.peerEnded || !this.output.hasSentEnd) return this.abortNow()
     this.armClose()
-    if (this.peerEnded || !this.transport.canEnd) this.transport.close()
-    else this.transport.resume()
+    this.transport.close()
   }
 
   private disarmClose(): void {

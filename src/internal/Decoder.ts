@@ -25,7 +25,11 @@ import { type Buffered as Machine, Refusal } from "./Machine.ts"
 type Received<A> = Outcome<A, ReceiveError>
 
 /** What a frame holds: a message, or why there is none. */
-export type Content<In> = Exit.Exit<In, FrameError>
+export interface Content<In> {
+  readonly exit: Exit.Exit<In, FrameError>
+  /** Whether it is one that is skipped otherwise. */
+  readonly isSkipped: boolean
+}
 
 // How much of the bytes around an error is shown.
 const EXCERPT_BEFORE = 16
@@ -37,8 +41,8 @@ export interface Decoder<In> {
   /** As many messages as there are. */
   readonly receiveMany: (limits: TimeLimits) => Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError>
   /**
-   * What the next frame holds, also one that is skipped otherwise: whoever counts the frames must not lose count. Fails only
-   * for what is still there afterwards.
+   * What the next frame holds, also one that is skipped otherwise: whoever counts the frames must not lose count. Fails for what
+   * is still there afterwards, and for what may have left a part of itself.
    */
   readonly content: (limits: TimeLimits) => Effect.Effect<Content<In>, ReceiveError>
   /** The same of as many frames as there are. */
@@ -69,10 +73,12 @@ class Invalid {
   readonly exit: Exit.Exit<never, FrameError>
   /** Whether it is consumed, and the next frame follows. */
   readonly isPast: boolean
+  readonly isSkipped: boolean
 
-  constructor(exit: Exit.Exit<never, FrameError>, isPast: boolean) {
+  constructor(exit: Exit.Exit<never, FrameError>, isPast: boolean, isSkipped = false) {
     this.exit = exit
     this.isPast = isPast
+    this.isSkipped = isSkipped
   }
 }
 
@@ -81,8 +87,8 @@ type Found<In> = Ready<In> | Invalid
 const toReceived = <In>(found: Found<In>): Received<In> => (found instanceof Invalid ? found.exit : found)
 
 const toContent = <In>(found: Found<In>): Received<Content<In>> => {
-  if (found instanceof Ready) return new Ready(Exit.succeed(found.value))
-  return found.isPast ? new Ready(found.exit) : found.exit
+  if (found instanceof Ready) return new Ready({ exit: Exit.succeed(found.value), isSkipped: false })
+  return found.isPast ? new Ready(found) : found.exit
 }
 
 const frameError = (input: Input, reason: FrameErrorReason, offset: number, excerpt: Uint8Array) =>
@@ -147,7 +153,7 @@ abstract class Base<In, F> implements Decoder<In> {
     try {
       const verdict = typeof onInvalid === "function" ? onInvalid(error) : onInvalid
       if (verdict !== "skip") return new Invalid(Exit.fail(error), pastIfFailed)
-      if (reports) return new Invalid(Exit.fail(error), true)
+      if (reports) return new Invalid(Exit.fail(error), true, true)
       this.count++
       return undefined
     } catch (cause) {
@@ -489,7 +495,8 @@ class Stepwise<In, F> extends Base<In, F> {
         const failure = refused(input, error)
         if (position === 0) return new Invalid(Exit.fail(failure), false)
         input.discard(position)
-        return this.judge(failure, reports, true) ?? skipped
+        // Whoever counts the frames must not take for another one what may be left of it.
+        return this.judge(failure, reports, !reports) ?? skipped
       }
       case "FrameTooLong":
         return new Invalid(Exit.fail(refused(input, error)), false)

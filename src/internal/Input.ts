@@ -4,7 +4,7 @@ import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { IncompleteReadError, LimitOverrunError, type ReadError, type TimeoutError } from "../StreamError.ts"
-import { empty } from "./bytes.ts"
+import { empty, view } from "./bytes.ts"
 import { type Deadline, isLimited, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 import { Failure } from "./Failure.ts"
@@ -21,29 +21,35 @@ export interface Source {
 /** Looks whether the operation can end now; `undefined` if it has to wait for more bytes. */
 export type Attempt<A, E, P> = (input: Input, parameter: P) => Outcome<A, E> | undefined
 
+/** What an operation attempts, with what it was given. */
+interface Attempted<A, E, P> {
+  readonly attempt: Attempt<A, E, P>
+  readonly parameter: P
+  /** So many bytes it would copy: 0 if it hands them on. */
+  readonly room: number
+}
+
 /** An operation that waits for its turn or for bytes. A fiber waits for one at a time. */
 class Waiter<A, E, P> {
   readonly fiber = Fiber.getCurrent()
   readonly resume: (effect: Effect.Effect<A, E | ReadError>) => void
   deadline: Deadline | undefined = undefined
   next: AnyWaiter | undefined = undefined
-  private readonly attempt: Attempt<A, E, P>
-  private readonly parameter: P
+  private readonly operation: Attempted<A, E, P>
   private outcome: Outcome<A, E> | undefined = undefined
 
-  constructor(
-    attempt: Attempt<A, E, P>,
-    parameter: P,
-    resume: (effect: Effect.Effect<A, E | ReadError>) => void
-  ) {
-    this.attempt = attempt
-    this.parameter = parameter
+  constructor(operation: Attempted<A, E, P>, resume: (effect: Effect.Effect<A, E | ReadError>) => void) {
+    this.operation = operation
     this.resume = resume
+  }
+
+  get room(): number {
+    return this.operation.room
   }
 
   /** Whether it can end now. */
   canEnd(input: Input): boolean {
-    this.outcome = this.attempt(input, this.parameter)
+    this.outcome = this.operation.attempt(input, this.operation.parameter)
     return this.outcome !== undefined
   }
 
@@ -60,7 +66,7 @@ class Waiter<A, E, P> {
 /** What the line of those that wait needs to know of each. */
 interface AnyWaiter extends Pick<
   Waiter<unknown, unknown, unknown>,
-  "fiber" | "deadline" | "canEnd" | "end" | "needsBytes"
+  "fiber" | "room" | "deadline" | "canEnd" | "end" | "needsBytes"
 > {
   next: AnyWaiter | undefined
 }
@@ -73,6 +79,7 @@ export abstract class Holder implements AnyWaiter {
   // Not to be found by the fiber: it is given back by name.
   readonly fiber = undefined
   readonly deadline = undefined
+  readonly room = 0
   next: AnyWaiter | undefined = undefined
   /** Who would wait for itself with an operation of the input. */
   abstract readonly owner: Fiber.Fiber<unknown, unknown> | undefined
@@ -111,20 +118,22 @@ export abstract class Taking<A, E> extends Immediate<A, E> {
  * An operation as an effect: it runs now if it can end now, in its turn otherwise. It is a class, as the next
  * one is, because a connection holds it for as long as it waits: closures take three times the memory.
  */
-class Operation<A, E, P> extends Taking<A, E | ReadError> {
+class Operation<A, E, P> extends Taking<A, E | ReadError> implements Attempted<A, E, P> {
+  readonly attempt: Attempt<A, E, P>
+  readonly parameter: P
+  readonly room: number
   private readonly input: Input
   private readonly limits: TimeLimits
-  private readonly attempt: Attempt<A, E, P>
-  private readonly parameter: P
   // Made once for an operation that is run often, and only if it ever waits.
   private waiting: Effect.Effect<A, E | ReadError> | undefined = undefined
 
-  constructor(input: Input, limits: TimeLimits, attempt: Attempt<A, E, P>, parameter: P) {
+  constructor(input: Input, limits: TimeLimits, attempt: Attempt<A, E, P>, parameter: P, room: number) {
     super()
     this.input = input
     this.limits = limits
     this.attempt = attempt
     this.parameter = parameter
+    this.room = room
   }
 
   protected override begin(): Ready<A> | Effect.Effect<A, E | ReadError> {
@@ -132,7 +141,7 @@ class Operation<A, E, P> extends Taking<A, E | ReadError> {
   }
 
   private wait(): Effect.Effect<A, E | ReadError> {
-    return Effect.callback((resume) => this.input.wait(this.limits, this.attempt, this.parameter, resume))
+    return Effect.callback((resume) => this.input.wait(this.limits, new Waiter(this, resume)))
   }
 }
 
@@ -152,6 +161,7 @@ class Withdrawal extends Effectable.Class<void> {
 }
 
 const nothing = new Ready(empty)
+const none = new Ready(0)
 /**
  * The receiving half of a connection: a buffer, the operations that wait for it in order, and the flow control of
  * its source.
@@ -213,6 +223,14 @@ export class Input {
     this.holdBack()
   }
 
+  /** Feeds bytes that cannot be kept to an operation that waits and copies them, if there is one; whether it has. */
+  lend(chunk: Uint8Array): boolean {
+    const isWanted = this.first !== undefined && this.first.room >= chunk.length
+    if (!isWanted || this.buffer.size > 0 || this.serving) return false
+    this.feed(chunk)
+    return true
+  }
+
   feedEof(): void {
     if (this.failure !== undefined) return
     this.eof = true
@@ -226,9 +244,14 @@ export class Input {
     this.serve()
   }
 
-  /** Runs an operation now if it can end now, in its turn otherwise. */
-  run<A, E, P>(limits: TimeLimits, attempt: Attempt<A, E, P>, parameter: P): Effect.Effect<A, E | ReadError> {
-    return new Operation(this, limits, attempt, parameter)
+  /** Runs an operation now if it can end now, in its turn otherwise. One that copies says for how many bytes it has `room`. */
+  run<A, E, P>(
+    limits: TimeLimits,
+    attempt: Attempt<A, E, P>,
+    parameter: P,
+    room = 0
+  ): Effect.Effect<A, E | ReadError> {
+    return new Operation(this, limits, attempt, parameter, room)
   }
 
   /** Runs an operation now, if nobody waits before it. */
@@ -237,25 +260,18 @@ export class Input {
   }
 
   /** Has an operation wait for its turn and for bytes. */
-  wait<A, E, P>(
-    limits: TimeLimits,
-    attempt: Attempt<A, E, P>,
-    parameter: P,
-    resume: (effect: Effect.Effect<A, E | ReadError>) => void
-  ): Effect.Effect<void> | undefined {
+  wait<A, E, P>(limits: TimeLimits, waiter: Waiter<A, E, P>): Effect.Effect<void> | undefined {
     // Bytes may have come since the first attempt, if the fiber yielded in between.
-    const outcome = this.attemptFirst(attempt, parameter)
-    if (outcome !== undefined) {
-      resume(toEffect(outcome))
+    if (this.first === undefined && waiter.canEnd(this)) {
+      waiter.end()
       return undefined
     }
     this.refuseHolder(Fiber.getCurrent())
-    const waiter = new Waiter(attempt, parameter, resume)
     this.append(waiter)
     if (isLimited(limits)) {
       waiter.deadline = this.surroundings.timed?.arm(limits, (error) => {
         this.remove(waiter)
-        resume(Exit.fail(error))
+        waiter.resume(Exit.fail(error))
       })
     }
     this.resumeSource()
@@ -416,6 +432,16 @@ export class Input {
     const { size } = this.buffer
     if (size > 0) return new Ready(this.take(size > max ? max : size))
     return this.failure?.exit ?? (this.eof ? nothing : undefined)
+  }
+
+  tryReadInto(target: Uint8Array): Outcome<number, ReadError> | undefined {
+    const bytes = Math.min(this.buffer.size, target.length)
+    if (bytes > 0) {
+      this.buffer.takeInto(view(target, 0, bytes))
+      this.consumed()
+      return new Ready(bytes)
+    }
+    return this.failure?.exit ?? (this.eof ? none : undefined)
   }
 
   tryReadExactly(n: number): Outcome<Uint8Array, IncompleteReadError | ReadError> | undefined {

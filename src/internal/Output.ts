@@ -21,10 +21,11 @@ type OnFailure = (operation: "write") => WriteError
 
 type Refusal = Failure<"write", WriteError>
 
-const nobody: ReadonlyArray<Waiter> = []
+/** What is waited for: room, that everything has left the process, that this direction has ended. */
+type Goal = "drain" | "flush" | "end"
 
 interface Waiter {
-  readonly isReady: () => boolean
+  readonly goal: Goal
   readonly resume: (exit: Exit.Exit<void, WriteError>) => void
   deadline: Deadline | undefined
 }
@@ -100,15 +101,17 @@ export class Output {
   private held = false
   // What new writes fail with: the end of this direction, a local close, or the connection's failure.
   private refusal: Refusal | undefined = undefined
-  // Why nothing can be sent any more.
+  // Why nothing can be sent any more, and whether something was to be sent then.
   private failure: Refusal | undefined = undefined
+  private hasLost = false
   // `none`: open; `requested`: the transport is told once no writer waits any more; `sent`: it was told.
   private half: "none" | "requested" | "sent" = "none"
   // Writers that wait for the transport. The capacity is 0: an offer is taken only by the transport, and one that is
   // interrupted before that takes all its chunks along.
   private outbound: Queue.Queue<Batch> | undefined = undefined
   private offers = 0
-  private waiters: ReadonlyArray<Waiter> = nobody
+  // In the order of their coming. Made for the first one.
+  private waiters: Set<Waiter> | undefined = undefined
   // A writer whose chunks were taken from the queue goes on before the transport has them.
   private admitting = false
   private advancing: "no" | "yes" | "again" = "no"
@@ -135,6 +138,11 @@ export class Output {
     return this.transport.canEnd
   }
 
+  /** Whether a close can end this direction and wait for the peer's end. */
+  get canLinger(): boolean {
+    return this.transport.canLinger ?? this.transport.canEnd
+  }
+
   /** Whether new writes are taken. */
   get isOpen(): boolean {
     return this.refusal === undefined
@@ -148,9 +156,14 @@ export class Output {
     return this.half !== "none"
   }
 
+  /** Whether everything written, and the end of this direction, has left the process. */
+  get hasSentEnd(): boolean {
+    return this.half === "sent" && this.transport.bufferedBytes === 0
+  }
+
   /** Whether nobody waits to write, or for what was written to be sent. */
   get isIdle(): boolean {
-    return this.offers === 0 && this.waiters.length === 0
+    return this.offers === 0 && !this.isAwaited
   }
 
   setWatermarks(marks: Watermarks): void {
@@ -213,15 +226,19 @@ export class Output {
 
   /** Waits until the transport is not congested, or has drained in between. */
   drain(limits: TimeLimits): Effect.Effect<void, WriteError> {
-    return this.until(
-      limits,
-      () => !this.congested || (this.transport.bufferedBytes <= this.marks.low && !this.admitting)
-    )
+    return this.until(limits, "drain")
   }
 
   /** Waits until everything written has left the process. */
   flush(limits: TimeLimits): Effect.Effect<void, WriteError> {
-    return this.until(limits, () => this.offers === 0 && this.transport.bufferedBytes === 0)
+    return this.until(limits, "flush")
+  }
+
+  /** The same, but that the connection has ended is a failure only if it has lost something. */
+  settled(limits: TimeLimits): Effect.Effect<void, WriteError> {
+    return Effect.suspend(() =>
+      this.failure !== undefined && !this.hasLost ? Exit.void : this.flush(limits)
+    )
   }
 
   end(limits: TimeLimits): Effect.Effect<void, WriteError> {
@@ -235,9 +252,7 @@ export class Output {
         this.refusal = new Failure("write", () => this.error("write", new BrokenPipe({})))
         this.advance()
       }
-      return this.half === "requested"
-        ? this.until(limits, () => this.half === "sent")
-        : (this.failure?.exit ?? Exit.void)
+      return this.half === "requested" ? this.until(limits, "end") : (this.failure?.exit ?? Exit.void)
     })
   }
 
@@ -245,7 +260,7 @@ export class Output {
   close(error: OnFailure): void {
     this.refusal = new Failure("write", error)
     if (this.outbound !== undefined) Queue.shutdownUnsafe(this.outbound)
-    if (this.half === "none" && this.transport.canEnd) this.half = "requested"
+    if (this.half === "none" && this.canLinger) this.half = "requested"
     this.advance()
   }
 
@@ -254,9 +269,10 @@ export class Output {
     if (this.failure !== undefined) return
     const failure = new Failure("write", error)
     this.failure = failure
+    this.hasLost = this.transport.bufferedBytes > 0
     this.refusal ??= failure
     if (this.outbound !== undefined) Queue.shutdownUnsafe(this.outbound)
-    for (const waiter of this.waiters) this.settle(waiter, failure.exit)
+    this.waiters?.forEach((waiter) => this.settle(waiter, failure.exit))
     this.surroundings.deadlines?.settle()
   }
 
@@ -272,7 +288,7 @@ export class Output {
   /** The transport holds fewer bytes than before. */
   drained(): void {
     this.surroundings.deadlines?.touch()
-    if (this.congested || this.half === "requested" || this.waiters.length > 0) this.advance()
+    if (this.congested || this.half === "requested" || this.isAwaited) this.advance()
   }
 
   private written(limits: TimeLimits): Ready<void> | Effect.Effect<void, WriteError> {
@@ -317,20 +333,36 @@ export class Output {
     return isLimited(limits) ? Effect.raceFirst(offer, this.surroundings.timed.expiry(limits)) : offer
   }
 
+  private get isAwaited(): boolean {
+    return this.waiters !== undefined && this.waiters.size > 0
+  }
+
+  private isReached(goal: Goal): boolean {
+    switch (goal) {
+      case "drain":
+        return !this.congested || (this.transport.bufferedBytes <= this.marks.low && !this.admitting)
+      case "flush":
+        return this.offers === 0 && this.transport.bufferedBytes === 0
+      case "end":
+        return this.half === "sent"
+    }
+  }
+
   // Looks and waits in one step, between which the fiber cannot yield.
-  private until(limits: TimeLimits, isReady: () => boolean): Effect.Effect<void, WriteError> {
+  private until(limits: TimeLimits, goal: Goal): Effect.Effect<void, WriteError> {
     return Effect.callback((resume) => {
       if (this.failure !== undefined) return resume(this.failure.exit)
-      if (isReady()) return resume(Exit.void)
-      const waiter: Waiter = { isReady, resume, deadline: undefined }
-      this.waiters = [...this.waiters, waiter]
+      if (this.isReached(goal)) return resume(Exit.void)
+      const waiter: Waiter = { goal, resume, deadline: undefined }
+      this.waiters ??= new Set()
+      this.waiters.add(waiter)
       if (isLimited(limits)) {
         waiter.deadline = this.surroundings.timed.arm(limits, (error) =>
           this.settle(waiter, Exit.fail(error))
         )
       }
       return Effect.sync(() => {
-        this.forget(waiter)
+        this.waiters?.delete(waiter)
         this.surroundings.deadlines?.disarm(waiter.deadline)
         this.surroundings.deadlines?.settle()
       })
@@ -338,13 +370,9 @@ export class Output {
   }
 
   private settle(waiter: Waiter, exit: Exit.Exit<void, WriteError>): void {
-    this.forget(waiter)
+    this.waiters?.delete(waiter)
     this.surroundings.deadlines?.disarm(waiter.deadline)
     waiter.resume(exit)
-  }
-
-  private forget(waiter: Waiter): void {
-    this.waiters = this.waiters.filter((_) => _ !== waiter)
   }
 
   // Does whatever has become possible. A fiber that is resumed here may call this again; then the outer call goes round
@@ -376,10 +404,11 @@ export class Output {
   }
 
   private settleReady(): void {
+    if (this.waiters === undefined) return
     for (const waiter of this.waiters) {
       // A fiber that was resumed may have aborted the connection.
       if (this.hasFailed()) return
-      if (this.waiters.includes(waiter) && waiter.isReady()) this.settle(waiter, Exit.void)
+      if (this.isReached(waiter.goal)) this.settle(waiter, Exit.void)
     }
   }
 

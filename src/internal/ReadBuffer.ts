@@ -28,9 +28,10 @@ let scratch: Uint8Array | undefined
  */
 export class ReadBuffer {
   size = 0
-  // From `head` to before `tail`; the other places are empty. Its length is left alone: V8 gives the memory of a short
-  // array back when its last element is removed, and takes it again for the next one.
-  private chunks: Array<Uint8Array | undefined> = []
+  // From `head` to before `tail`; the other places are empty. It has a place from the beginning, since V8 makes room for 17
+  // with the first one that is added. Its length is left alone: V8 gives the memory of a short array back when its last element
+  // is removed, and takes it again for the next one.
+  private chunks: Array<Uint8Array | undefined> = [undefined]
   private head = 0
   private tail = 0
   // Bytes of the head chunk that are consumed already.
@@ -113,9 +114,14 @@ export class ReadBuffer {
     const first = this.chunks[this.head]
     if (first !== undefined && first.length - this.offset >= n) return use(this.take(n))
     const out = n <= SCRATCH ? view((scratch ??= new Uint8Array(SCRATCH)), 0, n) : new Uint8Array(n)
-    this.copy(out)
-    this.discard(n)
+    this.takeInto(out)
     return use(out)
+  }
+
+  /** Removes as many bytes as `out` holds, at most `size`, and copies them there. */
+  takeInto(out: Uint8Array): void {
+    this.copy(out)
+    this.discard(out.length)
   }
 
   /** The first `n` bytes, left in place. */

@@ -47,11 +47,11 @@ export const inTurn = <In, Out>(wire: Wire<In, Out>): Request<In, Out> => {
   const onTaken = (): void => {
     owed++
   }
-  const reply: Effect.Effect<In, ReceiveError> = Effect.flatMap(
-    wire.decoder.content(wire.reading),
-    // One that does not decode is a reply all the same.
-    (content) => (--owed > 0 ? reply : content)
-  )
+  // One that does not decode is a reply all the same.
+  const reply: Effect.Effect<In, ReceiveError> = Effect.matchEffect(wire.decoder.content(wire.reading), {
+    onSuccess: ({ exit }) => (--owed > 0 ? reply : exit),
+    onFailure: (error) => (error._tag === "FrameError" && --owed > 0 ? reply : Effect.fail(error))
+  })
   return (message) =>
     turn.withPermit(Effect.suspend(() => Effect.andThen(transmit(wire, message, onTaken), reply)))
 }
@@ -145,12 +145,12 @@ const dispatch = Effect.fnUntraced(function* <In, Out>(
   const hand = (contents: ReadonlyArray<Content<In>>): Exit.Exit<unknown, ReceiveError> => {
     for (const content of contents) {
       const owner = matching.ownerOf(content)
-      if (owner instanceof Reply) owner.settle(content)
+      if (owner instanceof Reply) owner.settle(content.exit)
       else if (owner === "given up") unmatched++
       else if (owner !== "none") return owner
-      else if (Exit.isSuccess(content)) {
+      else if (Exit.isSuccess(content.exit)) {
         if (Queue.isFullUnsafe(unsolicited)) dropped++
-        Queue.offerUnsafe(unsolicited, content.value)
+        Queue.offerUnsafe(unsolicited, content.exit.value)
       }
     }
     return Exit.void
@@ -194,6 +194,8 @@ const refused = (detail: string): Effect.Effect<never> => Effect.die(new RangeEr
 // How many ids are kept of requests that were given up; what a peer never answers must not fill the memory.
 const MOST_OWED = 10_000
 
+const toContent = <In>(message: In): Content<In> => ({ exit: Exit.succeed(message), isSkipped: false })
+
 /** Requests and replies by their ids. */
 export const byId = <In, Out, Id>(
   wire: Wire<In, Out>,
@@ -213,10 +215,10 @@ export const byId = <In, Out, Id>(
     }
     return dispatch(wire, options, {
       // Of one that does not decode nobody can tell whom it answers: it ends everything, unless it is skipped.
-      receive: Effect.map(wire.decoder.receiveMany(Limits.noTimeouts), Arr.map(Exit.succeed)),
-      ownerOf: (content) => {
-        if (Exit.isFailure(content)) return content
-        const id = idOf(content.value)
+      receive: Effect.map(wire.decoder.receiveMany(Limits.noTimeouts), Arr.map(toContent)),
+      ownerOf: ({ exit }) => {
+        if (Exit.isFailure(exit)) return exit
+        const id = idOf(exit.value)
         if (id === undefined) return "none"
         const reply = waiting.get(id)
         waiting.delete(id)
@@ -256,28 +258,32 @@ export const byId = <In, Out, Id>(
 /** Requests and replies by their order. */
 export const inOrder = <In, Out>(
   wire: Wire<In, Out>,
-  options: (Options & { readonly isReply?: ((message: In) => boolean) | undefined }) | undefined
+  options:
+    | (Options & { readonly isReply?: ((message: In, request: Out | undefined) => boolean) | undefined })
+    | undefined
 ): Effect.Effect<Requests<In, Out>, never, Scope.Scope> =>
   Effect.suspend(() => {
     const isReply = options?.isReply
     // In the order of sending. The place of a request that was given up is kept for its reply.
-    const places = new Set<Reply<In>>()
+    const places = new Map<Reply<In>, Out>()
     let inFlight = 0
     return dispatch(wire, options, {
       receive: wire.decoder.contents(Limits.noTimeouts),
-      ownerOf: (content) => {
-        if (isReply !== undefined) {
-          // What does not decode may be a reply or not: with either, all that follow could be taken for others'.
-          if (Exit.isFailure(content)) return content
-          if (!isReply(content.value)) return "none"
-        }
-        const [first] = places
-        if (first === undefined) return "given up"
+      ownerOf: ({ exit, isSkipped }) => {
+        const [place] = places
+        if (Exit.isFailure(exit)) {
+          // It may be a reply or not: with either, all that follow could be taken for others'.
+          if (isReply !== undefined) return exit
+          // Nobody else could be told.
+          if (place === undefined && !isSkipped) return exit
+        } else if (isReply?.(exit.value, place?.[1]) === false) return "none"
+        if (place === undefined) return "given up"
+        const [first] = place
         places.delete(first)
         return first.isGivenUp ? "given up" : first
       },
       takeAll: () => {
-        const all = [...places]
+        const all = [...places.keys()]
         places.clear()
         return all
       },
@@ -286,7 +292,7 @@ export const inOrder = <In, Out>(
         const reply = new Reply<In>(wire)
         const onTaken = (): void => {
           const failure = ended()
-          if (failure === undefined) places.add(reply)
+          if (failure === undefined) places.set(reply, message)
           else reply.settle(failure)
         }
         inFlight++

@@ -19,7 +19,8 @@ import {
   type ReadError,
   TimeoutError,
   UnreadInput,
-  Unsupported
+  Unsupported,
+  type WriteError
 } from "../StreamError.ts"
 import * as StreamReader from "../StreamReader.ts"
 import * as StreamWriter from "../StreamWriter.ts"
@@ -30,6 +31,7 @@ import type { TimeLimits } from "./Deadlines.ts"
 import * as Limits from "./limits.ts"
 import * as Spans from "./spans.ts"
 import { formatTarget, hostOf } from "./target.ts"
+import { type Tunnelled, tunnelled } from "./tunnelled.ts"
 
 // What connections are, and how they are made: below the links and pools that are made of them, which `Connection` in turn
 // provides as layers.
@@ -51,10 +53,17 @@ export const TypeId = "~effect-wire/Connection"
 export interface ConnectionInfo {
   readonly localAddress: NetAddress.SocketAddress | undefined
   readonly remoteAddress: NetAddress.SocketAddress | undefined
+  /**
+   * What the bytes travel on. `"tls"` is TLS with whom the connection speaks to: through a proxy that is spoken to
+   * over TLS, to a target that is not, it is what lies below, such as `"tcp"`.
+   */
   readonly transport: Kind
   /** The facts of TLS with whom the connection speaks to, not of TLS with a proxy on the way. */
   readonly tls?: Tls.TlsInfo | undefined
-  /** Whom the connection speaks to through proxies, as `connect` was given it. `remoteAddress` is the first proxy's. */
+  /**
+   * Whom the connection speaks to through proxies, as `connect` or `Proxy.tunnel` was given it. `remoteAddress` is the
+   * first proxy's.
+   */
   readonly target?: string | undefined
   /**
    * The PROXY header that the connection began with, on a server that reads it. If it names addresses, `remoteAddress` is
@@ -79,7 +88,8 @@ export interface Connection {
   readonly info: ConnectionInfo
   /**
    * Closes gracefully: what was written is sent, then a FIN, then the peer's FIN is awaited while what it still sends is
-   * discarded, up to 1 MiB and for `closeTimeout`; past either, the connection is aborted. Reads and writes fail with
+   * discarded, up to 1 MiB and for `closeTimeout`. Past the time, the connection is let go if all has left the process: the
+   * system goes on sending what it has. Otherwise, and past the 1 MiB, it is aborted. Reads and writes fail with
    * `ConnectionClosed` from now on; bytes received before are still readable. Never fails, and may be called any number
    * of times; interrupting it does not stop the closing.
    */
@@ -105,6 +115,29 @@ export interface Connection {
    * the bytes came while the handshake began, and by `Unsupported`: over a transport that knows no TLS, or for the second
    * time. A client verifies the certificate for the host that was connected to unless `servername` says otherwise; with
    * neither, it is a `RangeError` defect. Without a `role`, this is the client's side.
+   *
+   * **Example** (Both sides)
+   *
+   * ```ts
+   * import { Effect } from "effect"
+   * import { Connection, Network } from "effect-wire"
+   * import { TestNetwork } from "effect-wire/testing"
+   *
+   * const program = Effect.gen(function* () {
+   *   const network = yield* Network.Network
+   *   const listener = yield* network.listen({ port: 587 })
+   *   const client = yield* Connection.connect("localhost:587")
+   *   const server = yield* Connection.make(yield* listener.accept)
+   *   const identity = TestNetwork.identity({ names: ["localhost"] })
+   *   yield* Effect.all([client.upgradeTls({ role: "client" }), server.upgradeTls({ role: "server", identity })], {
+   *     concurrency: "unbounded"
+   *   })
+   *   console.log(client.info.transport, server.info.tls?.servername) // tls localhost
+   *   yield* Effect.all([client.close, server.close], { concurrency: "unbounded" })
+   * })
+   *
+   * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))
+   * ```
    */
   readonly upgradeTls: (options: Tls.UpgradeOptions) => Effect.Effect<void, ConnectionError | TimeoutError>
 }
@@ -165,6 +198,15 @@ export const unfitAfterHandshake = (self: Connection): ConnectionError | undefin
  * Gives the error that it was lost with, if it was.
  */
 export const broken = (self: Connection): Effect.Effect<ConnectionError | undefined> => coreOf(self).broken
+
+/**
+ * Waits until all that was written has left the process. Fails if any of it was lost; that the connection has ended since is
+ * no failure.
+ */
+export const settled = (self: Connection): Effect.Effect<void, WriteError> => {
+  const { core, timeouts } = implementation(self)
+  return core.output.settled(timeouts.writing)
+}
 
 /**
  * Reads the PROXY header of a client that was just accepted.
@@ -253,7 +295,7 @@ const timeLimits = (
   return { reading: limits("read", read), writing: limits("write", write) }
 }
 
-class ConnectionImpl implements Connection {
+class ConnectionImpl implements Connection, Tunnelled {
   readonly [TypeId] = TypeId
   readonly core: ConnectionCore
   readonly reader: StreamReader.StreamReader
@@ -273,16 +315,20 @@ class ConnectionImpl implements Connection {
   }
 
   get info(): ConnectionInfo {
-    const { localAddress, openedAt, proxyProtocol, remoteAddress, target, tls, transport } = this.core
+    const { localAddress, openedAt, proxyProtocol, remoteAddress, target, tls, transportKind } = this.core
     return {
       localAddress,
       remoteAddress,
-      transport: transport.kind,
+      transport: transportKind,
       tls,
       target,
       proxyProtocol,
       openedAt: DateTime.makeUnsafe(openedAt)
     }
+  }
+
+  [tunnelled](target: Target): void {
+    this.core.tunnelled(target)
   }
 
   get close(): Effect.Effect<void> {
@@ -309,7 +355,7 @@ class ConnectionImpl implements Connection {
         const handshake =
           options.role === "server"
             ? Tls.serverHandshake(Tls.checkServer(options))
-            : Tls.clientHandshake(Tls.checkClient(options), this.host)
+            : Tls.clientHandshake(Tls.checkClient(options), this.host, '; the server says role: "server"')
         const leftover = Limits.oneOf("leftover", options.leftover ?? "fail", ["fail", "discard", "feed"])
         return this.core.upgradeTls(handshake, leftover)
       })
@@ -542,10 +588,7 @@ const connectWith = (
         if (handshake !== undefined) yield* core.upgradeTls(handshake, "feed")
         proxy = { address: via, stage: "tunnel" }
         yield* Proxy.tunnel(handshaking, next, hop)
-        core.tunnelled()
       }
-      if (proxies.length > 0) core.target = address
-      core.connectedTo = target
       if (header !== undefined) {
         const { localAddress, remoteAddress } = core
         const own = proxies.length === 0

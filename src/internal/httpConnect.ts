@@ -21,16 +21,18 @@ const SHOWN = 100
 const authorityOf = (target: TunnelTarget): string =>
   target._tag === "Host" ? `${target.host}:${target.port}` : NetAddress.formatInet(target.address)
 
-/** Opens a tunnel (RFC 9110, section 9.3.6). `authorization` is the value of `Proxy-Authorization`. */
+/** A header field, checked. */
+export type Field = readonly [name: string, value: string]
+
+/** Opens a tunnel (RFC 9110, section 9.3.6), with more header fields in its request. */
 export const connect = Effect.fnUntraced(function* (
   { failure, readUntil, write }: Handshake,
   target: TunnelTarget,
-  authorization: string | undefined
+  fields: ReadonlyArray<Field>
 ): Effect.fn.Return<void, ConnectionErrorReason | TimeoutError> {
   const authority = authorityOf(target)
-  const headers = [`CONNECT ${authority} HTTP/1.1`, `Host: ${authority}`]
-  if (authorization !== undefined) headers.push(`Proxy-Authorization: ${authorization}`)
-  yield* write(`${headers.join("\r\n")}\r\n\r\n`)
+  const lines = fields.map(([name, value]) => `${name}: ${value}`)
+  yield* write([`CONNECT ${authority} HTTP/1.1`, `Host: ${authority}`, ...lines, "", ""].join("\r\n"))
 
   for (let interim = 0; interim <= MAX_INTERIM; interim++) {
     const head = decoder.decode(yield* readUntil(emptyLine, HEAD_LIMIT))
@@ -45,8 +47,9 @@ export const connect = Effect.fnUntraced(function* (
     // Any 2xx opens the tunnel, and nothing but the tunnel follows its head.
     if (code.startsWith("2")) return
     if (code.startsWith("1")) continue
+    // 401 is an origin server's, and yet what tinyproxy says to a wrong password.
     return yield* failure(
-      code === "407" ? "AuthenticationFailed" : "Refused",
+      code === "407" || code === "401" ? "AuthenticationFailed" : "Refused",
       `answered ${code} ${printable(phrase, SHOWN)}`.trim(),
       `HTTP_${code}`
     )

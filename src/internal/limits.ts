@@ -60,6 +60,9 @@ export const watermarks = (options?: {
   return { high, low }
 }
 
+/** Whoever waits for the peer's end before he lets go discards at most this many bytes meanwhile. */
+export const CLOSE_BUDGET = 1024 * 1024
+
 const DEFAULT_BACKLOG = 511
 
 /** Throws a `RangeError` unless it is a positive integer. */

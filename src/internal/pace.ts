@@ -1,6 +1,6 @@
-import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
+import { now } from "./now.ts"
 
 /** So much of a second may leave at once. */
 const BURST = 0.1
@@ -25,11 +25,10 @@ export const pace = (name: string, rate: number | undefined) => {
     Stream.suspend(() => {
       let freeAt = -Infinity
       const admit = (piece: Uint8Array): Effect.Effect<void> =>
-        Effect.flatMap(Clock.monotonicTimeNanos, (nanos) => {
-          const now = Number(nanos) / 1_000_000
-          const start = Math.max(now, freeAt)
+        Effect.flatMap(now, (time) => {
+          const start = Math.max(time, freeAt)
           freeAt = start + (piece.length / rate) * 1000
-          return start > now ? Effect.sleep(start - now) : Effect.void
+          return start > time ? Effect.sleep(start - time) : Effect.void
         })
       return stream.pipe(
         Stream.flatMap((chunk) => Stream.fromIterable(pieces(chunk, size))),

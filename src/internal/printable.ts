@@ -1,3 +1,5 @@
+import { format } from "effect/Formatter"
+
 // What steers a terminal, begins another line of a log, or changes the order in which text is shown.
 const unsafe = /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu
 
@@ -18,6 +20,12 @@ export const quoted = (text: string): string => printable(JSON.stringify(text))
 /** The same of what a schema has to say, which takes a line or two for each problem. */
 export const onOneLine = (text: string): string =>
   printable(text.replaceAll(/\n +at /g, " at ").replaceAll("\n", "; "))
+
+/** What somebody's error says of itself, whatever that is. */
+export const messageOf = (error: unknown): string => {
+  if (error instanceof Error && error.message !== "") return printable(error.message)
+  return printable(typeof error === "string" ? error : format(error))
+}
 
 /** An error of the platform's that may quote a stranger: it is printed by itself where it is somebody's cause. */
 export const printableError = (cause: unknown): unknown => {

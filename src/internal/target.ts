@@ -186,6 +186,22 @@ export const formatTarget = (target: Target): string => {
   return "path" in target ? String(target.path) : hostAndPort(String(target.host), target.port)
 }
 
+/** The same text for targets that mean the same, in whatever form they are given. */
+export const keyOf = (target: Target): string =>
+  Result.match(parseTarget(target), {
+    onFailure: () => `invalid ${formatTarget(target)}`,
+    onSuccess: (parsed) => {
+      switch (parsed._tag) {
+        case "Inet":
+          return `inet ${NetAddress.formatInet(parsed.address)}`
+        case "Host":
+          return `host ${parsed.host}:${parsed.port}`
+        case "Unix":
+          return `unix ${parsed.path}`
+      }
+    }
+  })
+
 /** A listen address as error messages show it, also one that cannot be parsed; `*` stands for all interfaces. */
 export const formatListen = (address: ListenAddress): string =>
   address.path === undefined ? hostAndPort(address.host || "*", address.port ?? 0) : String(address.path)

@@ -14,6 +14,24 @@ import * as NodeTransport from "./NodeTransport.ts"
 /**
  * A connection over any connected `Duplex`, which belongs to it from now on. See `NodeTransport.fromDuplex`.
  *
+ * **Example** (Two streams of Node)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { NodeConnection } from "effect-wire/node"
+ * import { duplexPair } from "node:stream"
+ *
+ * const program = Effect.gen(function* () {
+ *   const [here, there] = duplexPair()
+ *   const { reader, writer } = yield* NodeConnection.fromDuplex(here)
+ *   there.on("data", (chunk: Uint8Array) => there.end(`${chunk.length} bytes\n`))
+ *   yield* writer.write("hello")
+ *   return yield* reader.readLineString
+ * })
+ *
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // Some("5 bytes")
+ * ```
+ *
  * @category conversions
  * @since 0.1.0
  */
@@ -24,7 +42,8 @@ export const fromDuplex = (
   Effect.suspend(() => Connection.make(NodeTransport.fromDuplex(duplex, options), options))
 
 /**
- * A connection as a `Duplex`, to be handed to a library that takes a socket.
+ * A connection as a `Duplex`, to be handed to a library that takes a stream. What only sockets have, such as
+ * `setKeepAlive`, it has not.
  *
  * - It reads only what is asked for. A write's callback is called when the operating system has the chunk, so a slow peer
  *   holds up the writer. `end` half-closes (a connection that cannot be ended alone is closed).

@@ -46,7 +46,7 @@ import {
 } from "../StreamError.ts"
 import type { Transport } from "../Transport.ts"
 import { interfaceScopeIds } from "./internal/interfaces.ts"
-import * as Tls from "./internal/tls.ts"
+import * as TlsContext from "./internal/tlsContext.ts"
 import * as NodeTransport from "./NodeTransport.ts"
 
 /** More failures to accept than these are not kept for `accept`: they tell nothing new. */
@@ -130,6 +130,12 @@ interface Acceptor {
   offered: Transport | undefined
 }
 
+/** Who takes all connections that come. */
+interface Taker {
+  readonly serve: (transport: Transport) => void
+  readonly fail: (error: ListenError) => void
+}
+
 /** The accepted connections that nobody has asked for yet, and the fibers that ask while there are none. */
 class AcceptQueue {
   private readonly address: string
@@ -137,6 +143,7 @@ class AcceptQueue {
   private readonly transports: Array<Transport> = []
   private readonly failures: Array<ListenError> = []
   private readonly acceptors: Array<Acceptor> = []
+  private taker: Taker | undefined = undefined
   private probe: NodeJS.Timeout | undefined = undefined
   private exhausted = false
   private closed = false
@@ -154,15 +161,26 @@ class AcceptQueue {
     return Effect.sync(() => this.withdraw(acceptor))
   })
 
+  readonly acceptAll = (serve: Taker["serve"]): Effect.Effect<never, ListenError> =>
+    Effect.callback((resume) => {
+      const taker: Taker = { serve, fail: (error) => resume(Effect.fail(error)) }
+      this.taker = taker
+      this.serve()
+      return Effect.sync(() => {
+        if (this.taker === taker) this.taker = undefined
+      })
+    })
+
   add(transport: Transport): void {
     // Node accepts on its own and cannot be told to stop: the surplus is turned away.
     if (this.closed || this.transports.length >= this.backlog) {
       transport.abort()
       return
     }
+    this.probe ??= setTimeout(this.onProbe, PROBE_MILLIS)
+    if (this.taker !== undefined && this.transports.length === 0) return this.taker.serve(transport)
     this.transports.push(transport)
     this.serve()
-    this.probe ??= setTimeout(this.onProbe, PROBE_MILLIS)
   }
 
   fail(cause: unknown): void {
@@ -188,12 +206,21 @@ class AcceptQueue {
   }
 
   private readonly serve = (): void => {
+    if (this.taker !== undefined) this.serveTaker(this.taker)
     for (let acceptor = this.acceptors[0]; acceptor !== undefined; acceptor = this.acceptors[0]) {
       const effect = this.offer(acceptor)
       if (effect === undefined) return
       this.acceptors.shift()
       acceptor.resume(effect)
     }
+  }
+
+  private serveTaker({ fail, serve }: Taker): void {
+    for (let next = this.transports.shift(); next !== undefined; next = this.transports.shift()) serve(next)
+    const failure = this.failures.shift()
+    if (failure === undefined) return
+    this.taker = undefined
+    fail(failure)
   }
 
   private offer(acceptor: Acceptor): Effect.Effect<Transport, ListenError> | undefined {
@@ -389,6 +416,7 @@ const open = Effect.fnUntraced(function* (binding: Binding): Effect.fn.Return<Li
   return {
     address,
     accept: queue.accept,
+    acceptAll: queue.acceptAll,
     close: Effect.sync(() => {
       if (!server.listening) return
       queue.close()
@@ -451,7 +479,7 @@ export const layerWithResolver: Layer.Layer<Network, never, AddressResolver.Addr
     Network.of({
       connect: Dialer.make({ resolver, connectOne }),
       listen: makeListen(resolver),
-      checkTls: Tls.check
+      checkTls: TlsContext.check
     })
   )
 )

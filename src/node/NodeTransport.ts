@@ -8,12 +8,13 @@ import * as NetAddress from "effect/net/NetAddress"
 import * as net from "node:net"
 import type { Duplex } from "node:stream"
 import { encode } from "../internal/bytes.ts"
+import { codeOf } from "../internal/code.ts"
 import { formatAddress } from "../internal/target.ts"
 import {
   ConnectionAborted,
   ConnectionError,
   type ConnectionErrorReason,
-  connectionErrorFromCause
+  reasonFromCause
 } from "../StreamError.ts"
 import { interfaceScopeIds } from "./internal/interfaces.ts"
 import { type Chunk, Outbox } from "./internal/outbox.ts"
@@ -141,10 +142,16 @@ const tick = (transport: DuplexTransport): void => transport.onTick()
 const move = (transport: DuplexTransport): void => transport.move()
 const reportEnd = (transport: DuplexTransport): void => transport.reportEnd()
 
+// A function that is written where it is assigned to a property lives long, as V8 sees it: only a full garbage collection
+// frees it, and what it holds.
+const writtenBy = (transport: DuplexTransport) => (error?: Error | null) => {
+  if (!error) transport.written()
+}
+
 const transportOf = Symbol("transport")
 
 /** A stream that knows its transport. */
-type Carrier = Duplex & { [transportOf]?: DuplexTransport }
+type Carrier = Duplex & { [transportOf]?: DuplexTransport | undefined }
 
 // For the same reason, the listeners are shared: the stream tells whom it carries.
 function onData(this: Carrier, chunk: Uint8Array | string): void {
@@ -244,6 +251,10 @@ class DuplexTransport implements Transport {
 
   get bufferedBytes(): number {
     return this.outbox.bytes + this.inFlight
+  }
+
+  get canLinger(): boolean {
+    return true
   }
 
   start(handler: Handler): void {
@@ -409,12 +420,10 @@ class DuplexTransport implements Transport {
 
   // Made for the first write that is not done at once.
   private get onWritten(): (error?: Error | null) => void {
-    return (this.whenWritten ??= (error) => {
-      if (!error) this.written()
-    })
+    return (this.whenWritten ??= writtenBy(this))
   }
 
-  private written(): void {
+  written(): void {
     if (this.finishedAtOnce > 0) {
       this.finishedAtOnce--
       return
@@ -437,12 +446,23 @@ class DuplexTransport implements Transport {
     this.deliver(toBytes(chunk))
   }
 
-  private deliver(chunk: Uint8Array): void {
+  /** Bytes that stay where they are. */
+  deliver(chunk: Uint8Array): void {
     if (this.closing !== "no" || this.finished) return
     this.delivering = true
     this.handler?.onData(chunk)
     this.delivering = false
     if (!this.ticking) this.flush()
+  }
+
+  /** Whether the handler could use bytes that it cannot keep, or needs none any more. */
+  lend(bytes: Uint8Array): boolean {
+    if (this.closing !== "no" || this.finished) return true
+    this.delivering = true
+    const isUsed = this.handler?.onLent?.(bytes) ?? false
+    this.delivering = false
+    if (isUsed && !this.ticking) this.flush()
+    return isUsed
   }
 
   // Only while nothing is on its way: the socket that is left takes nothing along.
@@ -459,7 +479,7 @@ class DuplexTransport implements Transport {
       this.readsToMove = READS_TO_MOVE
       return
     }
-    const moved = readIntoBuffer(duplex, (bytes) => this.deliver(bytes))
+    const moved = readIntoBuffer(duplex, this)
     if (moved === undefined) return
     duplex.off("data", onData).off("end", onEnd).off("error", onError).off("close", onClose)
     moved.on("end", onEnd).on("error", onError).on("close", onClose)
@@ -484,10 +504,16 @@ class DuplexTransport implements Transport {
   }
 
   reportEnd(): void {
-    if (this.endReported || this.finished || this.duplex.errored !== null) return
+    if (this.endReported || this.finished || this.isReset()) return
     this.endReported = true
     if (this.closing === "no") this.handler?.onEnd()
     this.letGo()
+  }
+
+  // A write that meets a reset which came behind the peer's end is a broken pipe: the end was one all the same.
+  private isReset(): boolean {
+    const { errored } = this.duplex
+    return errored !== null && codeOf(errored) !== "EPIPE"
   }
 
   // A stream with `autoDestroy` does this by itself.
@@ -516,6 +542,8 @@ class DuplexTransport implements Transport {
     }
     if (this.inputEnded) this.reportEnd()
     this.finished = true
+    // Node's streams have such functions, and so stay longer than they are used. The connection shall not.
+    this.duplex[transportOf] = undefined
     this.handler?.onClosed(this.error())
   }
 
@@ -524,9 +552,10 @@ class DuplexTransport implements Transport {
     const address = formatAddress(this.remoteAddress)
     if (this.failure !== undefined) {
       const { cause } = this.failure
-      return connectionErrorFromCause({
+      const reason = reasonFromCause(cause)
+      return new ConnectionError({
         operation: operationOf(cause),
-        cause,
+        reason: this.layer?.describe(reason) ?? reason,
         address
       })
     }

@@ -63,6 +63,8 @@ import { writerLaws as lawsOfWriters } from "./internal/writerLaws.ts"
 export interface Capabilities {
   /** Whether one direction can be ended alone: `Transport.canEnd`. */
   readonly halfClose: boolean
+  /** Whether a close waits for the peer's end: `Transport.canLinger`. Default: what `halfClose` is. */
+  readonly linger?: boolean | undefined
   /**
    * How the peer sees an `abort`: as `ConnectionReset`, as some failure, or as an end of input. The last is what a
    * transport has that knows one end only, as a Unix socket does; nobody can tell then whether a message was cut short.
@@ -130,18 +132,22 @@ export interface Law<R> {
 /**
  * Pairs of transports, made by an effect.
  *
- * **Example** (The laws of transports)
+ * **Example** (A transport that cannot be ended alone)
  *
- * ```ts
+ * ```ts no-run
  * import { Effect } from "effect"
- * import { MemoryTransport } from "effect-wire"
+ * import { SocketTransport } from "effect-wire"
  * import { Conformance } from "effect-wire/testing"
+ * import type { Socket } from "effect/socket"
  *
- * const pairs = Conformance.layerPair(MemoryTransport.makePair())
- *
- * const checks = Effect.forEach(Conformance.transportLaws, ({ check }) => Effect.provide(check, pairs))
- *
- * console.log((await Effect.runPromise(checks)).length > 10) // true
+ * export const prove = (socket: Socket.Socket, peer: Socket.Socket) =>
+ *   Conformance.transport(
+ *     Conformance.layerPair(Effect.all([SocketTransport.make(socket), SocketTransport.make(peer)]), {
+ *       halfClose: false,
+ *       abort: "failure",
+ *       backpressure: false
+ *     })
+ *   )
  * ```
  *
  * @category layers
@@ -156,16 +162,21 @@ export const layerPair = <E>(
 /**
  * Pairs of transports that a network makes of a connect and an accept, at an address of it: its port 0 by default.
  *
- * **Example** (The laws of transports, over a network)
+ * **Example** (The transports of a network in memory)
  *
  * ```ts
  * import { Effect, Layer } from "effect"
  * import { Conformance, TestNetwork } from "effect-wire/testing"
  *
- * const pairs = Layer.provide(Conformance.layerNetwork(), TestNetwork.layer)
+ * const layer = Layer.provide(Conformance.layerNetwork({ path: "/run/app.sock" }), TestNetwork.layer)
  *
- * const [law] = Conformance.transportLaws
- * if (law !== undefined) await Effect.runPromise(Effect.provide(law.check, pairs))
+ * const program = Effect.gen(function* () {
+ *   const { make } = yield* Conformance.Pair
+ *   const [near] = yield* make
+ *   return near.kind
+ * })
+ *
+ * console.log(await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(layer)))) // memory
  * ```
  *
  * @category layers
@@ -190,17 +201,25 @@ export const layerNetwork = (
 /**
  * Pairs of connections, made by a function of their options.
  *
- * **Example** (The laws of readers, over connections of your own)
+ * **Example** (Connections over connections)
  *
  * ```ts
  * import { Effect } from "effect"
  * import { Connection } from "effect-wire"
  * import { Conformance } from "effect-wire/testing"
  *
- * const connections = Conformance.layerConnections((options) => Connection.pair(options))
+ * const layer = Conformance.layerConnections(
+ *   Effect.fnUntraced(function* (options, peerOptions) {
+ *     const [near, far] = yield* Connection.pair()
+ *     return [
+ *       Connection.withTimeouts(near, { read: options?.readTimeout, write: options?.writeTimeout }),
+ *       Connection.withTimeouts(far, { read: peerOptions?.readTimeout, write: peerOptions?.writeTimeout })
+ *     ] as const
+ *   })
+ * )
  *
- * const [law] = Conformance.readerLaws
- * if (law !== undefined) await Effect.runPromise(Effect.provide(law.check, connections))
+ * const [first] = Conformance.readerLaws
+ * if (first !== undefined) await Effect.runPromise(Effect.provide(first.check, layer))
  * ```
  *
  * @category layers
@@ -221,20 +240,18 @@ export const layerConnections = <E>(
 /**
  * Connections over pairs of transports.
  *
- * **Example** (The laws of writers, over transports)
+ * **Example** (The laws of writing, over a transport)
  *
  * ```ts
  * import { Effect, Layer } from "effect"
  * import { MemoryTransport } from "effect-wire"
  * import { Conformance } from "effect-wire/testing"
  *
- * const connections = Layer.provide(
- *   Conformance.layerConnectionsOfPair,
- *   Conformance.layerPair(MemoryTransport.makePair())
- * )
+ * const transports = Conformance.layerPair(MemoryTransport.makePair())
+ * const layer = Layer.provide(Conformance.layerConnectionsOfPair, transports)
  *
- * const [law] = Conformance.writerLaws
- * if (law !== undefined) await Effect.runPromise(Effect.provide(law.check, connections))
+ * const [first] = Conformance.writerLaws
+ * if (first !== undefined) await Effect.runPromise(Effect.provide(first.check, layer))
  * ```
  *
  * @category layers
@@ -306,6 +323,15 @@ const register = <R, E>(title: string, laws: ReadonlyArray<Law<R>>, layer: Layer
  * Registers everything that a transport has to hold: `transportLaws`, and the laws of connections, readers and writers
  * over it. To be called where tests are defined: in a test file, or in a `describe`.
  *
+ * **Example** (A transport in memory)
+ *
+ * ```ts no-run
+ * import { MemoryTransport } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * Conformance.transport(Conformance.layerPair(MemoryTransport.makePair()))
+ * ```
+ *
  * @category suites
  * @since 0.1.0
  */
@@ -320,6 +346,15 @@ export const transport = <E>(layer: Layer.Layer<Pair, E>): void => {
 /**
  * Registers `connectionLaws`.
  *
+ * **Example** (Connections in memory)
+ *
+ * ```ts no-run
+ * import { Connection } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * Conformance.connection(Conformance.layerConnections((options) => Connection.pair(options)))
+ * ```
+ *
  * @category suites
  * @since 0.1.0
  */
@@ -329,6 +364,15 @@ export const connection = <E>(layer: Layer.Layer<Connections, E>): void =>
 /**
  * Registers `readerLaws`.
  *
+ * **Example** (Readers in memory)
+ *
+ * ```ts no-run
+ * import { Connection } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * Conformance.reader(Conformance.layerConnections((options) => Connection.pair(options)))
+ * ```
+ *
  * @category suites
  * @since 0.1.0
  */
@@ -336,6 +380,15 @@ export const reader = <E>(layer: Layer.Layer<Connections, E>): void => register(
 
 /**
  * Registers `writerLaws`.
+ *
+ * **Example** (Writers in memory)
+ *
+ * ```ts no-run
+ * import { Connection } from "effect-wire"
+ * import { Conformance } from "effect-wire/testing"
+ *
+ * Conformance.writer(Conformance.layerConnections((options) => Connection.pair(options)))
+ * ```
  *
  * @category suites
  * @since 0.1.0

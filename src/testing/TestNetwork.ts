@@ -38,7 +38,7 @@ import {
   NotFound,
   Unreachable
 } from "../StreamError.ts"
-import type { Identity } from "../Tls.ts"
+import { hostName, type Identity } from "../Tls.ts"
 import type { Transport } from "../Transport.ts"
 import {
   certificateOf,
@@ -96,24 +96,25 @@ export interface Options {
  *
  * A `hosts` or `routes` table that contains no valid name or address is a defect.
  *
- * **Example** (A network with a host of your own)
+ * **Example** (An address that never answers)
  *
  * ```ts
  * import { Effect } from "effect"
- * import { Connection, Network, Server } from "effect-wire"
+ * import { Connection, Network } from "effect-wire"
  * import { TestNetwork } from "effect-wire/testing"
  *
  * const program = Effect.gen(function* () {
- *   yield* Server.serve(({ writer }) => writer.write("hello"), { listen: { host: "10.0.0.1", port: 80 } })
- *   return yield* Connection.use("db.test:80", ({ reader }) => reader.readAll())
+ *   const network = yield* TestNetwork.make({
+ *     hosts: { "db.internal": ["10.0.0.5", "10.0.0.6"] },
+ *     routes: { "10.0.0.5": { latency: "Infinity" } }
+ *   })
+ *   yield* network.listen({ host: "10.0.0.6", port: 5432 })
+ *   // The second address is tried after a quarter of a second.
+ *   const connecting = Effect.provideService(Connection.connect("db.internal:5432"), Network.Network, network)
+ *   return String((yield* connecting).info.remoteAddress)
  * })
  *
- * const network = TestNetwork.make({ hosts: { "db.test": ["10.0.0.1"] } })
- *
- * const greeting = await Effect.runPromise(
- *   program.pipe(Effect.provideServiceEffect(Network.Network, network), Effect.scoped)
- * )
- * console.log(new TextDecoder().decode(greeting)) // hello
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // 10.0.0.6:5432
  * ```
  *
  * @category constructors
@@ -249,7 +250,7 @@ export interface IdentityOptions {
  */
 export const identity = (options?: IdentityOptions): Identity =>
   makeIdentity({
-    names: options?.names ?? ["localhost", "127.0.0.1"],
+    names: options?.names?.map((name) => hostName(name) ?? name) ?? ["localhost", "127.0.0.1"],
     validFrom:
       options?.validFrom === undefined ? FIRST_DAY : DateTime.makeUnsafe(options.validFrom).epochMilliseconds,
     validTo:

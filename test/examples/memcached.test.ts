@@ -152,6 +152,27 @@ describe("memcached's protocol", () => {
     })
   )
 
+  it.effect("a header whose numbers are none is a FrameError", () =>
+    Effect.gen(function* () {
+      for (const numbers of [
+        "0 99999999999999999999",
+        "0 -1",
+        "0 1e3",
+        "0 x",
+        "99999999999 1",
+        "0",
+        "0 1 x"
+      ]) {
+        const reply = `VALUE k ${numbers}\r\nx\r\nEND\r\n`
+        const [near, far] = yield* Connection.pair()
+        const calling = yield* Effect.forkChild(Effect.flip((yield* Memcached.make(near)).get("k")))
+        yield* far.writer.write(reply)
+        assert.match(String(yield* Fiber.join(calling)), /a header that is none/)
+        yield* near.abort
+      }
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("a key that is none is refused, and nothing is sent", () =>
     Effect.gen(function* () {
       const [near, far] = yield* Connection.pair()

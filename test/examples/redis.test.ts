@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, type Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, Result, type Scope, Stream } from "effect"
 import { NetAddress } from "effect/net"
 import * as fc from "fast-check"
 import {
@@ -18,6 +18,7 @@ import * as path from "node:path"
 import * as RedisClient from "../../examples/protocols/redisClient.ts"
 import * as RedisServer from "../../examples/protocols/redisServer.ts"
 import * as Resp from "../../examples/protocols/resp.ts"
+import { encode } from "../support/framings.ts"
 import { describeWith, says, spawnPeer, tempFolder } from "../support/programs.ts"
 
 const bulk = (word: string): Uint8Array => new Uint8Array(Resp.bulk(word))
@@ -106,6 +107,16 @@ describe("RESP", () => {
     })
   )
 
+  it("a list may be longer than a call may have arguments", () => {
+    const words = Array.from({ length: 200_000 }, () => bulk("x"))
+    const encoded = encode(Resp.values, [words, words])
+    assert(encoded instanceof Uint8Array)
+    assert.strictEqual(
+      encoded.length,
+      "*2\r\n".length + 2 * ("*200000\r\n".length + 200_000 * "$1\r\nx\r\n".length)
+    )
+  })
+
   const damaged: Record<string, RegExp> = {
     "?\r\n": /"\?" begins no value/,
     "\r\n": /"" begins no value/,
@@ -113,6 +124,12 @@ describe("RESP", () => {
     ":\r\n": /"" is no integer/,
     "$-2\r\n": /"-2" is no length/,
     "$+1\r\n": /"\+1" is no length/,
+    "$99999999999999999999\r\n": /"99999999999999999999" is no length/,
+    "*99999999999999999999\r\n": /"99999999999999999999" is no length/,
+    "%1e3\r\n": /"1e3" is no length/,
+    [`(${"9".repeat(10_001)}\r\n`]: /"9{30}" is no integer/,
+    ",0x10\r\n": /"0x10" is no double/,
+    ",constructor\r\n": /"constructor" is no double/,
     "$3\r\nhello\r\n": /longer than it says/,
     "#y\r\n": /no boolean/,
     ",\r\n": /no double/,
@@ -271,6 +288,64 @@ describeWith("redis-server", "the Redis client, against redis-server", () => {
     })
   )
 
+  for (const protocol of [2, 3] as const) {
+    live(
+      `RESP${protocol}: every way to subscribe and unsubscribe, of any number of channels, is one command`,
+      Effect.gen(function* () {
+        const target = yield* startRedis
+        const publisher = yield* connect(target)
+        const { command, messages, subscribe, unsubscribe } = yield* connect(target, { protocol })
+        // Over RESP2, PING is all else that who listens to a channel can say, and the answer is a list.
+        const ping = (n: number) =>
+          Effect.map(command("PING", n), (reply) => {
+            const word = Resp.isList(reply) ? reply[1] : reply
+            return word instanceof Uint8Array ? Number(Resp.text(word)) : reply
+          })
+        const commands: ReadonlyArray<Resp.Command> = [
+          ["UNSUBSCRIBE"],
+          ["SUBSCRIBE", "a"],
+          ["subscribe", "b", "c", "b"],
+          ["PSUBSCRIBE", "x*", "y*"],
+          ["SSUBSCRIBE", "s"],
+          ["UNSUBSCRIBE", "a", "none"],
+          ["PUNSUBSCRIBE", "y*"],
+          ["UNSUBSCRIBE"],
+          ["PUNSUBSCRIBE"],
+          ["SUNSUBSCRIBE"],
+          ["SUNSUBSCRIBE"],
+          ["SUBSCRIBE"],
+          ["SUBSCRIBE", "one", "two", "three"]
+        ]
+        const outcomes = yield* Effect.forEach(
+          commands.flatMap((words, n) => [Effect.as(command(...words), words[0]), ping(n)]),
+          (_) => Effect.catchTag(_, "RedisError", ({ message }) => Effect.succeed(message)),
+          { concurrency: "unbounded" }
+        )
+        assert.deepStrictEqual(
+          outcomes,
+          commands.flatMap(([name, ...channels], n) => [
+            name === "SUBSCRIBE" && channels.length === 0
+              ? "ERR wrong number of arguments for 'subscribe' command"
+              : name,
+            n
+          ])
+        )
+        yield* unsubscribe()
+        yield* subscribe("news", "weather")
+        yield* command("PSUBSCRIBE", "w*")
+        yield* publisher.command("PUBLISH", "weather", "rain")
+        const heard = yield* Stream.runCollect(Stream.take(messages, 2))
+        assert.deepStrictEqual(
+          heard.map(({ channel, message }) => `${channel} ${Resp.text(message)}`),
+          ["weather rain", "weather rain"]
+        )
+        yield* unsubscribe("weather")
+        yield* publisher.command("PUBLISH", "weather", "sun")
+        assert.strictEqual((yield* Stream.runCollect(Stream.take(messages, 1))).length, 1)
+      })
+    )
+  }
+
   live(
     "binary values and keys come back as they were",
     Effect.gen(function* () {
@@ -367,6 +442,161 @@ describeWith("redis-server", "the Redis client, against redis-server", () => {
   )
 })
 
+/** What a Redis says, as far as channels are concerned. */
+const makeModel = (protocol: 2 | 3) => {
+  const kinds = { "": new Set<string>(), p: new Set<string>(), s: new Set<string>() }
+  const isKind = (_: string): _ is keyof typeof kinds => _ in kinds
+  const pushed = (...items: ReadonlyArray<null | number | string>): string =>
+    `${protocol === 3 ? ">" : "*"}${items.length}\r\n${items.map(wire).join("")}`
+  const wire = (value: null | number | string): string =>
+    value === null
+      ? protocol === 3
+        ? "_\r\n"
+        : "$-1\r\n"
+      : typeof value === "number"
+        ? `:${value}\r\n`
+        : `$${Buffer.byteLength(value)}\r\n${value}\r\n`
+  const total = () => Object.values(kinds).reduce((sum, { size }) => sum + size, 0)
+  const answer = ([name = "", ...args]: ReadonlyArray<string>): ReadonlyArray<string> => {
+    const [, kind, un] = /^([ps]?)(un)?subscribe$/.exec(name.toLowerCase()) ?? []
+    if (kind !== undefined && isKind(kind)) {
+      const known = kinds[kind]
+      if (un === undefined && args.length === 0) return ["-ERR wrong number of arguments\r\n"]
+      if (args.includes("forbidden")) return ["-NOPERM no\r\n"]
+      const channels = args.length > 0 ? args : known.size > 0 ? [...known] : [null]
+      return channels.map((channel) => {
+        if (channel !== null) known[un === undefined ? "add" : "delete"](channel)
+        return pushed(name.toLowerCase(), channel, total())
+      })
+    }
+    if (protocol === 2 && total() > 0) {
+      return [name === "PING" ? pushed("pong", args[0] ?? "") : "-ERR only (P|S)SUBSCRIBE\r\n"]
+    }
+    if (name === "LIST") return [`*3\r\n${["message", "subscribe", args[0] ?? ""].map(wire).join("")}`]
+    return [name === "HELLO" ? "%0\r\n" : wire(args[0] ?? "")]
+  }
+  /** Something that nobody has asked for, if it can be said now. */
+  const chatter = (kind: number): string => {
+    const [[channel], [pattern], [shard]] = [[...kinds[""]], [...kinds.p], [...kinds.s]]
+    if (kind === 0 && channel !== undefined) return pushed("message", channel, "subscribe")
+    if (kind === 1 && pattern !== undefined) return pushed("pmessage", pattern, "x", "pmessage")
+    if (kind === 2 && shard !== undefined) return pushed("smessage", shard, "y")
+    if (kind === 3 && protocol === 3) return pushed("invalidate", "key")
+    return ""
+  }
+  return { answer, chatter }
+}
+
+describe("the Redis client, among pushes at any time", () => {
+  const channel = fc.constantFrom("a", "b", "c", "forbidden")
+  const step = fc.record({
+    words: fc.oneof(
+      fc.tuple(
+        fc.constantFrom(
+          "SUBSCRIBE",
+          "PSUBSCRIBE",
+          "SSUBSCRIBE",
+          "UNSUBSCRIBE",
+          "PUNSUBSCRIBE",
+          "SUNSUBSCRIBE",
+          "subscribe"
+        ),
+        fc.array(channel, { maxLength: 4 })
+      ),
+      fc.tuple(fc.constantFrom("PING", "ECHO", "LIST"), fc.constant([]))
+    ),
+    chatter: fc.array(fc.nat(3), { maxLength: 3 }),
+    interrupted: fc.integer({ min: 0, max: 9 }).map((n) => n === 0),
+    pause: fc.nat(3)
+  })
+
+  it("each command gets its own reply, and each message is one", () =>
+    fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(2 as const, 3 as const),
+        fc.array(step, { maxLength: 25 }),
+        fc.array(fc.integer({ min: 1, max: 60 }), { minLength: 1 }),
+        async (protocol, steps, cuts) => {
+          const model = makeModel(protocol)
+          let messages = 0
+          const program = Effect.gen(function* () {
+            const [left, right] = yield* Connection.pair()
+            const { receive } = Framed.make(right, Resp.commands, Resp.server)
+            const answering = Effect.gen(function* () {
+              for (let i = protocol === 3 ? -1 : 0; ; i++) {
+                const words = (yield* receive).map(Resp.text)
+                const chatter = [...(steps[i]?.chatter ?? [])]
+                let out = ""
+                for (const part of [...model.answer(words), ""]) {
+                  const next = chatter.pop()
+                  const pushed = next === undefined ? "" : model.chatter(next)
+                  if (/message/.test(pushed)) messages++
+                  out += pushed + part
+                }
+                for (let at = 0, n = 0; at < out.length; n++) {
+                  const size = cuts[n % cuts.length] ?? 1
+                  yield* right.writer.write(out.slice(at, at + size))
+                  at += size
+                  yield* Effect.yieldNow
+                }
+              }
+            })
+            yield* Effect.forkChild(answering)
+            const client = yield* RedisClient.make(left, { protocol })
+            const fibers: Array<Fiber.Fiber<string>> = []
+            for (const [n, { interrupted, pause, words: said }] of steps.entries()) {
+              const [name, args] = said
+              const isOther = /PING|ECHO|LIST/.test(name)
+              const words: Resp.Command = isOther ? [name, `n${n}`] : [name, ...args]
+              const fiber = yield* Effect.forkChild(
+                Effect.match(client.command(...words), {
+                  onFailure: (error) => error.message,
+                  onSuccess: (reply) => {
+                    const items =
+                      reply instanceof Resp.Push ? reply.items : Resp.isList(reply) ? reply : [reply]
+                    const word = items[isOther ? items.length - 1 : 0]
+                    return word instanceof Uint8Array ? Resp.text(word) : "no word"
+                  }
+                }),
+                { startImmediately: true }
+              )
+              fibers.push(fiber)
+              if (interrupted) yield* Effect.forkChild(Fiber.interrupt(fiber))
+              for (let i = 0; i < pause; i++) yield* Effect.yieldNow
+            }
+            for (const [n, fiber] of fibers.entries()) {
+              const [name, args]: readonly [string, ReadonlyArray<string>] = steps[n]?.words ?? ["", []]
+              const exit = yield* Fiber.await(fiber)
+              if (Exit.isFailure(exit)) {
+                assert.isTrue(steps[n]?.interrupted)
+                continue
+              }
+              const refusals = {
+                "NOPERM no": args.includes("forbidden"),
+                "ERR wrong number of arguments": true,
+                "ERR only (P|S)SUBSCRIBE": protocol === 2
+              }
+              const expected = /PING|ECHO|LIST/.test(name) ? `n${n}` : name.toLowerCase()
+              if (exit.value !== expected)
+                assert.isTrue(Reflect.get(refusals, exit.value), `${expected}: ${exit.value}`)
+            }
+            // Nothing is left over that a later command could take for its reply.
+            const last = yield* Effect.result(client.command("PING", "last"))
+            if (Result.isSuccess(last)) {
+              const word = Resp.isList(last.success) ? last.success[1] : last.success
+              assert.strictEqual(word instanceof Uint8Array && Resp.text(word), "last")
+            }
+            const heard = yield* Stream.runCollect(Stream.take(client.messages, messages))
+            assert.strictEqual(heard.length, messages)
+            yield* left.abort
+          })
+          await Effect.runPromise(Effect.scoped(program).pipe(Effect.timeout("5 seconds")))
+        }
+      ),
+      { numRuns: 500 }
+    ))
+})
+
 const portOf = (address: NetAddress.SocketAddress): string =>
   NetAddress.isInetAddress(address) ? String(address.port) : assert.fail("not an internet address")
 
@@ -448,6 +678,14 @@ describe("the Redis server", () => {
     "damage: an error, and the end": [
       "PING\r\n*1\r\n:1\r\nPING\r\n",
       "+PONG\r\n-ERR Protocol error: a command is an array of bulk strings\r\n"
+    ],
+    "no length: an error, and the end": [
+      "*1\r\n$99999999999999999999\r\n",
+      '-ERR Protocol error: "99999999999999999999" is no length\r\n'
+    ],
+    "a line of more words than anybody types": [
+      `${"x ".repeat(33_000)}\r\n`,
+      "-ERR Protocol error: a line that is too long for a command\r\n"
     ],
     "too much: an error, and the end": ["*1\r\n$999999999\r\n", "-ERR Protocol error: too big\r\n"]
   }

@@ -1,5 +1,5 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Redacted, Schema, type Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, Layer, Option, Redacted, Schema, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, type Network, Server } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
@@ -12,8 +12,9 @@ import * as SmtpServer from "../../examples/protocols/smtpServer.ts"
 import { Authority } from "../support/certificates.ts"
 import { root } from "../support/codeBlocks.ts"
 import { Exim, eximLacks } from "../support/exim.ts"
+import { turns } from "../support/effects.ts"
 import { describeUnless, describeWith, spawnPeer, tempFolder } from "../support/programs.ts"
-import { portOf } from "../support/sockets.ts"
+import { loops, portOf } from "../support/sockets.ts"
 
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
 
@@ -130,6 +131,33 @@ describeUnless(eximLacks, "the SMTP client, with exim", () => {
         assert.isTrue(extensions.has("STARTTLS"))
         assert.match(yield* accepted(yield* send(envelope, Stream.make("\nplain"))), /with esmtp\s+\(Exim/)
         assert.isTrue(Exit.hasDies(yield* Effect.exit(connect({ tls: false, login }))))
+      })
+    )
+
+    it.effect("a message that is interrupted at any moment is never the beginning of another one", () =>
+      Effect.gen(function* () {
+        let went = 0
+        for (let moment = 0; moment < 40; moment++) {
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const { send } = yield* connect({ tls: false })
+              const first = yield* Effect.forkChild(send(envelope, Stream.make("\nfirst\n")), {
+                startImmediately: true
+              })
+              yield* loops(moment)
+              yield* Fiber.interrupt(first)
+              const second = yield* Effect.exit(send(envelope, Stream.make("\nsecond\n")))
+              if (Exit.isSuccess(second)) {
+                went++
+                assert.match(yield* accepted(second.value), /\n\nsecond\n$/)
+              } else {
+                const error = Option.getOrUndefined(Exit.findErrorOption(second))
+                assert(error?._tag === "ConnectionError", String(error))
+              }
+            })
+          )
+        }
+        assert.isAbove(went, 0)
       })
     )
 
@@ -494,6 +522,68 @@ describe("the SMTP client", () => {
       const error = yield* Effect.flip(send(envelope, Stream.make("next")))
       assert(typeof error === "object" && error._tag === "ConnectionError", String(error))
       assert.strictEqual(messages.length, 0)
+    })
+  )
+
+  inMemory(
+    "a message that is interrupted at any moment is never the beginning of another one",
+    Effect.gen(function* () {
+      const outcomes = new Set<string>()
+      for (let moment = 0; moment < 150; moment++) {
+        const { messages, target } = yield* sink({ listen: { port: 1000 + moment } })
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const { send } = yield* SmtpClient.connect(target, { tls: false })
+            const first = yield* Effect.forkChild(send(envelope, Stream.make("first\n", "of two\n")), {
+              startImmediately: true
+            })
+            for (let i = 0; i < moment; i++) yield* Effect.yieldNow
+            yield* Fiber.interrupt(first)
+            const second = yield* Effect.exit(send(envelope, Stream.make("second\n")))
+            const contents = messages.map(({ content }) => text(content))
+            const outcome = Exit.isSuccess(second)
+              ? "sent"
+              : Option.getOrUndefined(Exit.findErrorOption(second))?._tag
+            outcomes.add(`${outcome}: ${contents.join("").replaceAll("\r\n", "; ")}`)
+          })
+        )
+      }
+      assert.deepStrictEqual([...outcomes].toSorted(), [
+        "ConnectionError: ",
+        "ConnectionError: first; of two; ",
+        "sent: first; of two; second; ",
+        "sent: second; "
+      ])
+    })
+  )
+
+  inMemory(
+    "a message that is interrupted before the server wants to have it ends the connection",
+    Effect.gen(function* () {
+      const heard: Array<string> = []
+      const answering = Effect.fnUntraced(function* ({ reader, writer }: Connection.Connection) {
+        for (const reply of ["220 hi\r\n", "250 hi\r\n", "250 from\r\n", "250 to\r\n"]) {
+          yield* writer.write(reply)
+          heard.push(text(yield* reader.readLine))
+        }
+        // The reply to DATA takes its time.
+        yield* Effect.sleep("1 second")
+        yield* Effect.andThen(writer.write("354 go\r\n"), reader.readAll()).pipe(
+          Effect.tap((bytes) => Effect.sync(() => heard.push(text(bytes))))
+        )
+      })
+      const server = yield* Server.serve(answering, { listen: { port: 25 }, onError: () => Effect.void })
+      const { send } = yield* SmtpClient.connect(server.addresses[0], { tls: false })
+      const first = yield* Effect.forkChild(send(envelope, Stream.make("first\n")), {
+        startImmediately: true
+      })
+      yield* turns
+      assert.strictEqual(heard.at(-1), "DATA\r\n")
+      yield* Fiber.interrupt(first)
+      const second = yield* Effect.forkChild(Effect.flip(send(envelope, Stream.make("second\n"))))
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual((yield* Fiber.join(second))._tag, "ConnectionError")
+      assert.strictEqual(heard.at(-1), "DATA\r\n")
     })
   )
 

@@ -228,6 +228,24 @@ describe("a TCP socket", () => {
     )
   )
 
+  it.live("tells of the peer's end that a reset follows", () =>
+    leavingNothing(
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { peer, transport } = yield* tcp
+          const recorder = record(transport)
+          transport.resume()
+          peer.end("data", () => peer.resetAndDestroy())
+          yield* until(recorder, () => recorder.events.includes("end") || recorder.events.includes("closed"))
+          strictEqual(recorder.text(), "data")
+          strictEqual(recorder.events.includes("end"), true)
+          transport.abort()
+          yield* closed(recorder)
+        })
+      )
+    )
+  )
+
   it.live("reports a reset that meets a write on its way", () =>
     leavingNothing(
       Effect.scoped(

@@ -1,7 +1,7 @@
 import { NodeServices } from "@effect/platform-node"
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Option, Scope, Stream } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import { Subprocess } from "effect-wire"
 import * as fs from "node:fs"
@@ -22,13 +22,19 @@ const live = (
 const bytesWrittenBy = (pid: number): number =>
   Number(/wchar: (\d+)/.exec(fs.readFileSync(`/proc/${pid}/io`, "utf8"))?.[1])
 
-const isRunning = (pid: number): boolean => {
+const isAlive = (pid: number): boolean => {
   try {
     return process.kill(pid, 0)
   } catch {
     return false
   }
 }
+
+const childrenOf = (pid: number): ReadonlyArray<string> =>
+  fs
+    .readdirSync(`/proc/${pid}/task`)
+    .flatMap((task) => fs.readFileSync(`/proc/${pid}/task/${task}/children`, "utf8").split(" "))
+    .filter((child) => child !== "")
 
 describe("Subprocess", () => {
   live("talks to cat, both ways, until its end", () =>
@@ -107,9 +113,9 @@ describe("Subprocess", () => {
     Effect.gen(function* () {
       const failing = yield* Scope.make()
       const first = yield* Scope.provide(Subprocess.spawn(ChildProcess.make("sleep", ["1000"])), failing)
-      assertTrue(isRunning(first.pid))
+      assertTrue(isAlive(first.pid))
       yield* Scope.close(failing, Exit.fail("over"))
-      assertTrue(!isRunning(first.pid))
+      assertTrue(!isAlive(first.pid))
 
       const ending = yield* Scope.make()
       const second = yield* Scope.provide(
@@ -117,7 +123,7 @@ describe("Subprocess", () => {
         ending
       )
       yield* Scope.close(ending, Exit.void)
-      assertTrue(!isRunning(second.pid))
+      assertTrue(!isAlive(second.pid))
     })
   )
 
@@ -140,7 +146,7 @@ describe("Subprocess", () => {
         Effect.gen(function* () {
           const { pid, scope } = yield* stubborn(command)
           yield* Scope.close(scope, exit)
-          assertTrue(!isRunning(pid))
+          assertTrue(!isAlive(pid))
         })
       )
     }
@@ -174,7 +180,7 @@ describe("Subprocess", () => {
       yield* connection.writer.write("x")
       strictEqual(text(yield* connection.reader.readExactly(1)), "x")
       yield* kill({ killSignal: "SIGKILL" })
-      assertTrue(!isRunning(pid))
+      assertTrue(!isAlive(pid))
       strictEqual(text(yield* connection.reader.readAll()), "")
       strictEqual((yield* Effect.flip(exitCode))._tag, "PlatformError")
     })
@@ -184,6 +190,8 @@ describe("Subprocess", () => {
     Effect.gen(function* () {
       const spawning = Subprocess.spawn(ChildProcess.make("no-such-program-anywhere", []), { limit: 0 })
       assertTrue((yield* outcomeOf(spawning)).startsWith("defect RangeError"))
+      const running = Subprocess.run(ChildProcess.make("no-such-program-anywhere", []), { maxBytes: -1 })
+      assertTrue((yield* outcomeOf(running)).startsWith("defect RangeError: maxBytes"))
     })
   )
 
@@ -191,6 +199,172 @@ describe("Subprocess", () => {
     Effect.gen(function* () {
       const error = yield* Effect.flip(Subprocess.spawn(ChildProcess.make("no-such-program-anywhere", [])))
       strictEqual(error._tag, "PlatformError")
+    })
+  )
+})
+
+const flood = "yes | head -c 5000000 >&2"
+
+describe("a program that writes to standard error", () => {
+  live("stands still while nobody reads it, and is killed with the scope", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const command = ChildProcess.make("sh", ["-c", `${flood}; echo done`])
+      const { connection, isRunning, pid } = yield* Scope.provide(
+        Subprocess.spawn(command, { closeTimeout: "50 millis" }),
+        scope
+      )
+      yield* loops(300)
+      strictEqual(yield* connection.reader.bufferedBytes, 0)
+      strictEqual(yield* isRunning, true)
+      yield* Scope.close(scope, Exit.void)
+      strictEqual(yield* isRunning, false)
+      assertTrue(!isAlive(pid))
+    })
+  )
+
+  live("goes on if it is read on the side", () =>
+    Effect.gen(function* () {
+      const { connection, stderr } = yield* Subprocess.spawn(
+        ChildProcess.make("sh", ["-c", `${flood}; echo done`])
+      )
+      yield* Effect.forkScoped(Stream.runDrain(stderr.stream))
+      deepStrictEqual(yield* connection.reader.readLineString, Option.some("done"))
+    })
+  )
+
+  live("goes on if its command sends it elsewhere, and the reader is empty", () =>
+    Effect.gen(function* () {
+      const { connection, exitCode, stderr } = yield* Subprocess.spawn(
+        ChildProcess.make("sh", ["-c", `${flood}; echo done`], { stderr: "ignore" })
+      )
+      deepStrictEqual(yield* connection.reader.readLineString, Option.some("done"))
+      strictEqual((yield* stderr.readAll()).length, 0)
+      strictEqual(yield* exitCode, 0)
+    })
+  )
+})
+
+describe("Subprocess", () => {
+  live("a program that closes its input and goes on breaks the pipe, and its output is read to the end", () =>
+    Effect.gen(function* () {
+      const { connection, exitCode } = yield* Subprocess.spawn(
+        ChildProcess.make("sh", ["-c", "exec 0<&-; echo closed; sleep 0.1; echo done; exit 7"])
+      )
+      deepStrictEqual(yield* connection.reader.readLineString, Option.some("closed"))
+      strictEqual(
+        yield* outcomeOf(Effect.forever(connection.writer.write(new Uint8Array(65_536)))),
+        "BrokenPipe"
+      )
+      strictEqual(text(yield* connection.reader.readAll()), "done\n")
+      strictEqual(yield* exitCode, 7)
+    })
+  )
+
+  live("tells whether it runs; one that has exited cannot be killed", () =>
+    Effect.gen(function* () {
+      const { connection, exitCode, isRunning, kill } = yield* Subprocess.spawn(ChildProcess.make("cat", []))
+      strictEqual(yield* isRunning, true)
+      yield* connection.writer.end
+      strictEqual(yield* exitCode, 0)
+      strictEqual(yield* isRunning, false)
+      strictEqual((yield* Effect.flip(kill()))._tag, "PlatformError")
+    })
+  )
+
+  live("kill gives up on a deaf program when it is told to", () =>
+    Effect.gen(function* () {
+      const { connection, exitCode, kill, pid } = yield* Subprocess.spawn(
+        ChildProcess.make("sh", ["-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"])
+      )
+      yield* connection.reader.readLine
+      yield* kill({ forceKillAfter: "20 millis" })
+      assertTrue(!isAlive(pid))
+      strictEqual((yield* Effect.flip(exitCode))._tag, "PlatformError")
+    })
+  )
+})
+
+describe("Subprocess.run", () => {
+  const completed = ({ exitCode, stderr, stdout }: Subprocess.Completed) => [
+    exitCode,
+    text(stdout),
+    text(stderr)
+  ]
+
+  live("gives the input, both outputs and the exit code", () =>
+    Effect.gen(function* () {
+      deepStrictEqual(
+        completed(
+          yield* Subprocess.run(ChildProcess.make("sh", ["-c", "cat; cat >&2; exit 4"]), { input: "hi" })
+        ),
+        [4, "hi", ""]
+      )
+      deepStrictEqual(completed(yield* Subprocess.run(ChildProcess.make("cat", []))), [0, "", ""])
+    })
+  )
+
+  live("is not stuck however much goes each way", () =>
+    Effect.gen(function* () {
+      const input = new Uint8Array(5_000_000).fill(0x61)
+      const command = ChildProcess.make("sh", ["-c", `(${flood}) & cat; wait`])
+      const { exitCode, stderr, stdout } = yield* Subprocess.run(command, { input })
+      deepStrictEqual([exitCode, stdout.length, stderr.length], [0, 5_000_000, 5_000_000])
+    })
+  )
+
+  live("takes a program that does not read its input for what it is", () =>
+    Effect.gen(function* () {
+      const input = new Uint8Array(5_000_000).fill(0x61)
+      const some = yield* Subprocess.run(ChildProcess.make("head", ["-c", "5"]), { input })
+      deepStrictEqual(completed(some), [0, "aaaaa", ""])
+      deepStrictEqual(completed(yield* Subprocess.run(ChildProcess.make("false", []), { input })), [
+        1,
+        "",
+        ""
+      ])
+    })
+  )
+
+  live("fails if an output is too long, and kills the program", () =>
+    Effect.gen(function* () {
+      for (const command of ["exec yes", "exec yes >&2"]) {
+        const running = Subprocess.run(ChildProcess.make("sh", ["-c", command]), { maxBytes: 1000 })
+        strictEqual(yield* outcomeOf(running), "LimitOverrunError")
+      }
+      deepStrictEqual(childrenOf(process.pid), [])
+    })
+  )
+
+  live("interrupted, it leaves no program behind", () =>
+    Effect.gen(function* () {
+      const spawned = yield* Deferred.make<void>()
+      const { spawn } = yield* ChildProcessSpawner.ChildProcessSpawner
+      const telling = ChildProcessSpawner.make((command) =>
+        Effect.tap(spawn(command), () => Deferred.succeed(spawned, undefined))
+      )
+      const running = yield* start(
+        Effect.provideService(
+          Subprocess.run(ChildProcess.make("sleep", ["1000"])),
+          ChildProcessSpawner.ChildProcessSpawner,
+          telling
+        )
+      )
+      yield* Deferred.await(spawned)
+      strictEqual(childrenOf(process.pid).length, 1)
+      yield* running.interrupt
+      deepStrictEqual(childrenOf(process.pid), [])
+    })
+  )
+
+  live("fails if the program was killed, and if there is none", () =>
+    Effect.gen(function* () {
+      for (const command of [
+        ChildProcess.make("sh", ["-c", "kill -9 $$"]),
+        ChildProcess.make("no-such-program", [])
+      ]) {
+        strictEqual((yield* Effect.flip(Subprocess.run(command)))._tag, "PlatformError")
+      }
     })
   )
 })

@@ -39,15 +39,15 @@ describeWith("python3", "a black hole before the host", () => {
   it.live("costs a delay, and its socket is closed", () =>
     Effect.gen(function* () {
       const port = yield* blackHole
-      yield* Server.serve(({ writer }) => writer.write("hello\n"), { listen: { host: "127.0.0.1", port } })
-      const text = yield* leavingNothing(
-        Connection.use(
+      const talk = Effect.gen(function* () {
+        yield* Server.serve(({ writer }) => writer.write("hello\n"), { listen: { host: "127.0.0.1", port } })
+        return yield* Connection.use(
           { host: "two.test", port },
           { happyEyeballs: { delay: "50 millis" } },
           ({ info, reader }) => Effect.map(reader.readAll(), () => String(info.remoteAddress))
         )
-      )
-      assert.strictEqual(text, `127.0.0.1:${port}`)
+      })
+      assert.strictEqual(yield* leavingNothing(Effect.scoped(talk)), `127.0.0.1:${port}`)
     }).pipe(Effect.scoped, Effect.provide(network))
   )
 

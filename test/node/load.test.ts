@@ -152,6 +152,36 @@ describe("many connections", () => {
   )
 })
 
+describe("one busy connection", () => {
+  live("what is read stays as it was read, however it is read, and however much comes at a time", () =>
+    Effect.gen(function* () {
+      const content = randomBytes(24 * MIB)
+      const { connection, peer } = yield* meet(() => Effect.never)
+      const { reader } = connection
+      // Pieces from a few bytes to more than the system takes at a time.
+      for (let at = 0, n = 1; at < content.length; n++) {
+        const size = 1 + ((n * 7919) % (n % 3 === 0 ? 300_000 : 3000))
+        peer.write(content.subarray(at, at + size))
+        at += size
+      }
+      peer.end()
+      const pieces: Array<Uint8Array> = []
+      const into = (size: number) => {
+        const target = new Uint8Array(size)
+        return Effect.map(reader.readInto(target), (count) => target.subarray(0, count))
+      }
+      const kinds = [() => into(CHUNK), () => into(100), () => reader.read(), () => reader.read(1000)]
+      for (let n = 0; ; n++) {
+        // Many of a kind in a row, as programs read.
+        const piece = yield* kinds[Math.floor(n / 40) % kinds.length]?.() ?? reader.read()
+        if (piece.length === 0) break
+        pieces.push(piece)
+      }
+      assertTrue(Buffer.concat(pieces).equals(content))
+    })
+  )
+})
+
 describe("bounded memory", () => {
   live("a peer that never reads: what is buffered stays within the high watermark and a chunk", () =>
     Effect.gen(function* () {

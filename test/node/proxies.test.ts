@@ -1,5 +1,5 @@
 import { assert, it } from "@effect/vitest"
-import { Effect, type Scope, Stream } from "effect"
+import { ConfigProvider, Effect, type Scope, Stream } from "effect"
 import { NetAddress } from "effect/net"
 import { Connection, type Network, Proxy, Server, type Tls } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
@@ -243,11 +243,32 @@ describeWith("tinyproxy", "through tinyproxy", () => {
         "AuthenticationFailed",
         "HTTP_407"
       ])
-      const [kind] = yield* failure(
-        `127.0.0.1:${port}`,
-        Proxy.httpConnect(address, { username: "ali", password: "wrong" })
+      assert.deepStrictEqual(
+        yield* failure(
+          `127.0.0.1:${port}`,
+          Proxy.httpConnect(address, { username: "ali", password: "wrong" })
+        ),
+        ["AuthenticationFailed", "HTTP_401"]
       )
-      assert.notStrictEqual(kind, "MalformedReply")
+    })
+  )
+
+  live(
+    "with the password in a header, and a proxy that the environment names",
+    Effect.gen(function* () {
+      const port = yield* echo
+      const address = yield* tinyproxy("BasicAuth ali sesame")
+      const headers = { "Proxy-Authorization": `Basic ${Buffer.from("ali:sesame").toString("base64")}` }
+      yield* echoes(`127.0.0.1:${port}`, Proxy.httpConnect(address, { headers }))
+      const proxyFor = yield* Proxy.fromEnvironment.parse(
+        ConfigProvider.fromEnv({
+          env: { ALL_PROXY: `http://ali:sesame@${address}`, NO_PROXY: "127.0.0.0/8" }
+        })
+      )
+      const proxy = proxyFor(`localhost:${port}`)
+      assert.isTrue(Proxy.isProxy(proxy))
+      if (proxy !== undefined) yield* echoes(`localhost:${port}`, proxy)
+      assert.isUndefined(proxyFor(`127.0.0.1:${port}`))
     })
   )
 

@@ -6,6 +6,7 @@ import { Connection, type Network, Recording, Server } from "effect-wire"
 import { NodeConnection, NodeNetwork } from "effect-wire/node"
 import { TestNetwork } from "effect-wire/testing"
 import { createHash } from "node:crypto"
+import * as http from "node:http"
 import { pipeline } from "node:stream/promises"
 import { outcome, outcomeOf, start } from "../support/effects.ts"
 import { BLOCK, block, digestOfBlocks, drink, pour, socketsOn } from "../support/flood.ts"
@@ -181,13 +182,44 @@ describe("streams over TCP", () => {
       }
       yield* Effect.promise(() =>
         Promise.all([
-          pipeline(blocks, duplex, { end: true }).catch(() => {}),
+          pipeline(blocks, duplex),
           (async () => {
             for await (const chunk of duplex) hash.update(chunk as Uint8Array)
           })()
         ])
       )
       strictEqual(hash.digest("hex"), digestOfBlocks(200))
+    })
+  )
+
+  live("as Node streams, Node's own HTTP speaks over it on both sides", () =>
+    Effect.gen(function* () {
+      const app = http.createServer((request, response) => {
+        let bytes = 0
+        request.on("data", (chunk: Uint8Array) => (bytes += chunk.length))
+        request.on("end", () => response.end(`${request.method} ${request.url} ${bytes}`))
+      })
+      const server = yield* Server.serve(
+        Effect.fnUntraced(function* (connection) {
+          app.emit("connection", yield* NodeConnection.toDuplex(connection))
+          yield* connection.closed
+        }),
+        local
+      )
+      const connection = yield* Connection.connect(server.addresses[0])
+      const duplex = yield* NodeConnection.toDuplex(connection)
+      const answer = yield* Effect.callback<string, Error>((resume) => {
+        const request = http.request({ path: "/a", method: "POST", createConnection: () => duplex })
+        request.on("error", (error) => resume(Effect.fail(error)))
+        request.on("response", (response) => {
+          let text = ""
+          response.setEncoding("utf8").on("data", (chunk: string) => (text += chunk))
+          response.on("end", () => resume(Effect.succeed(text)))
+        })
+        request.end("x".repeat(300_000))
+      })
+      strictEqual(answer, "POST /a 300000")
+      yield* connection.closed
     })
   )
 

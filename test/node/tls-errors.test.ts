@@ -1,7 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Option, Result, type Scope, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, Option, Redacted, Result, type Scope, Stream } from "effect"
 import { Connection, type Network, Server, type StreamError, type Tls } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
+import { createPrivateKey, generateKeyPairSync } from "node:crypto"
+import * as net from "node:net"
 import { inspect } from "node:util"
 import { Authority } from "../support/certificates.ts"
 import { leavingNothing, portOf, rawConnect, rawServer, readToEnd } from "../support/sockets.ts"
@@ -74,28 +76,87 @@ const clientSays = Effect.fnUntraced(function* (
 
 describe("what the client says about the server's certificate", () => {
   const cases: ReadonlyArray<
-    readonly [string, StreamError.TlsErrorKind, () => readonly [Tls.Identity, Tls.ClientOptions?, string?]]
+    readonly [
+      title: string,
+      kind: StreamError.TlsErrorKind,
+      given: () => readonly [Tls.Identity, Tls.ClientOptions?, string?],
+      says: string
+    ]
   > = [
-    ["it has expired", "CertificateExpired", () => [authority.issue(past)]],
-    ["it is not yet valid", "CertificateNotYetValid", () => [authority.issue(future)]],
-    ["it is self-signed", "SelfSigned", () => [authority.selfSigned()]],
-    ["T-010 its authority is not trusted", "UnknownCa", () => [stranger.issue()]],
-    ["T-002 without options, the platform does not know its authority", "UnknownCa", () => [identity, {}]],
-    ["it is for another name", "WrongHost", () => [authority.issue({ altName: "DNS:other.example" })]],
+    [
+      "it has expired",
+      "CertificateExpired",
+      () => [authority.issue(past)],
+      "the certificate of localhost has expired: valid until 2020-01-02T00:00:00.000Z"
+    ],
+    [
+      "it is not yet valid",
+      "CertificateNotYetValid",
+      () => [authority.issue(future)],
+      "the certificate of localhost is not yet valid: valid from 2090-01-01T00:00:00.000Z"
+    ],
+    [
+      "that of its authority has expired",
+      "CertificateExpired",
+      () => {
+        const old = authority.withDates(authority.root, "200101000000Z", "200102000000Z").certificate
+        return [{ ...identity, certificate: identity.certificate + old }, { ca: old }]
+      },
+      "has expired: that of Test CA, which vouches for it, is valid until 2020-01-02T00:00:00.000Z"
+    ],
+    [
+      "it is self-signed",
+      "SelfSigned",
+      () => [authority.selfSigned()],
+      "the certificate of localhost is self-signed; the option `ca` can make it trusted"
+    ],
+    [
+      "T-010 its authority is not trusted",
+      "UnknownCa",
+      () => [stranger.issue()],
+      "is not from an authority that is trusted: issued by Another CA; the option `ca` names others"
+    ],
+    [
+      "T-010 its authority is not trusted, and comes with it",
+      "UnknownCa",
+      () => {
+        const { certificate, key } = stranger.issue()
+        return [{ certificate: certificate + stranger.certificate, key }]
+      },
+      "is not from an authority that is trusted: issued by Another CA; the option `ca` names others"
+    ],
+    [
+      "T-002 without options, the platform does not know its authority",
+      "UnknownCa",
+      () => [identity, {}],
+      "issued by Test CA"
+    ],
+    [
+      "it is for another name",
+      "WrongHost",
+      () => [authority.issue({ altName: "DNS:other.example" })],
+      "the certificate is not for localhost: "
+    ],
     [
       "it is for another address",
       "WrongHost",
-      () => [authority.issue({ altName: "DNS:localhost" }), { ca }, "127.0.0.1"]
+      () => [authority.issue({ altName: "DNS:localhost" }), { ca }, "127.0.0.1"],
+      "the certificate is not for 127.0.0.1: IP: 127.0.0.1 is not among the certificate's names: DNS:localhost"
+    ],
+    [
+      "it has an address for a name",
+      "WrongHost",
+      () => [authority.issue({ name: "127.0.0.1", altName: "DNS:127.0.0.1" }), { ca }, "127.0.0.1"],
+      "the certificate is not for 127.0.0.1: "
     ]
   ]
-  for (const [title, kind, make] of cases) {
+  for (const [title, kind, make, says] of cases) {
     live(
       title,
       Effect.gen(function* () {
-        const given = make()
-        const reason = yield* clientSays(...given)
+        const reason = yield* clientSays(...make())
         assert.strictEqual(reason.kind, kind)
-        assert.include(reason.message, given[2] ?? "localhost")
+        assert.include(reason.message, says)
       })
     )
   }
@@ -140,8 +201,10 @@ describe("nothing in common", () => {
       const { failure, port } = yield* serving({ minVersion: "TLSv1.3" })
       const reason = tlsReason(yield* connecting(port, { ca, maxVersion: "TLSv1.2" }))
       assert.strictEqual(reason.kind, "NoSharedVersion")
-      assert.include(reason.message, "localhost")
-      assert.strictEqual(tlsReason(yield* failure).kind, "NoSharedVersion")
+      assert.include(reason.message, "no TLS version in common with localhost: this side has TLSv1.2; ")
+      const own = tlsReason(yield* failure)
+      assert.strictEqual(own.kind, "NoSharedVersion")
+      assert.include(own.message, "this side has TLSv1.3; ")
     })
   )
 
@@ -157,17 +220,20 @@ describe("nothing in common", () => {
       const own = tlsReason(yield* failure)
       assert.strictEqual(own.kind, "NoSharedCipher")
       assert.include(own.message, "127.0.0.1")
+      assert.include(own.message, ": this side has ECDHE-ECDSA-AES256-GCM-SHA384; the option `ciphers`")
     })
   )
 
   live(
     "no application protocol",
     Effect.gen(function* () {
-      const { failure, port } = yield* serving({ alpn: ["h2"] })
+      const { failure, port } = yield* serving({ alpn: ["h2", "http/1.1"] })
       const reason = tlsReason(yield* connecting(port, { ca, alpn: ["smtp"] }))
       assert.strictEqual(reason.kind, "NoSharedAlpn")
-      assert.include(reason.message, "localhost")
-      assert.strictEqual(tlsReason(yield* failure).kind, "NoSharedAlpn")
+      assert.include(reason.message, 'with localhost: this side has "smtp"; the option `alpn`')
+      const own = tlsReason(yield* failure)
+      assert.strictEqual(own.kind, "NoSharedAlpn")
+      assert.include(own.message, 'this side has "h2", "http/1.1"; ')
     })
   )
 
@@ -200,58 +266,117 @@ describe("nothing in common", () => {
 })
 
 describe("client certificates", () => {
-  for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
-    live(
-      `one is required, and none is shown (${maxVersion})`,
+  /**
+   * What a client sees that sends so many bytes at once and reads: the error of its handshake, or of its first read.
+   */
+  const clientSees = (port: number, tls: Tls.ClientOptions, size = 0) =>
+    Effect.scoped(
       Effect.gen(function* () {
-        const { counts, failure, port } = yield* serving({ ca, clientCertificate: "require", maxVersion })
-        const error = yield* Effect.flip(
-          Effect.scoped(
-            Effect.flatMap(Connection.connect({ host: "localhost", port }, { tls: { ca } }), ({ reader }) =>
-              reader.readAll()
-            )
-          )
-        )
-        assert(error._tag === "ConnectionError" && error.reason._tag === "TlsError", error.message)
-        // In TLS 1.3 the client has finished its handshake by then, and reads why.
-        assert.strictEqual(error.operation, maxVersion === "TLSv1.3" ? "read" : "handshake")
-        assert.strictEqual(
-          error.reason.kind,
-          maxVersion === "TLSv1.3" ? "ClientCertificateRequired" : "Refused"
-        )
-        const own = tlsReason(yield* failure)
-        assert.strictEqual(own.kind, "ClientCertificateRequired")
-        assert.include(own.message, "127.0.0.1")
-        assert.deepStrictEqual(counts(), { handled: 0, reported: 0 })
+        const { reader, writer } = yield* Connection.connect({ host: "localhost", port }, { tls })
+        yield* Effect.forkChild(Effect.exit(writer.write(new Uint8Array(size))), { startImmediately: true })
+        return yield* reader.read()
+      })
+    ).pipe(
+      Effect.flip,
+      Effect.map((error) => {
+        assert(error._tag === "ConnectionError", error.message)
+        return { seen: `${error.operation} ${kindOf(error.reason)}`, message: error.message }
       })
     )
+
+  const kindOf = (reason: StreamError.ConnectionErrorReason): string =>
+    reason._tag === "TlsError" ? reason.kind : reason._tag
+
+  // In TLS 1.3 the client has finished its handshake by then, and reads why.
+  for (const [maxVersion, expected] of [
+    ["TLSv1.2", "handshake Refused"],
+    ["TLSv1.3", "read ClientCertificateRequired"]
+  ] as const) {
+    // The alert is behind whatever the client sends: more than the server takes, in the end.
+    for (const size of [0, 10, 500_000, 5_000_000]) {
+      live(
+        `one is required, and none is shown, by a client that sends ${size} bytes (${maxVersion})`,
+        Effect.gen(function* () {
+          const { counts, failure, port } = yield* serving({ ca, clientCertificate: "require", maxVersion })
+          const { message, seen } = yield* clientSees(port, { ca }, size)
+          assert.strictEqual(seen, expected)
+          assert.include(message, "localhost")
+          const own = tlsReason(yield* failure)
+          assert.strictEqual(own.kind, "ClientCertificateRequired")
+          assert.include(own.message, "127.0.0.1")
+          for (const text of [message, own.message]) assert.include(text, "`identity`")
+          assert.deepStrictEqual(counts(), { handled: 0, reported: 0 })
+        })
+      )
+    }
   }
 
-  const refused: ReadonlyArray<readonly [string, StreamError.TlsErrorKind, () => Tls.Identity]> = [
-    ["expired", "CertificateExpired", () => authority.issue({ name: "client-7", ...past })],
-    ["of an unknown authority", "UnknownCa", () => stranger.issue({ name: "client-7" })],
-    ["self-signed", "SelfSigned", () => authority.selfSigned("client-7")]
+  const refused: ReadonlyArray<
+    readonly [title: string, kind: StreamError.TlsErrorKind, given: () => Tls.Identity, says: string]
+  > = [
+    [
+      "expired",
+      "CertificateExpired",
+      () => authority.issue({ name: "client-7", ...past }),
+      "has expired: valid until 2020-01-02T00:00:00.000Z"
+    ],
+    [
+      "of an unknown authority",
+      "UnknownCa",
+      () => stranger.issue({ name: "client-7" }),
+      "is not from an authority that is trusted: issued by Another CA"
+    ],
+    ["self-signed", "SelfSigned", () => authority.selfSigned("client-7"), "is self-signed"]
   ]
-  for (const [title, kind, make] of refused) {
-    live(
-      `one that is ${title} is refused`,
-      Effect.gen(function* () {
-        const { counts, failure, port } = yield* serving({ ca, clientCertificate: "require" })
-        const client = { ca, identity: make() }
-        yield* Effect.exit(
-          Effect.scoped(
-            Effect.flatMap(Connection.connect({ host: "localhost", port }, { tls: client }), ({ reader }) =>
-              reader.readAll()
-            )
-          )
-        )
-        const reason = tlsReason(yield* failure)
-        assert.strictEqual(reason.kind, kind)
-        assert.include(reason.message, "client-7")
-        assert.deepStrictEqual(counts(), { handled: 0, reported: 0 })
-      })
-    )
+  for (const [title, kind, make, says] of refused) {
+    for (const [maxVersion, expected] of [
+      ["TLSv1.2", "handshake ConnectionReset"],
+      ["TLSv1.3", "read TlsTruncated"]
+    ] as const) {
+      live(
+        `one that is ${title} is refused (${maxVersion})`,
+        Effect.gen(function* () {
+          const { counts, failure, port } = yield* serving({ ca, clientCertificate: "require", maxVersion })
+          const { message, seen } = yield* clientSees(port, { ca, identity: make() }, 500_000)
+          // Node looks at the certificate behind OpenSSL's handshake, and can send no alert then.
+          assert.strictEqual(seen, expected)
+          if (maxVersion === "TLSv1.3") {
+            assert.include(message, "the server may not accept the certificate of this side")
+          }
+          const reason = tlsReason(yield* failure)
+          assert.strictEqual(reason.kind, kind)
+          assert.match(reason.message, /the certificate of client-7 at 127\.0\.0\.1:\d+ /)
+          assert.include(reason.message, says)
+          assert.deepStrictEqual(counts(), { handled: 0, reported: 0 })
+        })
+      )
+    }
   }
+
+  live(
+    "a truncation has nothing to do with the certificate once something was read",
+    Effect.gen(function* () {
+      const server = yield* Server.serve(
+        ({ abort, reader, writer }) =>
+          Effect.andThen(writer.write("hello"), Effect.andThen(reader.readExactly(1), abort)),
+        { listen: { host: "127.0.0.1" }, tls: { identity, ca, clientCertificate: "require" } }
+      )
+      const relayed = yield* rawServer({ host: "127.0.0.1", port: 0 }, { pauseOnConnect: false })
+      relayed.server.on("connection", (near) => {
+        const far = net.connect({ host: "127.0.0.1", port: portOf(server.addresses[0]) })
+        near.pipe(far)
+        far.pipe(near, { end: false })
+        far.on("error", () => {}).on("close", () => near.end())
+      })
+      const tls = { ca, identity: authority.issue({ name: "me" }) }
+      const { reader, writer } = yield* Connection.connect({ host: "localhost", port: relayed.port }, { tls })
+      yield* reader.readExactly(5)
+      yield* writer.write("x")
+      const error = yield* Effect.flip(reader.read())
+      assert(error._tag === "ConnectionError" && error.reason._tag === "TlsTruncated", error.message)
+      assert.notInclude(error.message, "certificate")
+    })
+  )
 })
 
 describe("a name that would steer a terminal", () => {
@@ -323,6 +448,39 @@ describe("the own identity", () => {
   )
 
   live(
+    "a key of another kind: OpenSSL takes it, and no handshake would succeed",
+    Effect.gen(function* () {
+      const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 })
+      const key = privateKey.export({ type: "pkcs8", format: "pem" }).toString()
+      const error = yield* Effect.flip(serving({ names: { other: { ...identity, key } } }))
+      assert(error.reason._tag === "TlsError")
+      assert.strictEqual(error.reason.kind, "InvalidIdentity")
+      assert.include(error.message, "the key is not the certificate's")
+    })
+  )
+
+  live(
+    "a key with a passphrase works, with the certificate in the same text, and not with another passphrase",
+    Effect.gen(function* () {
+      const cipher = "aes-256-cbc"
+      const passphrase = "open sesame"
+      const key = createPrivateKey(identity.key)
+        .export({ type: "pkcs8", format: "pem", cipher, passphrase })
+        .toString()
+      const both = `${key}\n${identity.certificate}`
+      const { port } = yield* serving({
+        identity: { certificate: both, key: both, passphrase: Redacted.make(passphrase) }
+      })
+      yield* Connection.connect({ host: "localhost", port }, { tls: { ca } })
+      const error = yield* Effect.flip(
+        serving({ identity: { certificate: both, key: both, passphrase: "open" } })
+      )
+      assert(error.reason._tag === "TlsError")
+      assert.strictEqual(error.reason.kind, "InvalidIdentity")
+    })
+  )
+
+  live(
     "what is no PEM: the client's handshake fails",
     Effect.gen(function* () {
       const { port } = yield* serving({})
@@ -330,4 +488,82 @@ describe("the own identity", () => {
       assert.strictEqual(tlsReason(yield* connecting(port, tls)).kind, "InvalidIdentity")
     })
   )
+})
+
+describe("an option that cannot be used is named", () => {
+  const broken = `${ca}\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n`
+  const cases: ReadonlyArray<readonly [what: string, options: Tls.CommonOptions, detail: string]> = [
+    ["ca that is no PEM", { ca: "no certificate at all" }, "`ca` has no certificate in PEM"],
+    ["ca that is a key", { ca: identity.key }, "`ca` has no certificate in PEM"],
+    [
+      "ca of which a part is broken",
+      { ca: broken },
+      "`ca` has a certificate that cannot be read, number 2 of 2"
+    ],
+    ["ciphers that there are none of", { ciphers: "NOPE" }, "`ciphers`"]
+  ]
+  for (const [what, options, detail] of cases) {
+    live(
+      `${what}: by connect, and by serve before it listens`,
+      Effect.gen(function* () {
+        const { port } = yield* serving({})
+        const reason = tlsReason(yield* connecting(port, { ca, ...options }))
+        const error = yield* Effect.flip(serving(options))
+        assert(error.reason._tag === "TlsError")
+        for (const { kind, message } of [reason, error.reason]) {
+          assert.strictEqual(kind, "InvalidOptions")
+          assert.include(message, detail)
+          assert.notInclude(message, "PRIVATE")
+        }
+      })
+    )
+  }
+
+  live(
+    "extraCa that is no PEM: by connect",
+    Effect.gen(function* () {
+      const { port } = yield* serving({})
+      const reason = tlsReason(yield* connecting(port, { ca, extraCa: "no certificate at all" }))
+      assert.strictEqual(reason.kind, "InvalidOptions")
+      assert.include(reason.message, "`extraCa` has no certificate in PEM")
+    })
+  )
+
+  const path = "/etc/ssl/private/some.pem"
+  const given: ReadonlyArray<readonly [what: string, options: Tls.ClientOptions, message: string]> = [
+    [
+      "the path of ca",
+      { ca: path },
+      `tls: ca must be PEM text: "${path}" looks like the path of a file, which has to be read first`
+    ],
+    [
+      "the path of extraCa",
+      { extraCa: [ca, path] },
+      `tls: extraCa must be PEM text: "${path}" looks like the path of a file, which has to be read first`
+    ],
+    [
+      "the path of a certificate",
+      { identity: { certificate: "./some.crt", key: identity.key } },
+      'tls: the certificate of identity must be PEM text: "./some.crt" looks like the path of a file, ' +
+        "which has to be read first"
+    ],
+    [
+      "the path of a key",
+      { identity: { certificate: identity.certificate, key: Redacted.make(path) } },
+      "tls: the key of identity must be PEM text: it looks like the path of a file, which has to be read first"
+    ],
+    ["no ciphers", { ciphers: "" }, "tls: ciphers must not be empty"]
+  ]
+  for (const [what, options, message] of given) {
+    live(
+      `${what}: a defect, before anything is connected`,
+      Effect.gen(function* () {
+        const exit = yield* Effect.exit(Connection.connect("localhost:1", { tls: options }))
+        assert(Exit.isFailure(exit))
+        const defect = Cause.squash(exit.cause)
+        assert.instanceOf(defect, RangeError)
+        assert.strictEqual(defect.message, message)
+      })
+    )
+  }
 })

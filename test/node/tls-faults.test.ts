@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
-import { Cause, Effect, Exit, Fiber, Option, Queue, type Scope, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, Option, Queue, type Scope, Semaphore, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, type Network, Server, StreamError, type Tls, TlsReloader } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
@@ -202,7 +202,8 @@ describe("a connection that is cut in its upgrade", () => {
         )
         assert.strictEqual(yield* Queue.take(ends), "an end")
         const total = passed[direction] - 40
-        assert.isAbove(total, 1000)
+        // What a client says first is longer than all of it was before OpenSSL 3.5.
+        assert.isAbove(total, 300)
         const known = ["handshake ConnectionReset", "read TlsTruncated"]
         for (let after = 0; after < total; after += after < 6 ? 1 : 47) {
           use({ direction, after, cut: "end" })
@@ -258,6 +259,10 @@ describe("certificates that change under load", () => {
 
       let generation = 0
       let started = 0
+      const scope = yield* Effect.scope
+      // One at a time: on a busy machine, the next one is due before the files are read.
+      const turn = Semaphore.makeUnsafe(1)
+      const swaps: Array<Fiber.Fiber<void, unknown>> = []
       const swap = Effect.gen(function* () {
         const next = generation + 1
         // Between the two files there is no pair: nothing changes.
@@ -268,10 +273,12 @@ describe("certificates that change under load", () => {
         write(key, next)
         assert.isTrue(yield* reloader.reload)
         generation = next
-      })
+      }).pipe(turn.withPermits(1))
       const visit = Effect.fnUntraced(function* () {
         const before = generation
-        if (++started % 15 === 0 && generation + 1 < generations.length) yield* Effect.forkScoped(swap)
+        if (++started % 15 === 0 && swaps.length + 1 < generations.length) {
+          swaps.push(yield* Effect.forkIn(swap, scope))
+        }
         const { info, reader, writer } = yield* Connection.connect({ host: "127.0.0.1", port }, { tls })
         yield* writer.write("hello")
         assert.strictEqual((yield* reader.readExactly(5)).length, 5)
@@ -285,6 +292,7 @@ describe("certificates that change under load", () => {
         concurrency: 10,
         discard: true
       })
+      for (const fiber of swaps) yield* Fiber.join(fiber)
       assert.strictEqual(generation, generations.length - 1)
       yield* early.writer.write("still here")
       assert.strictEqual((yield* early.reader.readExactly(10)).length, 10)
@@ -339,5 +347,69 @@ describe("clients that connect and never speak", () => {
       assert.deepStrictEqual(new Set(failures), new Set(["TimeoutError"]))
       assert.strictEqual(failures.length, 500)
     })
+  )
+})
+
+describe("the time of a handshake", () => {
+  timed(
+    "T-009 one that is slow and in time succeeds, on both sides",
+    Effect.gen(function* () {
+      const handshakeTimeout = "3 seconds"
+      const server = yield* Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
+        listen,
+        tls: { identity, handshakeTimeout }
+      })
+      // Passes on what comes when the test says so, until it is told to be quick.
+      const front = yield* rawServer({ host: "127.0.0.1", port: 0 }, { pauseOnConnect: false })
+      const held: Array<() => void> = []
+      let isSlow = true
+      front.server.on("connection", (near: net.Socket) => {
+        const far = net.connect({ host: "127.0.0.1", port: portOf(server.addresses[0]), allowHalfOpen: true })
+        near.once("close", () => far.destroy())
+        for (const [from, to] of [
+          [near, far],
+          [far, near]
+        ] as const) {
+          const pass = (step: () => void) => (isSlow ? void held.push(step) : step())
+          from.on("error", () => {}).on("end", () => pass(() => to.end()))
+          from.on("data", (chunk: Buffer) => pass(() => to.write(chunk)))
+        }
+      })
+      const connecting = yield* Effect.forkChild(
+        Connection.connect({ host: "127.0.0.1", port: front.port }, { tls: { ca, handshakeTimeout } }),
+        { startImmediately: true }
+      )
+      for (let flight = 0; flight < 2; flight++) {
+        while (held.length === 0) yield* loops(1)
+        yield* TestClock.adjust("1499 millis")
+        assert.isUndefined(connecting.pollUnsafe())
+        for (const step of held.splice(0)) step()
+      }
+      isSlow = false
+      const { reader, writer } = yield* Fiber.join(connecting)
+      yield* writer.write("hello")
+      assert.strictEqual((yield* reader.readExactly(5)).length, 5)
+    })
+  )
+
+  it.effect("T-039 no timer is left of a handshake, nor of an end", () =>
+    withSleepers((sleepers) =>
+      Effect.gen(function* () {
+        const server = yield* Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
+          listen,
+          tls: { identity }
+        })
+        const connection = yield* Connection.connect(
+          { host: "127.0.0.1", port: portOf(server.addresses[0]) },
+          { tls: { ca } }
+        )
+        yield* connection.writer.write("hello")
+        yield* connection.reader.readExactly(5)
+        assert.strictEqual(sleepers(), 0)
+        yield* connection.close
+        while ((yield* server.activeConnections) > 0) yield* loops(1)
+        assert.strictEqual(sleepers(), 0)
+      })
+    ).pipe(Effect.scoped, Effect.provide(NodeNetwork.layer))
   )
 })

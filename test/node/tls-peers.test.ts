@@ -1,12 +1,13 @@
 import { assert, it } from "@effect/vitest"
 import { Effect, Option, Queue, type Scope, Stream } from "effect"
-import { Connection, type Network, Server, type StreamError, Tls } from "effect-wire"
+import { Connection, type Network, Server, type StreamError, Tls, TlsReloader } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
 import { randomBytes } from "node:crypto"
+import * as net from "node:net"
 import { fileURLToPath } from "node:url"
 import { Authority } from "../support/certificates.ts"
-import { describeWith, ready, spawnPeer } from "../support/programs.ts"
-import { freePort, portOf } from "../support/sockets.ts"
+import { describeWith, ready, says, spawnPeer } from "../support/programs.ts"
+import { freePort, portOf, rawServer } from "../support/sockets.ts"
 
 const peers = fileURLToPath(new URL("./peers", import.meta.url))
 
@@ -114,6 +115,37 @@ describeWith("python3", "TLS with Python's asyncio", () => {
   )
 })
 
+describeWith("python3", "certificates that are replaced under the load of another program", () => {
+  live(
+    "300 connections of Python's ssl, 10 at a time, a new certificate every 10: none fails",
+    Effect.gen(function* () {
+      const generations = Array.from({ length: 20 }, (_, n) => authority.issue({ name: `generation ${n}` }))
+      let present = 0
+      const reloader = yield* TlsReloader.make(Effect.sync(() => generations[present] ?? identity))
+      let served = 0
+      const server = yield* Server.serve(
+        (connection) =>
+          Effect.gen(function* () {
+            if (++served % 10 === 0 && present + 1 < generations.length) {
+              present++
+              yield* reloader.reload
+            }
+            yield* echo(connection)
+          }),
+        { listen, tls: { identity: reloader } }
+      )
+      const { output } = yield* (yield* spawnPeer("python3", [
+        `${peers}/tls_visits.py`,
+        ...[String(portOf(server.addresses[0])), authority.file, "300", "10"]
+      ])).exit
+      const lines = output.trimEnd().split("\n")
+      assert.strictEqual(lines.pop(), "failed: 0 []")
+      assert.strictEqual(lines.length, 300)
+      assert.deepStrictEqual(new Set(lines), new Set(generations.map((_, n) => `generation ${n}`)))
+    })
+  )
+})
+
 /** What `openssl s_client` says, which sends a line and waits for it to come back. */
 const sClient = Effect.fnUntraced(function* (port: number, ...args: ReadonlyArray<string>) {
   const peer = yield* spawnPeer("openssl", [
@@ -171,6 +203,88 @@ describeWith("openssl", "TLS with openssl s_client", () => {
   }
 
   live(
+    "killed in the middle: TlsTruncated",
+    Effect.gen(function* () {
+      const { errors, port } = yield* secureEcho()
+      const peer = yield* spawnPeer("openssl", ["s_client", "-connect", `127.0.0.1:${port}`, "-quiet"])
+      peer.child.stdin?.write("hello\n")
+      yield* says(peer, /^hello$/)
+      peer.child.kill("SIGKILL")
+      assert.strictEqual(yield* Queue.take(errors), "TlsTruncated")
+    })
+  )
+
+  live(
+    "KeyUpdate of TLS 1.3, with and without asking for ours, in the middle of a connection",
+    Effect.gen(function* () {
+      const { errors, port, server } = yield* secureEcho()
+      const peer = yield* spawnPeer("openssl", ["s_client", "-connect", `127.0.0.1:${port}`, "-tls1_3"])
+      for (const line of ["first", "second", "third"]) {
+        peer.child.stdin?.write(`${line}\n`)
+        yield* says(peer, new RegExp(`^${line}$`))
+        peer.child.stdin?.write(line === "first" ? "K\n" : "k\n")
+        yield* says(peer, /KEYUPDATE/)
+      }
+      peer.child.stdin?.write("last\n")
+      yield* says(peer, /^last$/)
+      peer.child.stdin?.end()
+      yield* peer.exit
+      const { aborted, interrupted } = yield* server.shutdown()
+      assert.deepStrictEqual({ aborted, interrupted }, { aborted: 0, interrupted: 0 })
+      assert.strictEqual(yield* Queue.size(errors), 0)
+    })
+  )
+
+  live(
+    "KeyUpdate that asks for ours after our end: what follows is read",
+    Effect.gen(function* () {
+      const heard = yield* Queue.unbounded<string>()
+      const ended = yield* Queue.unbounded<void>()
+      const exits = yield* Queue.unbounded<string>()
+      const server = yield* Server.serve(
+        ({ reader, writer }) =>
+          Effect.gen(function* () {
+            yield* writer.write(yield* reader.readLine)
+            yield* reader.readLine
+            yield* writer.end
+            yield* Queue.offer(ended, undefined)
+            yield* Stream.runForEach(reader.lines, (line) => Queue.offer(heard, line))
+          }).pipe(Effect.onExit((exit) => Queue.offer(exits, exit._tag))),
+        { listen, tls: { identity } }
+      )
+      // It ends when it hears of our end, which is kept from it until it has spoken.
+      const front = yield* rawServer({ host: "127.0.0.1", port: 0 }, { pauseOnConnect: false })
+      const held: Array<() => void> = []
+      let isHolding = false
+      front.server.on("connection", (near) => {
+        const far = net.connect({ host: "127.0.0.1", port: portOf(server.addresses[0]), allowHalfOpen: true })
+        near.pipe(far)
+        const pass = (step: () => void) => (isHolding ? void held.push(step) : step())
+        far.on("data", (chunk: Buffer) => pass(() => near.write(chunk)))
+        far.on("end", () => pass(() => near.end())).on("error", () => {})
+      })
+      const peer = yield* spawnPeer("openssl", ["s_client", "-connect", `127.0.0.1:${front.port}`, "-tls1_3"])
+      peer.child.stdin?.write("hello\n")
+      yield* says(peer, /^hello$/)
+      isHolding = true
+      peer.child.stdin?.write("end\n")
+      yield* Queue.take(ended)
+      for (const line of ["one", "two"]) {
+        peer.child.stdin?.write("K\n")
+        yield* says(peer, /KEYUPDATE/)
+        peer.child.stdin?.write(`${line}\n`)
+        assert.strictEqual(yield* Queue.take(heard), line)
+      }
+      isHolding = false
+      assert.isAbove(held.length, 0)
+      for (const step of held) step()
+      yield* says(peer, /^closed$/)
+      yield* peer.exit
+      assert.strictEqual(yield* Queue.take(exits), "Success")
+    })
+  )
+
+  live(
     "TLS 1.1 is refused",
     Effect.gen(function* () {
       const { port } = yield* lineEcho()
@@ -210,6 +324,75 @@ describeWith("openssl", "TLS with openssl s_server", () => {
         )
         assert.isFalse(yield* once)
         assert.isTrue(yield* once)
+      })
+    )
+  }
+
+  live(
+    "killed in the middle: TlsTruncated",
+    Effect.gen(function* () {
+      const port = yield* freePort
+      const peer = yield* spawnPeer("openssl", [
+        ...["s_server", "-accept", `127.0.0.1:${port}`, "-quiet", "-rev"],
+        ...["-cert", identity.certificateFile, "-key", identity.keyFile]
+      ])
+      yield* ready(`127.0.0.1:${port}`)
+      const { reader, writer } = yield* Connection.connect({ host: "localhost", port }, { tls: { ca } })
+      yield* writer.write("hello\n")
+      assert.deepStrictEqual(yield* reader.readLineString, Option.some("olleh"))
+      peer.child.kill("SIGKILL")
+      const error = yield* Effect.flip(reader.read())
+      assert.strictEqual(tagOf(error), "TlsTruncated")
+    })
+  )
+
+  const stranger = new Authority("Another CA")
+  for (const version of ["TLSv1.2", "TLSv1.3"] as const) {
+    const failing = version === "TLSv1.2" ? "handshake" : "read"
+    const mutual = sServer(
+      ...["-Verify", "1", "-verify_return_error", "-CAfile", authority.file],
+      version === "TLSv1.2" ? "-tls1_2" : "-tls1_3"
+    )
+    /** What becomes of a client that asks for a line to be reversed. */
+    const ask = Effect.fnUntraced(function* (port: number, me?: Tls.Identity) {
+      const tls = { ca, identity: me }
+      return yield* Effect.scoped(
+        Effect.gen(function* () {
+          const { reader, writer } = yield* Connection.connect({ host: "localhost", port }, { tls })
+          yield* Effect.forkChild(Effect.exit(writer.write("hello\n")), { startImmediately: true })
+          return yield* reader.readLineString
+        })
+      )
+    })
+    const refusal = (port: number, me?: Tls.Identity) =>
+      Effect.map(Effect.flip(ask(port, me)), (error) => {
+        assert(error._tag === "ConnectionError" && error.reason._tag === "TlsError", error.message)
+        assert.include(error.reason.message, "localhost")
+        // OpenSSL 3.5 calls some alerts otherwise than versions before it, up to the alert's own name.
+        return [error.operation, error.reason.kind, error.reason.code?.replace(/^.*_ALERT_/, "")]
+      })
+
+    live(
+      `that wants our certificate (${version}): the alert says what is wrong with others than the right one`,
+      Effect.gen(function* () {
+        const port = yield* mutual
+        assert.deepStrictEqual(
+          yield* ask(port, authority.issue({ name: "me", altName: "DNS:me" })),
+          Option.some("olleh")
+        )
+        assert.deepStrictEqual(
+          yield* refusal(port),
+          version === "TLSv1.2"
+            ? [failing, "Refused", "HANDSHAKE_FAILURE"]
+            : [failing, "ClientCertificateRequired", "CERTIFICATE_REQUIRED"]
+        )
+        assert.deepStrictEqual(yield* refusal(port, stranger.issue({ name: "me", altName: "DNS:me" })), [
+          failing,
+          "Refused",
+          "UNKNOWN_CA"
+        ])
+        const past = authority.issue({ name: "me", from: "20200101000000Z", to: "20200102000000Z" })
+        assert.deepStrictEqual(yield* refusal(port, past), [failing, "Refused", "CERTIFICATE_EXPIRED"])
       })
     )
   }

@@ -254,7 +254,7 @@ describeWith("nginx", "TLS with nginx", () => {
           assert.strictEqual(yield* Queue.take(ended), "Success")
           const tls = yield* Queue.take(infos)
           assert.strictEqual(tls?.protocol, maxVersion)
-          if (!resumed) assert.strictEqual(tls?.servername, "localhost")
+          assert.strictEqual(tls?.servername, "localhost")
           assert.strictEqual(tls?.peerCertificate?.subject["CN"], "me")
           assert.isTrue(tls?.authorized)
           assert.strictEqual(tls?.resumed, resumed)

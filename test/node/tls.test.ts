@@ -1,5 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Exit, Fiber, Option, Queue, Redacted, type Scope, Stream } from "effect"
+import {
+  Cause,
+  Clock,
+  DateTime,
+  Effect,
+  Exit,
+  Fiber,
+  Logger,
+  Option,
+  Queue,
+  Redacted,
+  type Scope,
+  Stream
+} from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, type Network, Proxy, Server, type StreamError, Tls, TlsReloader } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
@@ -8,6 +21,7 @@ import { randomBytes } from "node:crypto"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import * as nodeTls from "node:tls"
 import { Authority, type Issued } from "../support/certificates.ts"
 import {
   event,
@@ -16,6 +30,7 @@ import {
   portOf,
   rawConnect,
   rawServer,
+  readToEnd,
   tempDirectory
 } from "../support/sockets.ts"
 
@@ -69,10 +84,9 @@ describe("TLS between client and server", () => {
       assert.strictEqual(certificate.issuer["CN"], "Test CA")
       assert.deepStrictEqual(certificate.subjectAltName, ["DNS:localhost", "IP Address:127.0.0.1"])
       assert.match(certificate.fingerprint256, /^([0-9A-F]{2}:){31}[0-9A-F]{2}$/)
-      assert.isBelow(
-        DateTime.toEpochMillis(certificate.validFrom),
-        DateTime.toEpochMillis(certificate.validTo)
-      )
+      const { validFrom, validTo } = certificate
+      assert(validFrom !== undefined && validTo !== undefined)
+      assert.isBelow(DateTime.toEpochMillis(validFrom), DateTime.toEpochMillis(validTo))
       assert.isAbove(certificate.raw.length, 200)
       yield* connection.close
       yield* connection.closed
@@ -207,6 +221,27 @@ describe("what is agreed on", () => {
     })
   )
 
+  for (const [maxVersion, ciphers] of [
+    ["TLSv1.2", ["ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"]],
+    ["TLSv1.3", ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"]]
+  ] as const) {
+    live(
+      `the cipher: the server's preference, whatever the client's is (${maxVersion})`,
+      Effect.gen(function* () {
+        const [a, b] = ciphers
+        const chosen = (server: string, client: string) =>
+          Effect.map(
+            securePair({ maxVersion, ciphers: server }, { ciphers: client }),
+            ({ client }) => client.info.tls?.cipher
+          )
+        const first = yield* chosen(`${a}:${b}`, `${b}:${a}`)
+        const second = yield* chosen(`${b}:${a}`, `${a}:${b}`)
+        assert.match(String(first), /_AES_256_/)
+        assert.match(String(second), /_AES_128_/)
+      })
+    )
+  }
+
   live(
     "the version",
     Effect.gen(function* () {
@@ -234,6 +269,68 @@ describe("what is agreed on", () => {
       assert.strictEqual(yield* shown("one.example"), "one")
       assert.strictEqual(yield* shown("x.any.example"), "any")
       assert.strictEqual(yield* shown("localhost"), "localhost")
+    })
+  )
+
+  live(
+    "an international name is sent and looked for in its ASCII form",
+    Effect.gen(function* () {
+      const books = authority.issue({ name: "books", altName: "DNS:xn--bcher-kva.example" })
+      const { client, server } = yield* securePair(
+        { names: { "bücher.example": books } },
+        { servername: "Bücher.example" }
+      )
+      assert.strictEqual(client.info.tls?.peerCertificate?.subject["CN"], "books")
+      assert.strictEqual(client.info.tls?.servername, "xn--bcher-kva.example")
+      assert.strictEqual(server.info.tls?.servername, "xn--bcher-kva.example")
+    })
+  )
+
+  live(
+    "a link-local address is looked for without its zone, and sent as no name",
+    Effect.gen(function* () {
+      const { client, server } = yield* securePair(
+        { identity: authority.issue({ altName: "IP:fe80::1" }) },
+        { servername: "fe80::1%eth0" }
+      )
+      assert.isTrue(client.info.tls?.authorized)
+      assert.isUndefined(server.info.tls?.servername)
+    })
+  )
+
+  live(
+    "without a name to check, authorized tells of the authority alone",
+    Effect.gen(function* () {
+      const other = authority.issue({ altName: "DNS:other.example" })
+      const seen: Array<boolean | undefined> = []
+      for (const options of [
+        { verify: false },
+        { servername: false } as const,
+        { verify: false, ca: other.certificate }
+      ]) {
+        const { client, server } = yield* plainPair()
+        // The side that was connected to is the client: nobody has told it a host.
+        yield* Effect.all(
+          [
+            server.upgradeTls({ role: "client", ca, ...options }),
+            client.upgradeTls({ role: "server", identity: other })
+          ],
+          { concurrency: "unbounded" }
+        )
+        seen.push(server.info.tls?.authorized)
+      }
+      assert.deepStrictEqual(seen, [true, true, false])
+    })
+  )
+
+  live(
+    "ALPN: nothing is chosen for a client that offers nothing, and it is served",
+    Effect.gen(function* () {
+      const { client, server } = yield* securePair({ alpn: ["h2"] })
+      assert.isUndefined(client.info.tls?.alpn)
+      assert.isUndefined(server.info.tls?.alpn)
+      yield* client.writer.write("x")
+      assert.strictEqual((yield* server.reader.readExactly(1)).length, 1)
     })
   )
 
@@ -266,6 +363,34 @@ describe("what is agreed on", () => {
 
   for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
     live(
+      `the name that a client asked for is known of a session that is resumed as well (${maxVersion})`,
+      Effect.gen(function* () {
+        const one = authority.issue({ name: "one", altName: "DNS:one.example" })
+        for (const names of [undefined, { "one.example": one }]) {
+          const infos = yield* Queue.unbounded<Tls.TlsInfo | undefined>()
+          const server = yield* Server.serve(
+            (connection) => Effect.andThen(Queue.offer(infos, connection.info.tls), echo(connection)),
+            { listen, tls: { identity, names, maxVersion } }
+          )
+          const target = { host: "127.0.0.1", port: portOf(server.addresses[0]) }
+          const sessions = Tls.sessionCache()
+          const others = names === undefined ? [] : ["one.example"]
+          for (const resumed of [false, true, true]) {
+            for (const servername of ["localhost", undefined, ...others]) {
+              yield* Connection.use(target, { tls: { ca, servername, sessions } }, ({ reader, writer }) =>
+                Effect.andThen(writer.write("x"), reader.readExactly(1))
+              )
+              const tls = yield* Queue.take(infos)
+              assert.deepStrictEqual([tls?.resumed, tls?.servername], [resumed, servername])
+            }
+          }
+        }
+      })
+    )
+  }
+
+  for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
+    live(
       `a session is resumed (${maxVersion})`,
       Effect.gen(function* () {
         const port = yield* secureEcho({ maxVersion, ca, clientCertificate: "request" })
@@ -291,22 +416,98 @@ describe("what is agreed on", () => {
   }
 })
 
-describe("the end", () => {
+describe("whom a client trusts", () => {
   live(
-    "T-020, T-021 what was written is read before the end, and close_notify is the end",
+    "extraCa is trusted beside the platform's, or beside ca, and ca is instead of the platform's",
     Effect.gen(function* () {
-      const { client, server } = yield* securePair()
-      yield* client.writer.write(new Uint8Array(1_000_000))
-      yield* client.writer.write("last")
-      const closing = yield* Effect.forkChild(client.close)
-      const all = yield* server.reader.readAll({ maxBytes: 2_000_000 })
-      assert.strictEqual(all.length, 1_000_004)
-      yield* server.close
-      yield* Fiber.join(closing)
-      yield* client.closed
-      yield* server.closed
+      const [platform, own, third] = [authority, new Authority("Own CA"), new Authority("Third CA")]
+      const before = nodeTls.getCACertificates("default")
+      nodeTls.setDefaultCACertificates([platform.certificate])
+      yield* Effect.addFinalizer(() => Effect.sync(() => nodeTls.setDefaultCACertificates(before)))
+      const ports = yield* Effect.forEach([platform, own, third], (_) => secureEcho({ identity: _.issue() }))
+      const trusted = (tls: Tls.ClientOptions) =>
+        Effect.forEach(ports, (port) =>
+          Effect.isSuccess(Effect.scoped(Connection.connect({ host: "localhost", port }, { tls })))
+        )
+      const sessions = Tls.sessionCache()
+      const extraCa = [own.certificate]
+      assert.deepStrictEqual(yield* trusted({}), [true, false, false])
+      assert.deepStrictEqual(yield* trusted({ ca: own.certificate }), [false, true, false])
+      assert.deepStrictEqual(yield* trusted({ extraCa: own.certificate, sessions }), [true, true, false])
+      assert.deepStrictEqual(yield* trusted({ ca: third.certificate, extraCa }), [false, true, true])
+      // A session is for who trusts the same.
+      assert.deepStrictEqual(yield* trusted({ sessions }), [true, false, false])
     })
   )
+})
+
+describe("the end", () => {
+  for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
+    live(
+      `T-020, T-021 what was written is read before the end, and close_notify is the end (${maxVersion})`,
+      Effect.gen(function* () {
+        const { client, server } = yield* securePair({ maxVersion })
+        yield* client.writer.write(new Uint8Array(1_000_000))
+        yield* client.writer.write("last")
+        const closing = yield* Effect.forkChild(client.close)
+        const all = yield* server.reader.readAll({ maxBytes: 2_000_000 })
+        assert.strictEqual(all.length, 1_000_004)
+        yield* server.close
+        yield* Fiber.join(closing)
+        yield* client.closed
+        yield* server.closed
+      })
+    )
+
+    live(
+      `T-024 a peer that sends on after our close does no harm (${maxVersion})`,
+      Effect.gen(function* () {
+        const { client, server } = yield* securePair({ maxVersion })
+        const flood = yield* Effect.forkChild(
+          Effect.exit(Effect.forever(server.writer.write(new Uint8Array(65_536))))
+        )
+        yield* client.close
+        yield* client.closed
+        yield* Fiber.join(flood)
+      })
+    )
+
+    timed(
+      `T-023 a peer that never answers close_notify: closeTimeout (${maxVersion})`,
+      Effect.gen(function* () {
+        const { client, server } = yield* securePair({ maxVersion })
+        const closing = yield* Effect.forkChild(client.close, { startImmediately: true })
+        assert.strictEqual((yield* server.reader.readAll()).length, 0)
+        yield* TestClock.adjust(closeTimeout)
+        yield* Fiber.join(closing)
+        yield* client.closed
+      })
+    )
+
+    live(
+      `what was written is read, though the peer sends on and reads later (${maxVersion})`,
+      Effect.gen(function* () {
+        const size = 500_000
+        const { next, port } = yield* serving({ tls: { identity, maxVersion } })
+        const options = { port, host: "127.0.0.1", ca, allowHalfOpen: true }
+        const client = nodeTls.connect(options)
+        yield* Effect.addFinalizer(() => Effect.sync(() => client.destroy()))
+        client.pause().on("error", () => {})
+        yield* event(client, "secureConnect")
+        const server = yield* next
+        yield* Effect.forkChild(server.writer.write(new Uint8Array(size)), { startImmediately: true })
+        const closing = yield* Effect.forkChild(server.close, { startImmediately: true })
+        for (let sent = 0; sent < 600_000; sent += 20_000) {
+          client.write(Buffer.alloc(20_000))
+          yield* loops(2)
+        }
+        assert.strictEqual((yield* readToEnd(client)).length, size)
+        client.end()
+        yield* Fiber.join(closing)
+        yield* server.closed
+      })
+    )
+  }
 
   live(
     "half-close in TLS 1.3: the other direction goes on",
@@ -332,7 +533,7 @@ describe("the end", () => {
       assert.isFalse(client.writer.canEnd)
       assert.strictEqual(reasonOf(yield* Effect.flip(client.writer.end)), "Unsupported")
       yield* client.writer.write("bye")
-      yield* client.close
+      yield* Effect.forkChild(client.close, { startImmediately: true })
       assert.strictEqual((yield* server.reader.readAll()).length, 3)
     })
   )
@@ -343,31 +544,6 @@ describe("the end", () => {
       const { client } = yield* securePair()
       yield* Effect.forkChild(client.close, { startImmediately: true })
       assert.strictEqual(reasonOf(yield* Effect.flip(client.writer.write("late"))), "ConnectionClosed")
-    })
-  )
-
-  live(
-    "T-024 a peer that sends on after our close does no harm",
-    Effect.gen(function* () {
-      const { client, server } = yield* securePair()
-      const flood = yield* Effect.forkChild(
-        Effect.exit(Effect.forever(server.writer.write(new Uint8Array(65_536))))
-      )
-      yield* client.close
-      yield* client.closed
-      yield* Fiber.join(flood)
-    })
-  )
-
-  timed(
-    "T-023 a peer that never answers close_notify: closeTimeout",
-    Effect.gen(function* () {
-      const { client, server } = yield* securePair()
-      const closing = yield* Effect.forkChild(client.close, { startImmediately: true })
-      assert.strictEqual((yield* server.reader.readAll()).length, 0)
-      yield* TestClock.adjust(closeTimeout)
-      yield* Fiber.join(closing)
-      yield* client.closed
     })
   )
 
@@ -771,6 +947,62 @@ describe("TlsReloader", () => {
       yield* TestClock.adjust("1 millis")
       assert.isTrue(yield* reloader.reload)
       assert.strictEqual(reloader.current(), early)
+    })
+  )
+
+  const logged: Array<string> = []
+  const logger = Logger.make<unknown, void>(({ cause, logLevel, message }) => {
+    const why = Cause.hasInterruptsOnly(cause) ? "interrupted" : String(Cause.squash(cause))
+    logged.push(`${logLevel} ${String(message)}: ${why}`)
+  })
+
+  timed(
+    "goes on after a load that dies and after a report that dies, and says both in the log",
+    Effect.gen(function* () {
+      yield* TestClock.setTime(Date.now())
+      const renewed = authority.issue({ name: "renewed" })
+      let loads = 0
+      const load = Effect.suspend(() => {
+        loads++
+        if (loads === 2) throw new Error("a bug in load")
+        if (loads === 3) return Effect.fail("not there")
+        if (loads === 4) return Effect.interrupt
+        return Effect.succeed(loads === 1 ? identity : renewed)
+      })
+      const reloader = yield* TlsReloader.make(load, {
+        every: "1 hour",
+        onError: () => Effect.die(new Error("a bug in onError"))
+      })
+      yield* TestClock.adjust("2 hours")
+      assert.strictEqual(loads, 5)
+      assert.strictEqual((yield* reloader.certificate).subject["CN"], "renewed")
+      assert.deepStrictEqual(logged, [
+        "Error TLS reload failed: Error: a bug in load",
+        "Error onError of a TLS reload failed: Error: a bug in onError",
+        "Error TLS reload failed: interrupted"
+      ])
+    }).pipe(Effect.provide(Logger.layer([logger])))
+  )
+
+  timed(
+    "a pair that does not work is loaded again after 1, 2, 4, … seconds, and never later than `every`",
+    Effect.gen(function* () {
+      yield* TestClock.setTime(Date.now())
+      const loads: Array<number> = []
+      const began = yield* Clock.currentTimeMillis
+      let next: Tls.Identity = identity
+      yield* TlsReloader.make(
+        Effect.gen(function* () {
+          loads.push(((yield* Clock.currentTimeMillis) - began) / 1000)
+          return next
+        }),
+        { every: "10 seconds", onError: () => Effect.void }
+      )
+      next = { certificate: identity.certificate, key: authority.issue().key }
+      yield* TestClock.adjust("45 seconds")
+      next = identity
+      yield* TestClock.adjust("30 seconds")
+      assert.deepStrictEqual(loads, [0, 10, 11, 13, 17, 25, 35, 45, 55, 65, 75])
     })
   )
 

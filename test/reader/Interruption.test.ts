@@ -43,6 +43,7 @@ const steppedFiber = <A, E>(
 const reads: Record<string, (reader: StreamReader.StreamReader) => Effect.Effect<unknown, unknown>> = {
   read: (reader) => reader.read(),
   "read(5)": (reader) => reader.read(5),
+  readInto: (reader) => reader.readInto(new Uint8Array(5)),
   readExactly: (reader) => reader.readExactly(5),
   readUntil: (reader) => reader.readUntil("\r\n"),
   readLine: (reader) => reader.readLine,

@@ -4,6 +4,8 @@ import { StreamError, type Transport } from "effect-wire"
 export interface FakeOptions {
   /** Default `true`. */
   readonly canEnd?: boolean | undefined
+  /** Default: not given. */
+  readonly canLinger?: boolean | undefined
   /** Default `true`. */
   readonly readAhead?: boolean | undefined
   /** How many bytes the system takes without being told. Default 0: it takes what `accept` says. */
@@ -94,6 +96,7 @@ export const makeFake = (options: FakeOptions = {}): FakeTransport => {
     localAddress: options.localAddress,
     remoteAddress: options.remoteAddress,
     canEnd: options.canEnd ?? true,
+    canLinger: options.canLinger,
     readAhead: options.readAhead ?? true,
     get bufferedBytes() {
       return buffered
@@ -129,7 +132,7 @@ export const makeFake = (options: FakeOptions = {}): FakeTransport => {
     write: (chunk) => push("write", [chunk]),
     writeAll: (batch) => push("writeAll", batch),
     end() {
-      if (options.canEnd === false) throw new Error("this transport cannot end")
+      if (options.canEnd === false && options.canLinger !== true) throw new Error("this transport cannot end")
       if (ended || closing || aborted || closed) throw new Error("end after the end")
       ended = true
       note("end")

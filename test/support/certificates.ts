@@ -1,4 +1,5 @@
 import { execFileSync } from "node:child_process"
+import { createPrivateKey, sign, X509Certificate } from "node:crypto"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
@@ -62,6 +63,11 @@ export class Authority {
     return fs.readFileSync(this.file, "utf8")
   }
 
+  /** The authority itself. */
+  get root(): Issued {
+    return issued(this.file, this.at("ca.key"))
+  }
+
   issue({ altName = "DNS:localhost,IP:127.0.0.1", from, name = "localhost", to }: Wanted = {}): Issued {
     const [keyFile, request, certificateFile] = this.files("key", "csr", "pem")
     this.openssl(
@@ -87,6 +93,32 @@ export class Authority {
     return issued(certificateFile, keyFile)
   }
 
+  /**
+   * The same with its dates replaced, as they are written in a certificate (`YYMMDDhhmmssZ`), and signed anew: no
+   * program would issue one with dates that are none.
+   */
+  withDates({ certificate, key }: Issued, from: string, to: string): Issued {
+    const { raw } = new X509Certificate(certificate)
+    const outer = contentOf(raw)
+    const body = Buffer.from(element(outer, 0))
+    const algorithm = element(outer, body.length)
+    // Two UTCTimes of 13 characters, one behind the other.
+    const dates = body.indexOf(Buffer.from([0x17, 13]))
+    body.write(from, dates + 2, "latin1")
+    body.write(to, dates + 17, "latin1")
+    const signature = sign("sha256", body, createPrivateKey(fs.readFileSync(this.at("ca.key"))))
+    const bits = encoded(0x03, Buffer.concat([Buffer.of(0), signature]))
+    const der = encoded(0x30, Buffer.concat([body, algorithm, bits]))
+    const lines = der.toString("base64").match(/.{1,64}/g) ?? []
+    const [keyFile, , certificateFile] = this.files("key", "csr", "pem")
+    fs.writeFileSync(keyFile, key)
+    fs.writeFileSync(
+      certificateFile,
+      `-----BEGIN CERTIFICATE-----\n${lines.join("\n")}\n-----END CERTIFICATE-----\n`
+    )
+    return issued(certificateFile, keyFile)
+  }
+
   private at(file: string): string {
     return path.join(this.directory, file)
   }
@@ -108,3 +140,23 @@ const issued = (certificateFile: string, keyFile: string): Issued => ({
   certificateFile,
   keyFile
 })
+
+// As much of DER as a certificate takes: elements of less than 64 KiB.
+
+/** Where the content of the element at `at` begins and ends. */
+const bounds = (der: Buffer, at: number): readonly [start: number, end: number] => {
+  const first = der.readUInt8(at + 1)
+  const bytes = first < 0x80 ? 0 : first & 0x7f
+  const start = at + 2 + bytes
+  return [start, start + (bytes === 0 ? first : der.readUIntBE(at + 2, bytes))]
+}
+
+const contentOf = (der: Buffer): Buffer => der.subarray(...bounds(der, 0))
+
+const element = (der: Buffer, at: number): Buffer => der.subarray(at, bounds(der, at)[1])
+
+const encoded = (tag: number, content: Buffer): Buffer => {
+  const { length: size } = content
+  const length = size < 0x80 ? [size] : size < 0x100 ? [0x81, size] : [0x82, size >> 8, size & 0xff]
+  return Buffer.concat([Buffer.from([tag, ...length]), content])
+}

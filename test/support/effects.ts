@@ -71,14 +71,22 @@ export const aborting = <E, R>(
 ): Effect.Effect<Connection.Connection, E, R | Scope.Scope> =>
   Effect.tap(self, (connection) => Effect.addFinalizer(() => connection.abort))
 
+/** A clock that does some things in another way. */
+const changed = (clock: Clock.Clock, changes: Partial<Clock.Clock>): Clock.Clock => {
+  const copy: Clock.Clock = { ...clock, ...changes }
+  // The live clock's methods are its class's.
+  const prototype: unknown = Object.getPrototypeOf(clock)
+  if (typeof prototype === "object") Object.setPrototypeOf(copy, prototype)
+  return copy
+}
+
 /** Runs an effect with a clock that counts who sleeps. */
 export const withSleepers = <A, E, R>(
   f: (sleepers: () => number) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> =>
   Effect.clockWith((clock) => {
     let sleeping = 0
-    const counting: Clock.Clock = {
-      ...clock,
+    const counting = changed(clock, {
       sleep: (duration) =>
         Effect.suspend(() => {
           sleeping++
@@ -89,14 +97,27 @@ export const withSleepers = <A, E, R>(
             })
           )
         })
-    }
-    // The live clock's methods are its class's.
-    const prototype: unknown = Object.getPrototypeOf(clock)
-    if (typeof prototype === "object") Object.setPrototypeOf(counting, prototype)
+    })
     return Effect.provideService(
       f(() => sleeping),
       Clock.Clock,
       counting
+    )
+  })
+
+/** Runs an effect with a clock whose time of day can be set, by so many milliseconds; time passes as before. */
+export const withTimeOfDay = <A, E, R>(
+  f: (set: (by: number) => void) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.clockWith((clock) => {
+    let off = 0
+    const now = (): number => clock.currentTimeMillisUnsafe() + off
+    return Effect.provideService(
+      f((by) => {
+        off += by
+      }),
+      Clock.Clock,
+      changed(clock, { currentTimeMillisUnsafe: now, currentTimeMillis: Effect.sync(now) })
     )
   })
 

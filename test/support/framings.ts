@@ -16,7 +16,7 @@ export const encode = <F>(
   const encoded = framing[Framing.TypeId].encode(frame)
   if (encoded instanceof Error) return encoded
   const chunks = typeof encoded === "string" || encoded instanceof Uint8Array ? [encoded] : encoded
-  return concat(...chunks.map((chunk) => (typeof chunk === "string" ? Buffer.from(chunk) : chunk)))
+  return Uint8Array.from(Buffer.concat(chunks.map((_) => (typeof _ === "string" ? Buffer.from(_) : _))))
 }
 
 /** A reader that was fed chunks, and then the end of input. */

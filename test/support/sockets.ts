@@ -42,17 +42,45 @@ export const loops = (count: number): Effect.Effect<void> =>
 export const openHandles = (): ReadonlyArray<string> =>
   process.getActiveResourcesInfo().filter((name) => /^(TCP|Pipe)/.test(name))
 
-/** Runs a test and holds it to leave no socket and no server behind. */
-export const leavingNothing = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.suspend(() => {
-    const before = openHandles().length
-    return Effect.tap(self, () =>
-      Effect.flatMap(loops(20), () => {
-        const after = openHandles()
-        return after.length > before ? Effect.die(new Error(`left behind: ${after.join(", ")}`)) : Effect.void
-      })
-    )
+/**
+ * Watches the timers that are set from now on, and tells where those were that still keep the process alive. The test runner
+ * has timers of its own, which it sets with what it took aside when it began.
+ */
+const watchTimers = () => {
+  const set = globalThis.setTimeout
+  const places = new Map<NodeJS.Timeout, string>()
+  globalThis.setTimeout = new Proxy(set, {
+    apply: (target, self, parameters) => {
+      const timer: NodeJS.Timeout = Reflect.apply(target, self, parameters)
+      places.set(timer, new Error(`a timer of ${String(parameters[1])} ms`).stack ?? "")
+      return timer
+    }
   })
+  // Node marks those that have fired or were cleared.
+  const isSet = (timer: NodeJS.Timeout): boolean =>
+    timer.hasRef() && Reflect.get(timer, "_destroyed") === false
+  return {
+    left: () => Array.from(places).flatMap(([timer, place]) => (isSet(timer) ? [place] : [])),
+    stop: () => {
+      globalThis.setTimeout = set
+    }
+  }
+}
+
+/** Runs a test and holds it to leave no socket, no server and no timer behind. */
+export const leavingNothing = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => ({ before: openHandles().length, timers: watchTimers() })),
+    ({ before, timers }) =>
+      Effect.tap(self, () =>
+        Effect.flatMap(loops(20), () => {
+          const after = openHandles()
+          const left = [...(after.length > before ? after : []), ...timers.left()]
+          return left.length === 0 ? Effect.void : Effect.die(new Error(`left behind: ${left.join(", ")}`))
+        })
+      ),
+    ({ timers }) => Effect.sync(timers.stop)
+  )
 
 /** A server of plain Node sockets: `next` waits for a connection, as it came. */
 export const rawServer = (
@@ -129,3 +157,9 @@ export const tempDirectory = Effect.acquireRelease(
 /** The port of an address that has one. */
 export const portOf = (address: NetAddress.SocketAddress | undefined): number =>
   address !== undefined && "port" in address ? address.port : 0
+
+/** Whether a plain socket of this Node takes a reset behind bytes for an end: libuv before 1.52 does. */
+export const hidesResets = ((): boolean => {
+  const [major = 0, minor = 0] = process.versions.uv.split(".").map(Number)
+  return major === 1 && minor < 52
+})()

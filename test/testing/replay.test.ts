@@ -139,6 +139,49 @@ describe("TestNetwork.replay", () => {
     })
   )
 
+  it.effect("takes what differs for the same if it is told to", () =>
+    Effect.gen(function* () {
+      const masked = (_: Uint8Array) => text(_).replace(/nonce=\w+/, "nonce=?")
+      const recording = recordingOf(sent("HELLO nonce=abcd\n"), received("ok\n"), sent("BYE\n"))
+      const asked: Array<readonly [string, string]> = []
+      const matches = (received: Uint8Array, expected: Uint8Array) => {
+        asked.push([text(received), text(expected)])
+        return masked(received) === masked(expected)
+      }
+      const { client, replay } = yield* against(recording, { matches })
+      yield* client.writer.write("HELLO non")
+      yield* turns
+      deepStrictEqual(asked, [])
+      yield* client.writer.write("ce=wxyz\n")
+      deepStrictEqual(yield* client.reader.readLineString, Option.some("ok"))
+      yield* client.writer.write("BUY\n")
+      const error = yield* Effect.flip(Fiber.join(replay.fiber))
+      strictEqual(error.message, 'replay: event 2 of the recording expects "BYE\\n", and "BUY\\n" came')
+      deepStrictEqual(asked, [
+        ["HELLO nonce=wxyz\n", "HELLO nonce=abcd\n"],
+        ["BUY\n", "BYE\n"]
+      ])
+    })
+  )
+
+  it.effect("counts the bytes and no more if anything is the same", () =>
+    Effect.gen(function* () {
+      const recording = recordingOf(sent("hello"), received("1"), sent("x".repeat(200_000)), received("2"))
+      const { client, replay } = yield* against(recording, { matches: () => true })
+      yield* client.writer.write("12345")
+      strictEqual(text(yield* client.reader.readExactly(1)), "1")
+      yield* client.writer.write(new Uint8Array(200_000))
+      strictEqual(text(yield* client.reader.readExactly(1)), "2")
+      yield* Fiber.join(replay.fiber)
+
+      const early = yield* against(recording, { matches: () => true })
+      yield* early.client.writer.write("123")
+      yield* early.client.writer.end
+      const error = yield* Effect.flip(Fiber.join(early.replay.fiber))
+      strictEqual(error.message, 'replay: event 0 of the recording expects "lo", and the end of input came')
+    })
+  )
+
   it.effect("is a server's handler, whose failure the server tells", () =>
     Effect.gen(function* () {
       const failures = yield* Ref.make<ReadonlyArray<string>>([])

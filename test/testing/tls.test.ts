@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Option, type Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, Layer, Logger, Option, References, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Network, Proxy, Relay, Server, StreamError, Tls, type Transport } from "effect-wire"
 import { Conformance, TestNetwork } from "effect-wire/testing"
@@ -41,7 +41,9 @@ const securedPair = (options?: Partial<Tls.CommonOptions>) =>
 describe("simulated TLS 1.3", () => Conformance.transport(Conformance.layerPair(securedPair())))
 
 describe("simulated TLS 1.2", () =>
-  Conformance.transport(Conformance.layerPair(securedPair({ maxVersion: "TLSv1.2" }), { halfClose: false })))
+  Conformance.transport(
+    Conformance.layerPair(securedPair({ maxVersion: "TLSv1.2" }), { halfClose: false, linger: true })
+  ))
 
 /** A client and a server, connected and not upgraded. */
 const plainPair = Effect.fnUntraced(function* () {
@@ -136,6 +138,12 @@ describe("a handshake", () => {
     ["WrongHost", "Refused", { servername: "other.test" }, {}],
     ["WrongHost", "Refused", { servername: "a.b.service.test" }, {}],
     ["success", "success", { servername: "a.service.test" }, {}],
+    [
+      "success",
+      "success",
+      { servername: "bücher.test" },
+      { identity: TestNetwork.identity({ names: ["*.test", "Bücher.test"] }) }
+    ],
     ["success", "success", { servername: false }, {}],
     ["success", "success", { servername: "other.test", verify: false }, {}],
     ["NoSharedAlpn", "NoSharedAlpn", { alpn: ["a"] }, { alpn: ["b"] }],
@@ -149,6 +157,10 @@ describe("a handshake", () => {
     ["SelfSigned", "Refused", {}, { identity: lonely }],
     ["success", "success", { ca: lonely.certificate }, { identity: lonely }],
     ["UnknownCa", "Refused", { ca: lonely.certificate }, {}],
+    ["success", "success", { extraCa: lonely.certificate }, {}],
+    ["success", "success", { extraCa: lonely.certificate }, { identity: lonely }],
+    ["success", "success", { ca: "another", extraCa: [lonely.certificate] }, { identity: lonely }],
+    ["UnknownCa", "Refused", { ca: "another", extraCa: lonely.certificate }, {}],
     [
       "CertificateExpired",
       "Refused",
@@ -229,6 +241,49 @@ describe("a handshake", () => {
       yield* turns
       assert.strictEqual(yield* outcomeOf(server.closed), "ConnectionReset")
       assert.strictEqual(yield* outcomeOf(client.reader.read()), "ConnectionAborted")
+    }))
+})
+
+describe("a handshake that fails on a server", () => {
+  test("is a debug line in the log, with the peer and the reason, and no error of a handler", () => {
+    const lines: Array<string> = []
+    const logger = Logger.make(({ logLevel, message }) => {
+      lines.push(`${logLevel} ${String(message)}`)
+    })
+    return Effect.gen(function* () {
+      yield* Server.serve(echo, { listen: { host: "10.0.0.1", port: 443 }, tls: { identity } })
+      const client = yield* Connection.connect("10.0.0.1:443")
+      yield* client.writer.write("GET / HTTP/1.1\r\n")
+      yield* turns
+      assert.strictEqual(lines.length, 1)
+      assert.match(
+        lines[0] ?? "",
+        /^Debug connection refused: handshake on 127\.0\.0\.1:\d+: what 127\.0\.0\.1:\d+ sent is not TLS/
+      )
+    }).pipe(
+      Effect.provide(Layer.mergeAll(Logger.layer([logger]), Layer.succeed(References.MinimumLogLevel, "All")))
+    )
+  })
+})
+
+describe("a shutdown", () => {
+  test("counts a connection whose handshake fails as aborted: there was no handler to finish", () =>
+    Effect.gen(function* () {
+      const server = yield* Server.serve(echo, {
+        listen: { host: "10.0.0.1", port: 443 },
+        tls: { identity }
+      })
+      const failing = yield* Connection.connect("10.0.0.1:443")
+      const served = yield* Connection.connect("service.test:443", { tls: true })
+      const waiting = yield* Connection.connect("10.0.0.1:443")
+      yield* turns
+      const stopping = yield* start(server.shutdown({ grace: "5 seconds" }))
+      yield* failing.writer.write("hello?\r\n")
+      yield* failing.close
+      yield* served.close
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(yield* Fiber.join(stopping.fiber), { finished: 1, interrupted: 1, aborted: 1 })
+      yield* waiting.close
     }))
 })
 
@@ -315,6 +370,67 @@ describe("the end over TLS", () => {
       other.below.write("plain text")
       yield* turns
       assert.strictEqual(kindOf(yield* Effect.exit(other.client.closed)), "NotTls")
+    }))
+})
+
+describe("through a proxy", () => {
+  /** A proxy that connects to 10.0.0.1:443, whatever it is asked for, and a server there. */
+  const proxied = Effect.fnUntraced(function* (tls?: Tls.ServerOptions) {
+    yield* Server.serve(echo, { listen: { host: "10.0.0.1", port: 443 }, tls: { identity } })
+    yield* Server.serve(
+      Effect.fnUntraced(function* (client: Connection.Connection) {
+        yield* client.reader.readUntil("\r\n\r\n")
+        const target = yield* Connection.connect("10.0.0.1:443")
+        yield* client.writer.write("HTTP/1.1 200 OK\r\n\r\n")
+        yield* Relay.bidirectional(client, target)
+      }),
+      { listen: { host: "10.0.0.9", port: 3128 }, tls }
+    )
+  })
+  const proxyIdentity = TestNetwork.identity({ names: ["proxy.test"] })
+
+  test("the transport is TLS only if the target speaks it", () =>
+    Effect.gen(function* () {
+      yield* proxied({ identity: proxyIdentity })
+      const proxy = Proxy.httpConnect("proxy.test:3128", { tls: true })
+      const plain = yield* Connection.connect("service.test:443", { proxy })
+      assert.deepStrictEqual([plain.info.transport, plain.info.tls], ["memory", undefined])
+      yield* plain.upgradeTls({ role: "client" })
+      assert.strictEqual(plain.info.transport, "tls")
+      assert.isDefined(plain.info.tls)
+    }))
+
+  for (const withTls of [false, true]) {
+    const where = withTls ? ", inside of TLS with the proxy" : ""
+    test(`a tunnel that was made by hand is upgraded for its target${where}`, () =>
+      Effect.gen(function* () {
+        yield* proxied(withTls ? { identity: proxyIdentity } : undefined)
+        const proxy = Proxy.httpConnect("proxy.test:3128")
+        const connection = yield* Connection.connect(
+          "proxy.test:3128",
+          withTls ? { tls: { alpn: ["http/1.1"] } } : undefined
+        )
+        yield* Proxy.tunnel(connection, proxy, "service.test:443")
+        assert.deepStrictEqual(
+          [connection.info.transport, connection.info.tls, connection.info.target],
+          ["memory", undefined, "service.test:443"]
+        )
+        yield* connection.upgradeTls({ role: "client" })
+        assert.strictEqual(connection.info.tls?.servername, "service.test")
+        yield* connection.writer.write("there and back")
+        assert.strictEqual(text(yield* connection.reader.readExactly(14)), "there and back")
+      }))
+  }
+
+  test("a tunnel that was refused leaves the connection with the proxy what it was", () =>
+    Effect.gen(function* () {
+      const { client, server } = yield* plainPair()
+      yield* server.writer.write("HTTP/1.1 403 Forbidden\r\n\r\n")
+      const error = yield* Effect.flip(
+        Proxy.tunnel(client, Proxy.httpConnect("proxy.test:3128"), "service.test:443")
+      )
+      assert.strictEqual(error._tag === "ConnectionError" && error.reason._tag, "ProxyError")
+      assert.isUndefined(client.info.target)
     }))
 })
 

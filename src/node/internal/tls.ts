@@ -1,11 +1,9 @@
-import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import * as Redacted from "effect/Redacted"
-import { constants, createHash, X509Certificate } from "node:crypto"
+import { X509Certificate } from "node:crypto"
 import { Duplex } from "node:stream"
 import * as tls from "node:tls"
 import { codeOf } from "../../internal/code.ts"
-import { printable } from "../../internal/printable.ts"
+import { CLOSE_BUDGET } from "../../internal/limits.ts"
 import {
   ConnectionAborted,
   ConnectionReset,
@@ -16,105 +14,16 @@ import {
 } from "../../StreamError.ts"
 import {
   type Certificate,
-  type ClientSettings,
-  type DistinguishedName,
   type Handshake,
-  type Identity,
   identityFor,
-  type Pem,
+  offered,
   type ServerSettings,
   type TlsInfo
 } from "../../Tls.ts"
 import type { Handler, Transport } from "../../Transport.ts"
-
-const pem = (input: Pem): string | Buffer => {
-  const value = Redacted.isRedacted(input) ? Redacted.value(input) : input
-  return typeof value === "string" ? value : Buffer.from(value)
-}
-
-const optional = <K extends string, V>(key: K, value: V | undefined): { readonly [P in K]?: V } => {
-  const fields: { [P in K]?: V } = {}
-  if (value !== undefined) fields[key] = value
-  return fields
-}
-
-const makeContext = (
-  settings: ClientSettings | ServerSettings,
-  identity: Identity | undefined
-): tls.SecureContext => {
-  const passphrase = identity?.passphrase
-  return tls.createSecureContext({
-    minVersion: settings.minVersion,
-    maxVersion: settings.maxVersion,
-    ...optional("ca", settings.ca?.map(pem)),
-    ...optional("ciphers", settings.ciphers),
-    ...(identity && { cert: pem(identity.certificate), key: pem(identity.key) }),
-    ...optional("passphrase", Redacted.isRedacted(passphrase) ? Redacted.value(passphrase) : passphrase),
-    // TLS 1.2 could begin anew on a connection in use, at the expense of whoever is asked to (CVE-2011-1473).
-    secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
-    // Sessions are resumed within one context only; with client certificates, OpenSSL wants a name for that.
-    ...("names" in settings && { sessionIdContext: "effect-wire" })
-  })
-}
-
-/** A context is kept as long as the options and the identity that it is made of: resumption depends on it. */
-const contexts = new WeakMap<object, WeakMap<object, tls.SecureContext>>()
-
-const contextOf = (
-  settings: ClientSettings | ServerSettings,
-  identity: Identity | undefined
-): tls.SecureContext => {
-  let known = contexts.get(settings)
-  if (known === undefined) contexts.set(settings, (known = new WeakMap()))
-  const key = identity ?? settings
-  let context = known.get(key)
-  if (context === undefined) known.set(key, (context = makeContext(settings, identity)))
-  return context
-}
-
-// The cause is left out: it says no more than the code, and a text of OpenSSL's may quote its input.
-const invalidIdentity = (cause: unknown): TlsError =>
-  new TlsError({
-    kind: "InvalidIdentity",
-    code: codeOf(cause),
-    detail: cause instanceof Error ? cause.message : undefined
-  })
-
-/** The certificate that is served unless a client asks for another name, or why the options cannot be used. */
-export const check = (settings: ServerSettings): Effect.Effect<Certificate, TlsError> =>
-  Effect.try({
-    try: () => {
-      const identity = settings.identity.current()
-      for (const source of settings.names.values()) contextOf(settings, source.current())
-      contextOf(settings, identity)
-      return certificateOf(new X509Certificate(pem(identity.certificate)))
-    },
-    catch: invalidIdentity
-  })
-
-const distinguishedName = (u: unknown): DistinguishedName => {
-  const name: { [attribute: string]: string | ReadonlyArray<string> } = {}
-  if (typeof u !== "object" || u === null) return name
-  for (const [key, value] of Object.entries(u)) {
-    if (typeof value === "string") name[key] = value
-    else if (Array.isArray(value)) name[key] = value.map(String)
-  }
-  return name
-}
-
-const certificateOf = (x509: X509Certificate): Certificate => {
-  const { issuer, subject } = x509.toLegacyObject()
-  return {
-    subject: distinguishedName(subject),
-    issuer: distinguishedName(issuer),
-    validFrom: DateTime.makeUnsafe(x509.validFrom),
-    validTo: DateTime.makeUnsafe(x509.validTo),
-    fingerprint256: x509.fingerprint256,
-    // A name with a comma in it is quoted.
-    subjectAltName: x509.subjectAltName?.match(/(?:"(?:[^"\\]|\\.)*"|[^,"])+/g)?.map((_) => _.trim()) ?? [],
-    raw: new Uint8Array(x509.raw)
-  }
-}
+import * as Cert from "./certificate.ts"
+import { type KnownSession, Sessions } from "./session.ts"
+import { contextOf, invalid, trustOf } from "./tlsContext.ts"
 
 class Info implements TlsInfo {
   readonly protocol: string
@@ -129,7 +38,7 @@ class Info implements TlsInfo {
     socket: tls.TLSSocket,
     servername: string | undefined,
     authorized: boolean,
-    known: X509Certificate | undefined
+    certificate: X509Certificate | undefined
   ) {
     const cipher = socket.getCipher()
     this.protocol = socket.getProtocol() ?? "unknown"
@@ -138,13 +47,13 @@ class Info implements TlsInfo {
     this.servername = servername
     this.authorized = authorized
     this.resumed = socket.isSessionReused()
-    this.certificate = socket.getPeerX509Certificate() ?? known
+    this.certificate = certificate
   }
 
   // Taken apart when somebody asks.
   get peerCertificate(): Certificate | undefined {
     if (this.certificate instanceof X509Certificate) {
-      this.certificate = certificateOf(this.certificate)
+      this.certificate = Cert.read(this.certificate)
     }
     return this.certificate
   }
@@ -168,40 +77,37 @@ const verifyError = (socket: tls.TLSSocket): unknown => {
     : new Error("this version of Node does not tell whether the peer's certificate is trusted")
 }
 
-const trusts = new WeakMap<ClientSettings, string>()
+type Warn = (message: string, cause: unknown) => void
 
-/** What a session stands for besides its server: whom the client trusted, and who it was. */
-const trustOf = (settings: ClientSettings, identity: Identity | undefined): string => {
-  const known = identity === undefined ? trusts.get(settings) : undefined
-  if (known !== undefined) return known
-  const hash = createHash("sha256")
-  for (const part of [...(settings.ca ?? ["platform"]), "identity", identity?.certificate ?? "none"]) {
-    hash.update(createHash("sha256").update(pem(part)).digest())
+/**
+ * Has OpenSSL keep the name that a client asks for in the session. In TLS 1.2 it tells the session's name of a
+ * connection that resumes it, and keeps only one that was accepted, which Node does if it has a context for it at
+ * once.
+ */
+const acceptName = (socket: tls.TLSSocket, { context }: tls.SecureContext): void => {
+  const handle: unknown = Reflect.get(socket, "_handle")
+  if (typeof handle === "object" && handle !== null) Reflect.set(handle, "sni_context", context)
+}
+
+/** Some releases of Node 22 take an IPv6 address for a name here, and find it nowhere. */
+const checkAddress = (address: string, { raw }: tls.PeerCertificate): Error | undefined => {
+  const certificate = new X509Certificate(raw)
+  if (certificate.checkIP(address) !== undefined) return undefined
+  const message = `IP: ${address} is not among the certificate's names: ${certificate.subjectAltName ?? "none"}`
+  return Object.assign(new Error(message), { code: "ERR_TLS_CERT_ALTNAME_INVALID" })
+}
+
+/** A stream that can be written to after its end, which is not an end of the stream. */
+class Ciphertext extends Duplex {
+  onOutputEnd: (callback: () => void) => void = (callback) => callback()
+
+  // Node's TLS calls it once all that it wrote has left, and gives a callback only.
+  override end(callback?: unknown): this {
+    this.onOutputEnd(() => {
+      if (typeof callback === "function") process.nextTick(callback)
+    })
+    return this
   }
-  const trust = hash.digest("hex")
-  if (identity === undefined) trusts.set(settings, trust)
-  return trust
-}
-
-/** A session as it is kept: with the certificate of the server, which Node does not tell for one that was resumed. */
-const packSession = (session: Uint8Array, certificate: Uint8Array): Uint8Array => {
-  const packed = new Uint8Array(4 + certificate.length + session.length)
-  new DataView(packed.buffer).setUint32(0, certificate.length)
-  packed.set(certificate, 4)
-  packed.set(session, 4 + certificate.length)
-  return packed
-}
-
-interface KnownSession {
-  readonly session: Buffer
-  readonly certificate: X509Certificate
-}
-
-const unpackSession = (packed: Uint8Array | undefined): KnownSession | undefined => {
-  if (packed === undefined) return undefined
-  const bytes = Buffer.from(packed)
-  const start = 4 + bytes.readUInt32BE(0)
-  return { session: bytes.subarray(start), certificate: new X509Certificate(bytes.subarray(4, start)) }
 }
 
 /**
@@ -215,16 +121,26 @@ export class TlsLayer implements Handler {
   /** Called once the transport below has let go. */
   onGone: (() => void) | undefined = undefined
   isGone = false
-  private readonly ciphertext: Duplex
+  private readonly ciphertext: Ciphertext
   private socket: tls.TLSSocket | undefined = undefined
   // Who is told of the end until the connection over TLS takes over.
   private before: Handler | undefined
   // The session that is offered to the server.
   private known: KnownSession | undefined = undefined
-  private settle: ((reason: ConnectionErrorReason | undefined) => void) | undefined = undefined
+  // What the peer has shown. Node 22 tells a client only once.
+  private certificate: X509Certificate | undefined = undefined
+  // Ends the handshake, as long as it goes on.
+  private giveUp: ((reason: ConnectionErrorReason) => void) | undefined = undefined
   private written: (() => void) | undefined = undefined
   private isEnding = false
+  private hasInputEnded = false
   private hasPeerEnded = false
+  // Who the peer is and what was wanted, for errors.
+  private peer: string | undefined = undefined
+  private request: Handshake | undefined = undefined
+  private isSuspect = false
+  // What came after the handshake had failed, once it has.
+  private discarded: number | undefined = undefined
 
   constructor(below: Transport, before: Handler | undefined) {
     this.below = below
@@ -233,43 +149,51 @@ export class TlsLayer implements Handler {
       this.written = callback
       this.onDrain()
     }
-    this.ciphertext = new Duplex({
+    this.ciphertext = new Ciphertext({
       allowHalfOpen: true,
       read: () => below.resume(),
       write: (chunk: Buffer, _, callback) => {
+        // OpenSSL answers a KeyUpdate also after its end. Nobody needs the answer then.
+        if (this.isEnding) return callback()
         below.write(chunk)
         sent(callback)
       },
       writev: (chunks: Array<{ readonly chunk: Buffer }>, callback) => {
+        if (this.isEnding) return callback()
         below.writeAll(chunks.map((_) => _.chunk))
-        sent(callback)
-      },
-      final: (callback) => {
-        this.isEnding = true
-        if (this.isGone) return callback()
-        if (below.canEnd) below.end()
         sent(callback)
       },
       destroy: (error, callback) => {
         this.written = undefined
         if (!this.isGone) {
-          // An alert that explains the failure of a handshake is sent.
-          if (this.isEnding || this.settle !== undefined) below.close()
+          if (this.giveUp !== undefined) this.linger()
+          else if (this.isEnding) below.close()
           else below.abort()
         }
         callback(error)
       }
     })
+    this.ciphertext.onOutputEnd = (callback) => {
+      this.isEnding = true
+      if (this.isGone) return callback()
+      if (below.canEnd) below.end()
+      sent(callback)
+    }
     this.ciphertext.on("error", () => {})
     this.ciphertext.on("end", this.onCiphertextEnd)
   }
 
   readonly onData = (chunk: Uint8Array): void => {
-    if (!this.ciphertext.destroyed && !this.ciphertext.push(chunk)) this.below.pause()
+    if (this.discarded !== undefined) {
+      this.discarded += chunk.length
+      if (this.discarded > CLOSE_BUDGET) this.below.abort()
+    } else if (!this.ciphertext.destroyed && !this.ciphertext.push(chunk)) this.below.pause()
   }
 
   readonly onEnd = (): void => {
-    if (!this.ciphertext.destroyed) this.ciphertext.push(null)
+    this.hasInputEnded = true
+    if (this.discarded !== undefined) this.below.close()
+    else if (!this.ciphertext.destroyed) this.ciphertext.push(null)
   }
 
   readonly onDrain = (): void => {
@@ -282,9 +206,25 @@ export class TlsLayer implements Handler {
   readonly onClosed = (error?: { readonly reason: ConnectionErrorReason }): void => {
     this.isGone = true
     const isOrderly = error === undefined && this.ciphertext.readableEnded
-    if (!isOrderly) this.fail(error?.reason ?? new ConnectionAborted({}))
+    if (!isOrderly) {
+      // The end came first. It is known here by now, unless reading is held up.
+      if (this.hasInputEnded && this.ciphertext.readableLength === 0) this.onCiphertextEnd()
+      this.fail(error?.reason ?? new ConnectionAborted({}))
+    }
     this.before?.onClosed()
     this.onGone?.()
+  }
+
+  /**
+   * Ends a connection whose handshake has failed, and reads on until the peer's end, for as long as the connection
+   * lets it: the alert that says why would be lost if the socket were let go while bytes of the peer's come.
+   */
+  private linger(): void {
+    const { below } = this
+    if (this.hasInputEnded || !(below.canLinger ?? below.canEnd)) return below.close()
+    this.discarded = 0
+    below.end()
+    below.resume()
   }
 
   /** From here on, whoever is above tells of the end. */
@@ -294,12 +234,18 @@ export class TlsLayer implements Handler {
 
   /** Every byte was handed to Node's TLS by now: either it has seen the peer's end among them, or there was none. */
   private readonly onCiphertextEnd = (): void => {
-    if (this.settle !== undefined) this.fail(new ConnectionReset({}))
-    else if (!this.hasPeerEnded) this.socket?.destroy(new TlsTruncated({}))
+    if (this.giveUp !== undefined) this.giveUp(new ConnectionReset({}))
+    else if (!this.hasPeerEnded) this.socket?.destroy(new TlsTruncated({ detail: this.suspicion }))
+  }
+
+  private get suspicion(): string | undefined {
+    return this.isSuspect && this.socket?.bytesRead === 0
+      ? "nothing came behind the handshake, and the server may not accept the certificate of this side"
+      : undefined
   }
 
   private fail(reason: ConnectionErrorReason): void {
-    if (this.settle !== undefined) this.settle(reason)
+    if (this.giveUp !== undefined) this.giveUp(reason)
     else this.socket?.destroy(reason)
   }
 
@@ -310,14 +256,30 @@ export class TlsLayer implements Handler {
     address: string | undefined,
     wrap: (socket: tls.TLSSocket, info: TlsInfo) => A
   ): Effect.Effect<A, ConnectionErrorReason> {
+    return Effect.withFiber(({ context }) => {
+      const warn = (message: string, cause: unknown): void => {
+        Effect.runForkWith(context)(Effect.logWarning(message, cause))
+      }
+      return this.handshaking(request, leftover, address, wrap, warn)
+    })
+  }
+
+  private handshaking<A>(
+    request: Handshake,
+    leftover: Uint8Array,
+    address: string | undefined,
+    wrap: (socket: tls.TLSSocket, info: TlsInfo) => A,
+    warn: Warn
+  ): Effect.Effect<A, ConnectionErrorReason> {
     return Effect.callback<A, ConnectionErrorReason>((resume) => {
-      const peer = (request.role === "client" ? request.peer?.host : undefined) ?? address
+      this.request = request
+      this.peer = (request.role === "client" ? request.peer?.host : undefined) ?? address
       let socket: tls.TLSSocket
       try {
-        socket = request.role === "client" ? this.client(request) : this.server(request.settings)
+        socket = request.role === "client" ? this.client(request, warn) : this.server(request.settings)
       } catch (cause) {
         this.below.abort()
-        return resume(Effect.fail(invalidIdentity(cause)))
+        return resume(Effect.fail(invalid(cause)))
       }
       this.socket = socket
       // The end of the ciphertext is looked at before Node's TLS hears of it.
@@ -328,79 +290,118 @@ export class TlsLayer implements Handler {
         return push(chunk, encoding)
       }
       socket.once("close", () => this.ciphertext.destroy())
-      const settle = (reason: ConnectionErrorReason | undefined): void => {
-        if (this.settle === undefined) return
-        if (reason === undefined) {
-          this.settle = undefined
-          socket.off("error", onError)
-          resume(Effect.succeed(wrap(socket, infoOf(socket, request, this.known?.certificate))))
-        } else {
-          socket.destroy()
-          this.ciphertext.destroy()
-          this.settle = undefined
-          resume(Effect.fail(describe(reason, peer)))
+      const onError = (cause: unknown): void =>
+        // Of a client that does not accept the certificate, Node keeps this as well.
+        this.giveUp?.(
+          socket.authorizationError ? certificateFault(cause, this.certificate) : reasonFromCause(cause)
+        )
+      this.giveUp = (reason) => {
+        socket.destroy()
+        this.ciphertext.destroy()
+        this.giveUp = undefined
+        resume(Effect.fail(this.describe(reason)))
+      }
+      const establish = (): void => {
+        if (this.giveUp === undefined) return
+        const secured = wrap(socket, this.infoOf(socket, request))
+        this.giveUp = undefined
+        socket.off("error", onError)
+        resume(Effect.succeed(secured))
+      }
+      // What a listener throws would end the process.
+      const attempt = (listener: () => void) => (): void => {
+        try {
+          listener()
+        } catch (cause) {
+          this.giveUp?.(unexpected(cause))
         }
       }
-      const onError = (cause: unknown): void => settle(reasonFromCause(cause))
-      this.settle = settle
       socket.on("error", onError)
       // Node destroys what it does not accept, without an error in places.
-      socket.once("close", () => settle(new ConnectionReset({})))
+      socket.once("close", () => this.giveUp?.(new ConnectionReset({})))
       if (request.role === "client") {
-        socket.once("secureConnect", () => settle(undefined))
+        // Before Node looks at the certificate itself. It destroys the socket then, which tells nothing any more.
+        socket.prependOnceListener(
+          "secure",
+          attempt(() => {
+            if (verifyError(socket) !== undefined) this.certificate = socket.getPeerX509Certificate()
+          })
+        )
+        socket.once(
+          "secureConnect",
+          attempt(() => {
+            this.certificate ??=
+              socket.getPeerX509Certificate() ??
+              (socket.isSessionReused() ? this.known?.certificate : undefined)
+            // In TLS 1.3 a client hears of it behind its handshake, and not from every server why.
+            this.isSuspect = request.settings.identity !== undefined && socket.getProtocol() === "TLSv1.3"
+            establish()
+          })
+        )
       } else {
         const { clientCertificate } = request.settings
-        socket.once("secure", () => {
-          // Of a socket that no `tls.Server` made, Node tells later failures (a forged record, an alert) this way only.
-          socket.on("_tlsError", (cause: Error) => socket.destroy(cause))
-          const failure = clientCertificate === "require" ? verifyError(socket) : undefined
-          settle(failure === undefined ? undefined : notAccepted(failure, socket, peer))
-        })
+        socket.once(
+          "secure",
+          attempt(() => {
+            // Of a socket that no `tls.Server` made, Node tells later failures (a forged record, an alert) this way
+            // only.
+            socket.on("_tlsError", (cause: Error) => socket.destroy(cause))
+            this.certificate = socket.getPeerX509Certificate()
+            const failure = clientCertificate === "require" ? verifyError(socket) : undefined
+            if (failure === undefined) establish()
+            else this.giveUp?.(notAccepted(failure, this.certificate, address))
+          })
+        )
       }
-      if (this.isGone) settle(new ConnectionReset({}))
+      if (this.isGone) this.giveUp(new ConnectionReset({}))
       else if (leftover.length > 0) this.onData(leftover)
       return Effect.sync(() => {
-        this.settle = undefined
+        this.giveUp = undefined
         this.below.abort()
         socket.destroy()
       })
     })
   }
 
-  private client({ peer, settings }: Handshake & { readonly role: "client" }): tls.TLSSocket {
-    const { sessions, verify } = settings
+  private client({ peer, settings }: Handshake & { readonly role: "client" }, warn: Warn): tls.TLSSocket {
+    const { verify } = settings
     const identity = settings.identity?.current()
-    const resumable = verify ? sessions : undefined
-    const server =
-      resumable === undefined
-        ? ""
-        : `${this.addressOfPeer()} ${peer?.host ?? ""} ${trustOf(settings, identity)}`
-    this.known = unpackSession(resumable?.get(server))
-    const certificateOfSession = this.known?.certificate
+    const sessions =
+      settings.sessions && verify
+        ? new Sessions(
+            settings.sessions,
+            `${this.addressOfPeer()} ${peer?.host ?? ""} ${trustOf(settings, identity)}`,
+            warn
+          )
+        : undefined
+    this.known = sessions?.load()
     const socket = tls.connect({
       socket: this.ciphertext,
       secureContext: contextOf(settings, identity),
       rejectUnauthorized: verify,
-      ...(peer !== undefined && { host: peer.host, ...(peer.isName && { servername: peer.host }) }),
-      ...(settings.servername === false && { checkServerIdentity: () => undefined }),
+      // Without a host, Node would look for "localhost" in the certificate.
+      ...(peer === undefined
+        ? { checkServerIdentity: () => undefined }
+        : {
+            host: peer.host,
+            ...(peer.isName ? { servername: peer.host } : { checkServerIdentity: checkAddress })
+          }),
       ...(settings.alpn !== undefined && { ALPNProtocols: [...settings.alpn] }),
       ...(this.known !== undefined && { session: this.known.session })
     })
-    if (resumable !== undefined) {
+    if (sessions !== undefined) {
       socket.on("session", (session: Buffer) => {
-        const certificate = socket.getPeerX509Certificate() ?? certificateOfSession
-        if (certificate !== undefined && socket.authorized) {
-          resumable.set(server, packSession(session, certificate.raw))
-        }
+        if (this.certificate !== undefined && socket.authorized) sessions.store(session, this.certificate)
       })
     }
     return socket
   }
 
   private server(settings: ServerSettings): tls.TLSSocket {
-    return new tls.TLSSocket(this.ciphertext, {
+    const secureContext = contextOf(settings, settings.identity.current())
+    const socket = new tls.TLSSocket(this.ciphertext, {
       isServer: true,
-      secureContext: contextOf(settings, settings.identity.current()),
+      secureContext,
       requestCert: settings.clientCertificate !== "none",
       rejectUnauthorized: settings.clientCertificate === "require",
       ...(settings.alpn !== undefined && { ALPNProtocols: [...settings.alpn] }),
@@ -412,11 +413,37 @@ export class TlsLayer implements Handler {
           try {
             callback(null, contextOf(settings, identityFor(settings, name).current()))
           } catch (cause) {
-            callback(invalidIdentity(cause))
+            callback(invalid(cause))
           }
         }
       })
     })
+    acceptName(socket, secureContext)
+    return socket
+  }
+
+  private infoOf(socket: tls.TLSSocket, request: Handshake): TlsInfo {
+    if (request.role === "client") {
+      const servername = request.peer?.isName === true ? request.peer.host : undefined
+      return new Info(socket, servername, socket.authorized, this.certificate)
+    }
+    const name: unknown = Reflect.get(socket, "servername")
+    const isAuthorized = this.certificate !== undefined && verifyError(socket) === undefined
+    return new Info(socket, typeof name === "string" ? name : undefined, isAuthorized, this.certificate)
+  }
+
+  /** A reason with the peer's name, where it is about TLS. */
+  describe(reason: ConnectionErrorReason): ConnectionErrorReason {
+    if (reason._tag !== "TlsError") return reason
+    const { cause, code, kind } = reason
+    const peer = reason.peer ?? this.peer
+    if (kind === "WrongHost" && cause instanceof Error) {
+      // Node quotes the names in the certificate, and hangs all of it on its error.
+      const detail = Cert.shown(cause.message)
+      return new TlsError({ kind, code, cause: new Error(detail), peer, detail })
+    }
+    const detail = reason.detail ?? (this.request && offered(this.request, kind))
+    return new TlsError({ kind, code, cause, peer, detail })
   }
 
   private addressOfPeer(): string {
@@ -424,41 +451,36 @@ export class TlsLayer implements Handler {
   }
 }
 
-// A certificate that nobody vouches for can hold any text, of any length.
-const SHOWN = 256
+/** Whatever went wrong where nothing should. */
+const unexpected = (cause: unknown): ConnectionErrorReason => {
+  const reason = reasonFromCause(cause)
+  return reason._tag === "UnknownReason"
+    ? new TlsError({
+        kind: "Failed",
+        code: reason.code,
+        cause,
+        detail: cause instanceof Error ? cause.message : undefined
+      })
+    : reason
+}
 
-/** Why a client is not served, with the name in its certificate. */
+/** What OpenSSL or Node holds against a certificate, also where the code is one that is not known here. */
+const certificateFault = (cause: unknown, certificate: X509Certificate | undefined): TlsError => {
+  const reason = reasonFromCause(cause)
+  const kind = reason._tag === "TlsError" ? reason.kind : "BadCertificate"
+  const said = kind === "BadCertificate" && cause instanceof Error ? cause.message : undefined
+  const detail = said ?? (certificate && Cert.flawOf(kind, certificate))
+  return new TlsError({ kind, code: codeOf(cause), cause, detail })
+}
+
+/** The same of a client's certificate, with the name in it. */
 const notAccepted = (
   cause: unknown,
-  socket: tls.TLSSocket,
+  certificate: X509Certificate | undefined,
   address: string | undefined
 ): ConnectionErrorReason => {
-  const reason = reasonFromCause(cause)
-  if (reason._tag !== "TlsError") return reason
-  const x509 = socket.getPeerX509Certificate()
-  const name = x509 && certificateOf(x509).subject["CN"]
-  const peer =
-    name === undefined ? address : `${printable(String(name), SHOWN)} at ${address ?? "an unknown address"}`
-  return new TlsError({ kind: reason.kind, code: reason.code, cause, peer })
-}
-
-const infoOf = (socket: tls.TLSSocket, request: Handshake, known: X509Certificate | undefined): TlsInfo => {
-  if (request.role === "client") {
-    const servername = request.peer?.isName === true ? request.peer.host : undefined
-    return new Info(socket, servername, socket.authorized, socket.isSessionReused() ? known : undefined)
-  }
-  const name: unknown = Reflect.get(socket, "servername")
-  const isAuthorized = socket.getPeerX509Certificate() !== undefined && verifyError(socket) === undefined
-  return new Info(socket, typeof name === "string" ? name : undefined, isAuthorized, undefined)
-}
-
-const describe = (reason: ConnectionErrorReason, peer: string | undefined): ConnectionErrorReason => {
-  if (reason._tag !== "TlsError") return reason
-  const { cause, code, kind } = reason
-  if (kind === "WrongHost" && cause instanceof Error) {
-    // Node quotes the names in the certificate, and hangs all of it on its error.
-    const detail = printable(cause.message, SHOWN)
-    return new TlsError({ kind, code, cause: new Error(detail), peer: reason.peer ?? peer, detail })
-  }
-  return new TlsError({ kind, code, cause, peer: reason.peer ?? peer, detail: reason.detail })
+  const { code, detail, kind } = certificateFault(cause, certificate)
+  const name = certificate && Cert.nameIn(certificate)
+  const peer = name === undefined ? address : `${name} at ${address ?? "an unknown address"}`
+  return new TlsError({ kind, code, cause, peer, detail })
 }

@@ -63,13 +63,16 @@ const covers = (name: string, host: string): boolean =>
 /** Why a certificate is not accepted, if it is not. */
 export const rejection = (
   certificate: string,
-  { settings: { ca }, ...handshake }: Handshake,
+  handshake: Handshake,
   now: number
 ): TlsErrorKind | undefined => {
   const contents = contentsOf(certificate)
   if (contents === undefined) return undefined
   const { names, selfSigned, validFrom, validTo } = contents
-  const isKnown = ca?.some((_) => textOf(_) === certificate) ?? !selfSigned
+  const isOne = (ca: Pem): boolean => textOf(ca) === certificate
+  const { ca } = handshake.settings
+  const extraCa = handshake.role === "client" ? handshake.settings.extraCa : undefined
+  const isKnown = (ca?.some(isOne) ?? !selfSigned) || extraCa?.some(isOne) === true
   if (!isKnown) return selfSigned ? "SelfSigned" : "UnknownCa"
   if (now < validFrom) return "CertificateNotYetValid"
   if (now > validTo) return "CertificateExpired"

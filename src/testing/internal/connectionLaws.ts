@@ -17,6 +17,7 @@ import {
   LARGE,
   type Law,
   law,
+  lingers,
   outcome,
   outcomeOf,
   pattern,
@@ -222,12 +223,35 @@ export const connectionLaws: ReadonlyArray<Law<Connections>> = [
   law("discards what the peer still sends while it closes, and tells nobody of it", () =>
     Effect.gen(function* () {
       const { capabilities, far, near } = yield* connect()
-      if (!capabilities.halfClose) return
       const closing = yield* start(near.close)
       same("the end of input", yield* read(far), "")
-      yield* far.writer.write(pattern(200_000))
+      // Who does not wait for the peer cannot take anything either.
+      const writing = yield* start(far.writer.write(pattern(200_000)))
+      if (lingers(capabilities)) same("the write", yield* outcomeOf(writing), "done")
       yield* far.close
       yield* Fiber.join(closing)
+      same("closed", yield* outcome(near.closed), "done")
+      if (lingers(capabilities)) same("closed over there", yield* outcome(far.closed), "done")
+    })
+  ),
+
+  law("sends all that was written before a close to a peer that goes on sending and reads later", () =>
+    Effect.gen(function* () {
+      const { capabilities, far, near } = yield* connect({ watermarks: { high: 2 * MEGABYTE } })
+      if (!lingers(capabilities)) return
+      const writing = yield* start(near.writer.write(pattern(500_000)))
+      const begun = yield* far.reader.readExactly(1)
+      const closing = yield* start(near.close)
+      for (let sent = 0; sent < 600_000; sent += 20_000) {
+        yield* far.writer.write(pattern(20_000))
+        yield* turns
+      }
+      const rest = yield* far.reader.readAll()
+      sameBytes("received before the end", join([begun, rest]), pattern(500_000))
+      yield* far.close
+      yield* Fiber.join(closing)
+      const written = yield* outcomeOf(writing)
+      hold(["done", "ConnectionClosed"].includes(written), `the write came to ${written}`)
       same("closed", (yield* both(outcome(near.closed), outcome(far.closed))).join(), "done,done")
     })
   ),
@@ -237,18 +261,18 @@ export const connectionLaws: ReadonlyArray<Law<Connections>> = [
       const { capabilities, far, near } = yield* connect({ closeTimeout: "3 seconds" })
       const closing = yield* start(near.close)
       yield* turns
-      if (capabilities.halfClose) {
+      if (lingers(capabilities)) {
         same("the close", soFar(closing), "waiting")
         yield* TestClock.adjust("2999 millis")
         yield* turns
         same("the close", soFar(closing), "waiting")
         yield* TestClock.adjust("1 millis")
-      }
+      } else yield* TestClock.adjust("3 seconds")
       yield* Fiber.join(closing)
       same("closed", yield* outcome(near.closed), "done")
       // The peer has seen the end that was sent, or the abort.
       const seen = yield* read(far)
-      if (capabilities.halfClose)
+      if (lingers(capabilities))
         hold(["", "ConnectionReset"].includes(seen) || capabilities.abort !== "reset", seen)
     })
   ),

@@ -18,10 +18,14 @@ import type { Transport } from "../../Transport.ts"
 /** What a transport can do. See `Conformance.Capabilities`. */
 export interface Capabilities {
   readonly halfClose: boolean
+  readonly linger?: boolean | undefined
   readonly abort: "reset" | "failure" | "end"
   readonly readAhead: boolean
   readonly backpressure: boolean
 }
+
+/** Whether a close waits for the peer's end. */
+export const lingers = ({ halfClose, linger }: Capabilities): boolean => linger ?? halfClose
 
 /** See `Conformance.Pair`. */
 export class Pair extends Context.Service<

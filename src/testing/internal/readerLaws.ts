@@ -76,6 +76,18 @@ const operations: ReadonlyArray<Operation> = [
     atEnd: ["", ""]
   },
   {
+    name: "readInto",
+    run: (reader) => {
+      const target = new Uint8Array(5)
+      return text(Effect.map(reader.readInto(target), (count) => target.subarray(0, count)))
+    },
+    given: "",
+    more: "a",
+    result: "a",
+    left: "",
+    atEnd: ["", ""]
+  },
+  {
     name: "readAll",
     run: (reader) => text(reader.readAll()),
     given: "ab",

@@ -19,7 +19,8 @@ const shown = (bytes: Uint8Array): string =>
 
 /**
  * Something else was received than in the recording. `event` is the event's place in `Recording.events`, from 0; `expected`
- * and `received` begin at the first byte that differs, and are empty where an end of input was expected, or came.
+ * and `received` begin at the first byte that differs (with `matches`, at the event's first), and are empty where an end of
+ * input was expected, or came.
  *
  * @category errors
  * @since 0.1.0
@@ -44,17 +45,24 @@ export interface ReplayOptions {
    * as soon as everything before it has happened.
    */
   readonly timed?: boolean | undefined
+  /**
+   * Whether what came is as good as what was recorded: for what is another one each time, such as dates and nonces. It is
+   * asked for each event with as many bytes as the event has; `() => true` counts them and no more. Default: the same bytes.
+   */
+  readonly matches?: ((received: Uint8Array, expected: Uint8Array) => boolean) | undefined
 }
 
 /**
  * Plays the peer of a recorded session: a handler for `Server.serve`, or something to run with any connection. What was
- * received when it was recorded is written now; what was sent is awaited, and has to be the same bytes, however cut.
+ * received when it was recorded is written now; what was sent is awaited, and has to be the same bytes, however cut, unless
+ * `matches` says otherwise.
  *
  * - A chunk is written when everything that was sent before it has come, so a client finds its peer as patient as the
  *   recorded one was. With `timed`, it waits as long, too.
  * - An end of input is played as the end of the direction, a recorded failure as an abort, with which the replay is over.
  *
- * Fails with `ReplayError` at the first byte that differs, and with the connection's own errors.
+ * Fails with `ReplayError` at the first byte that differs (with `matches`, at the first event), and with the connection's
+ * own errors.
  *
  * **Example** (A client against a recorded server)
  *
@@ -90,6 +98,8 @@ export const replay = (
   const failure = recording.events.findIndex(({ event }) => event._tag === "Failure")
   const events = failure === -1 ? recording.events : recording.events.slice(0, failure + 1)
   const timed = options?.timed === true
+  const matches = options?.matches
+  const expectBytes = matches === undefined ? expectSame : expectMatch(matches)
 
   return Effect.fnUntraced(function* ({ abort, reader, writer }) {
     const steps = events.map(({ at, event }) => ({ at, event, heard: Latch.makeUnsafe() }))
@@ -126,7 +136,7 @@ export const replay = (
 /** Whether it is the other side's part. */
 const isAwaited = (event: Tap.Event): boolean => event._tag !== "Failure" && event.direction === "sent"
 
-const expectBytes = Effect.fnUntraced(function* (
+const expectSame = Effect.fnUntraced(function* (
   reader: StreamReader,
   place: number,
   bytes: Uint8Array
@@ -144,6 +154,20 @@ const expectBytes = Effect.fnUntraced(function* (
     left = left.subarray(received.length)
   }
 })
+
+const expectMatch = (matches: (received: Uint8Array, expected: Uint8Array) => boolean) =>
+  Effect.fnUntraced(function* (
+    reader: StreamReader,
+    place: number,
+    bytes: Uint8Array
+  ): Effect.fn.Return<void, ReplayError | ReadError> {
+    const received = yield* Effect.catchTag(reader.readExactly(bytes.length), "IncompleteReadError", (_) =>
+      Effect.fail(new ReplayError({ event: place, expected: bytes.slice(_.partial.length), received: empty }))
+    )
+    if (!matches(received, bytes)) {
+      yield* new ReplayError({ event: place, expected: bytes, received })
+    }
+  })
 
 const expectEnd = Effect.fnUntraced(function* (
   reader: StreamReader,

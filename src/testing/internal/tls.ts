@@ -15,7 +15,7 @@ import {
   TlsErrorKind,
   TlsTruncated
 } from "../../StreamError.ts"
-import { type Handshake, identityFor, type TlsInfo } from "../../Tls.ts"
+import { type Handshake, identityFor, offered, type TlsInfo } from "../../Tls.ts"
 import type { Handler, Transport } from "../../Transport.ts"
 import { certificateOf, describeCertificate, rejection } from "./certificates.ts"
 
@@ -86,6 +86,7 @@ export const upgradable = (below: Transport, dispatcher: Scheduler.SchedulerDisp
     remoteAddress: below.remoteAddress,
     tls: below.tls,
     canEnd: below.canEnd,
+    canLinger: below.canLinger,
     readAhead: below.readAhead,
     get bufferedBytes() {
       return below.bufferedBytes
@@ -169,6 +170,10 @@ class Secured implements Transport, Handler {
     return this.tls?.protocol === "TLSv1.3" && this.below.canEnd
   }
 
+  get canLinger(): boolean {
+    return this.below.canEnd
+  }
+
   get readAhead(): boolean {
     return this.below.readAhead
   }
@@ -247,7 +252,7 @@ class Secured implements Transport, Handler {
   private fail(kind: TlsErrorKind): void {
     const { handshake } = this
     const host = handshake.role === "client" ? handshake.peer?.host : undefined
-    this.giveUp(new TlsError({ kind, peer: host ?? this.address }))
+    this.giveUp(new TlsError({ kind, peer: host ?? this.address, detail: offered(handshake, kind) }))
   }
 
   private giveUp(reason: ConnectionErrorReason): void {

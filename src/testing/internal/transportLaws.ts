@@ -48,6 +48,8 @@ export const transportLaws: ReadonlyArray<Law<Pair>> = [
     Effect.sync(() => {
       for (const { transport } of [left, right]) {
         same("canEnd", transport.canEnd, capabilities.halfClose)
+        const canLinger = transport.canLinger ?? transport.canEnd
+        if (capabilities.linger !== undefined) same("canLinger", canLinger, capabilities.linger)
         same("readAhead", transport.readAhead, capabilities.readAhead)
         same("bufferedBytes of a new transport", transport.bufferedBytes, 0)
         hold(transport.kind.length > 0, "a transport names what bytes travel on")
