@@ -37,8 +37,8 @@ import * as Text from "./internal/text.ts"
 export const TypeId = "~effect-wire/Codec"
 
 /**
- * Turns frames `FIn` into messages `In`, and messages `Out` into frames `FOut`. The two kinds of messages are the same unless
- * `duplex` puts two codecs together, the two kinds of frames unless the framing has two.
+ * Turns frames `FIn` into messages `In`, and messages `Out` into frames `FOut`. The two kinds of messages are the same
+ * unless `duplex` puts two codecs together, the two kinds of frames unless the framing has two.
  *
  * @category models
  * @since 0.1.0
@@ -222,8 +222,8 @@ export const json: Codec<unknown> = make<unknown>({
 })
 
 /**
- * A schema on top of a codec that gives whatever it finds, such as `json`: checks and transforms it by the schema's encoded
- * side. Conditions and errors are those of `schema`.
+ * A schema on top of a codec that gives whatever it finds, such as `json`: checks and transforms it by the schema's
+ * encoded side. Conditions and errors are those of `schema`.
  *
  * **Example** (A schema on messages of a codec of your own)
  *
@@ -257,9 +257,9 @@ const refuse = (error: Schema.SchemaError): InvalidMessage =>
   new InvalidMessage({ detail: onOneLine(error.message), cause: error })
 
 /**
- * JSON in UTF-8 that a schema checks and transforms, by its canonical JSON form (`Schema.toCodecJson`): dates, maps, bytes
- * and the like are no obstacle. The schema must be synchronous and without services; an asynchronous one is a defect. The
- * `cause` of an `InvalidMessage` is the `Schema.SchemaError`.
+ * JSON in UTF-8 that a schema checks and transforms, by its canonical JSON form (`Schema.toCodecJson`): dates, maps,
+ * bytes and the like are no obstacle. The schema must be synchronous and without services; an asynchronous one is a
+ * defect. The `cause` of an `InvalidMessage` is the `Schema.SchemaError`.
  *
  * **Example** (Dates in JSON)
  *
@@ -280,9 +280,9 @@ export const schema = <T, E>(schema: Schema.ConstraintCodec<T, E>): Codec<T> =>
   compose(json, fromSchema(Schema.toCodecJson(schema)))
 
 /**
- * A schema's compact binary form (`effect/encoding/SchemaBinary`), several times smaller and faster than JSON. Both peers
- * need the same schema, or compatible ones; with `fingerprint`, exactly the same, for still smaller frames. Conditions and
- * errors are those of `schema`.
+ * A schema's compact binary form (`effect/encoding/SchemaBinary`), several times smaller and faster than JSON. Both
+ * peers need the same schema, or compatible ones; with `fingerprint`, exactly the same, for still smaller frames.
+ * Conditions and errors are those of `schema`.
  *
  * **Example** (Several times smaller than JSON)
  *

@@ -2,7 +2,8 @@
  * What goes wrong with messages: a frame that is none, is too long, or holds no message, and the end of the stream.
  *
  * A `FrameError` says what was being done, where in the stream, and shows the bytes there; its `reason` is one of
- * `FrameTooLong`, `MalformedFrame` and `InvalidMessage`, so that a single reason can be handled with `Effect.catchReason`.
+ * `FrameTooLong`, `MalformedFrame` and `InvalidMessage`, so that a single reason can be handled with
+ * `Effect.catchReason`.
  *
  * **Example** (A frame that is too long)
  *
@@ -32,9 +33,9 @@ import type { IncompleteReadError, ReadError, WriteError } from "./StreamError.t
 const bytes = (n: number): string => (n === 1 ? "1 byte" : `${n} bytes`)
 
 /**
- * A frame is longer than the framing allows. `length` is how long it is, as far as that is known: what its header announces
- * (rounded beyond 2^53), or, with `orMore`, how much of it was read or searched for its end. `limit` is what is allowed: the
- * framing's `maxLength`, or, of a frame that is to be sent, what a prefix of `prefix` bytes can say.
+ * A frame is longer than the framing allows. `length` is how long it is, as far as that is known: what its header
+ * announces (rounded beyond 2^53), or, with `orMore`, how much of it was read or searched for its end. `limit` is what
+ * is allowed: the framing's `maxLength`, or, of a frame that is to be sent, what a prefix of `prefix` bytes can say.
  *
  * @category reasons
  * @since 0.1.0
@@ -113,9 +114,9 @@ const show = (excerpt: Uint8Array): string =>
   ).join("")
 
 /**
- * A message could not be received or sent. `operation` is `receive` or `send`. When several were to be sent at once, `index` is
- * which of them, from 0. When receiving, `offset` is where in the
- * stream (bytes since the connection was made) and `excerpt` the bytes around it, at most 64.
+ * A message could not be received or sent. `operation` is `receive` or `send`. When several were to be sent at once,
+ * `index` is which of them, from 0. When receiving, `offset` is where in the stream (bytes since the connection was
+ * made) and `excerpt` the bytes around it, at most 64.
  *
  * @category errors
  * @since 0.1.0

@@ -5,9 +5,9 @@
  *
  * - `receive` takes whole frames: interrupted or timed out, it leaves every byte of an unfinished one in the buffer.
  * - Concurrent calls of `receive` each get a message, in the order of the calls. Concurrent sends do not mix.
- * - A frame that does not decode is one failure: it is consumed, and the next `receive` gives the next message. It remains
- *   only where nobody can tell what follows (a frame that is too long, or whose end cannot be found); then every `receive`
- *   fails alike.
+ * - A frame that does not decode is one failure: it is consumed, and the next `receive` gives the next message. It
+ *   remains only where nobody can tell what follows (a frame that is too long, or whose end cannot be found); then
+ *   every `receive` fails alike.
  * - What goes out for a message is written in one go.
  *
  * **Example** (Messages as JSON lines)
@@ -77,8 +77,8 @@ export interface Receiver<out In> {
    */
   readonly receive: Effect.Effect<In, ReceiveError>
   /**
-   * The messages until the end of the stream: many per pull, the fast way. Messages that were pulled and not used when the
-   * stream is left are gone; to take some and then go on in another way, use `receive`. So does a server before
+   * The messages until the end of the stream: many per pull, the fast way. Messages that were pulled and not used when
+   * the stream is left are gone; to take some and then go on in another way, use `receive`. So does a server before
    * `upgradeTls`, which cannot refuse what was pulled with the message that asked for it.
    */
   readonly messages: Stream.Stream<In, Exclude<ReceiveError, EndOfStream>>
@@ -95,7 +95,9 @@ export interface Receiver<out In> {
 export interface Sender<in Out> {
   /** Sends one message, with one write. Interrupted while it waits for the peer, it sends all of it or nothing. */
   readonly send: (message: Out) => Effect.Effect<void, SendError>
-  /** Sends several messages with one write; if one of them cannot be encoded, none, and the error's `index` says which. */
+  /**
+   * Sends several messages with one write; if one of them cannot be encoded, none, and the error's `index` says which.
+   */
   readonly sendAll: (messages: Iterable<Out>) => Effect.Effect<void, SendError>
   /** Sends all that a stream gives, in batches. Does not end the direction. */
   readonly sink: Sink.Sink<void, Out, never, SendError>
@@ -111,26 +113,26 @@ export interface Framed<out In, in out Out = In> extends Receiver<In>, Sender<Ou
   readonly [TypeId]: typeof TypeId
   readonly connection: Connection
   /**
-   * Sends a message and receives the reply, for protocols that answer in order. Concurrent requests take turns. A request
-   * that is given up after it was sent (interrupted, or timed out, also while its write still drains) leaves its reply to
-   * come: the next request drops it. A reply that does not decode is a reply: it fails its request, also where `onInvalid`
-   * skips such frames.
+   * Sends a message and receives the reply, for protocols that answer in order. Concurrent requests take turns. A
+   * request that is given up after it was sent (interrupted, or timed out, also while its write still drains) leaves
+   * its reply to come: the next request drops it. A reply that does not decode is a reply: it fails its request, also
+   * where `onInvalid` skips such frames.
    */
   readonly request: (message: Out) => Effect.Effect<In, ReceiveError | SendError>
   /**
-   * For protocols that answer out of order: from now on, until the scope ends, all messages are received here and handed to
-   * the requests that they answer. Nobody else may receive in the meantime. Of a frame that does not decode nobody can tell
-   * whom it answers: it ends everything, unless `onInvalid` skips it.
+   * For protocols that answer out of order: from now on, until the scope ends, all messages are received here and
+   * handed to the requests that they answer. Nobody else may receive in the meantime. Of a frame that does not decode
+   * nobody can tell whom it answers: it ends everything, unless `onInvalid` skips it.
    */
   readonly correlate: <Id>(
     options: CorrelateOptions<In | Out, Id>
   ) => Effect.Effect<Correlated<In, Out>, never, Scope.Scope>
   /**
-   * The same for protocols that answer in order: any number of requests are on their way at once, and each gets the reply
-   * whose turn it is. A frame that does not decode fails the request whose turn it is, also where `onInvalid` skips such
-   * frames. It ends everything if it is still there afterwards (it is too long and not skipped, or nobody can tell where it
-   * ends), and if `isReply` is given: it may be a reply or not. It also does if it is not skipped and no request waits for it,
-   * or if it is a `MalformedFrame` of a framing of your own, of which something may be left.
+   * The same for protocols that answer in order: any number of requests are on their way at once, and each gets the
+   * reply whose turn it is. A frame that does not decode fails the request whose turn it is, also where `onInvalid`
+   * skips such frames. It ends everything if it is still there afterwards (it is too long and not skipped, or nobody
+   * can tell where it ends), and if `isReply` is given: it may be a reply or not. It also does if it is not skipped and
+   * no request waits for it, or if it is a `MalformedFrame` of a framing of your own, of which something may be left.
    */
   readonly pipeline: (
     options?: PipelineOptions<In, Out>
@@ -159,7 +161,8 @@ export interface RequestOptions {
 export interface PipelineOptions<in In, in Out = unknown> extends RequestOptions {
   /**
    * Whether a message answers the request whose turn it is, the oldest one that has no reply yet (`undefined`: there is
-   * none). It is asked once for each message, in their order. Those that answer none are `unsolicited`. Default: all do.
+   * none). It is asked once for each message, in their order. Those that answer none are `unsolicited`. Default: all
+   * do.
    */
   readonly isReply?: ((message: In, request: Out | undefined) => boolean) | undefined
 }
@@ -171,29 +174,33 @@ export interface PipelineOptions<in In, in Out = unknown> extends RequestOptions
  * @since 0.1.0
  */
 export interface CorrelateOptions<in M, out Id> extends RequestOptions {
-  /** What a request and its reply have in common; compared as the key of a `Map`. `undefined` for messages that answer none. */
+  /**
+   * What a request and its reply have in common; compared as the key of a `Map`. `undefined` for messages that answer
+   * none.
+   */
   readonly idOf: (message: M) => Id | undefined
 }
 
 /**
  * A connection on which many requests are in flight at once.
  *
- * When the connection ends, all of them fail at once with what it ended of (`EndOfStream`, `ConnectionError`, …), and later
- * ones with the same; with the scope's end it is `ConnectionClosed`.
+ * When the connection ends, all of them fail at once with what it ended of (`EndOfStream`, `ConnectionError`, …), and
+ * later ones with the same; with the scope's end it is `ConnectionClosed`.
  *
- * The connection's `readTimeout` and `idleTimeout` hold for each request while it waits for its reply, as they would for a
- * `receive`, and for nothing else: a connection may be idle while no request is in flight, and `unsolicited` may wait.
+ * The connection's `readTimeout` and `idleTimeout` hold for each request while it waits for its reply, as they would
+ * for a `receive`, and for nothing else: a connection may be idle while no request is in flight, and `unsolicited` may
+ * wait.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Correlated<out In, in Out> {
   /**
-   * Sends a message and waits for its reply. Fails with `TimeoutError` when it takes longer than its `timeout` (operation
-   * `request`) or than the connection's limits (`read`, `idle`, `write`). An interrupted or timed-out request is forgotten:
-   * its reply, should it come, is dropped. With `correlate`, a message without
-   * an id is a `RangeError` defect, as is one with the id of a request that is in flight, or that was given up and whose reply
-   * has not come: nobody could tell the two replies apart. (The last 10,000 of those are remembered.)
+   * Sends a message and waits for its reply. Fails with `TimeoutError` when it takes longer than its `timeout`
+   * (operation `request`) or than the connection's limits (`read`, `idle`, `write`). An interrupted or timed-out
+   * request is forgotten: its reply, should it come, is dropped. With `correlate`, a message without an id is a
+   * `RangeError` defect, as is one with the id of a request that is in flight, or that was given up and whose reply has
+   * not come: nobody could tell the two replies apart. (The last 10,000 of those are remembered.)
    */
   readonly request: (
     message: Out,
@@ -202,8 +209,8 @@ export interface Correlated<out In, in Out> {
   /** Sends a message that nobody answers. */
   readonly send: (message: Out) => Effect.Effect<void, SendError>
   /**
-   * The messages that answer none, from the first; each goes to one consumer. Ends or fails with the connection. Of those that
-   * nobody takes the last `unsolicitedCapacity` are kept; `dropped` counts the others.
+   * The messages that answer none, from the first; each goes to one consumer. Ends or fails with the connection. Of
+   * those that nobody takes the last `unsolicitedCapacity` are kept; `dropped` counts the others.
    */
   readonly unsolicited: Stream.Stream<In, Exclude<ReceiveError, EndOfStream>>
   /** How many requests wait for their reply. */
@@ -223,11 +230,11 @@ export interface Correlated<out In, in Out> {
 export interface Options {
   /**
    * What becomes of a frame that does not decode: `"fail"` (the default) fails the `receive`, `"skip"` counts it in
-   * `skipped` and goes on with the next. A frame that is too long is skipped without being buffered. Where nobody can tell
-   * where the next frame begins, it is a failure all the same.
+   * `skipped` and goes on with the next. A frame that is too long is skipped without being buffered. Where nobody can
+   * tell where the next frame begins, it is a failure all the same.
    *
-   * A function is asked about each frame that can be skipped: it can log the error, or decide by it. About one that is too long
-   * and not skipped it is asked at every `receive`. What it throws is a defect of that `receive`.
+   * A function is asked about each frame that can be skipped: it can log the error, or decide by it. About one that is
+   * too long and not skipped it is asked at every `receive`. What it throws is a defect of that `receive`.
    */
   readonly onInvalid?: "fail" | "skip" | ((error: FrameError) => "fail" | "skip") | undefined
 }
@@ -241,8 +248,8 @@ export interface Options {
 export const isFramed = (u: unknown): u is Framed<unknown, never> => Predicate.hasProperty(u, TypeId)
 
 /**
- * Receives messages from a reader, whatever feeds it: a connection, a file, a test. Throws a `TypeError` if the reader was
- * not made by this library.
+ * Receives messages from a reader, whatever feeds it: a connection, a file, a test. Throws a `TypeError` if the reader
+ * was not made by this library.
  *
  * **Example** (Messages without a connection)
  *
@@ -479,9 +486,9 @@ export interface JsonLinesOptions extends Options, Framing.Options {}
 const MAX_JSON_LINE = 1024 * 1024
 
 /**
- * Speaks JSON lines: one line of JSON for each message, checked and transformed by a schema, or by one for each direction. A
- * line has at most `maxLength` bytes, 1 MiB unless set, in both directions. It is short for `Framing.lines` with
- * `Codec.schema`.
+ * Speaks JSON lines: one line of JSON for each message, checked and transformed by a schema, or by one for each
+ * direction. A line has at most `maxLength` bytes, 1 MiB unless set, in both directions. It is short for
+ * `Framing.lines` with `Codec.schema`.
  *
  * **Example** (A question and its answer)
  *

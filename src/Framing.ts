@@ -1,12 +1,12 @@
 /**
  * How a stream of bytes is cut into frames.
  *
- * A framing says where a frame begins and ends, and what goes around it on the wire; what the frame means is a `Codec`'s
- * business. `Framed` puts the two on a connection.
+ * A framing says where a frame begins and ends, and what goes around it on the wire; what the frame means is a
+ * `Codec`'s business. `Framed` puts the two on a connection.
  *
  * Every framing has a maximum frame length, which is checked before anything is buffered: a header that announces more
- * fails at once. It is 8 MiB for those that announce a length (`lengthPrefixed`, `netstring`), and the reader's own limit
- * (65,536 bytes unless set) for those that search for an end.
+ * fails at once. It is 8 MiB for those that announce a length (`lengthPrefixed`, `netstring`), and the reader's own
+ * limit (65,536 bytes unless set) for those that search for an end.
  *
  * **Example** (Length-prefixed frames)
  *
@@ -48,8 +48,9 @@ import type { Separator } from "./StreamReader.ts"
 export const TypeId = "~effect-wire/Framing"
 
 /**
- * How a stream of bytes is cut into frames. Those that are received are an `In` and those that are sent an `Out`: their bytes,
- * unless `make` says otherwise. The two are the same unless a protocol's requests and replies are cut in different ways.
+ * How a stream of bytes is cut into frames. Those that are received are an `In` and those that are sent an `Out`: their
+ * bytes, unless `make` says otherwise. The two are the same unless a protocol's requests and replies are cut in
+ * different ways.
  *
  * @category models
  * @since 0.1.0
@@ -79,8 +80,8 @@ export type Encoded = Uint8Array | string | ReadonlyArray<Uint8Array | string>
 export type DecodeError = MalformedFrame | StepError
 
 /**
- * What a step within a frame can fail with: `FrameTooLong`, at once, when the frame would become longer than the framing's
- * maximum; `IncompleteReadError` at the end of input, with all of the unfinished frame as `partial`.
+ * What a step within a frame can fail with: `FrameTooLong`, at once, when the frame would become longer than the
+ * framing's maximum; `IncompleteReadError` at the end of input, with all of the unfinished frame as `partial`.
  *
  * @category errors
  * @since 0.1.0
@@ -144,9 +145,9 @@ export const isFraming = (u: unknown): u is Framing<unknown, never> => Predicate
  */
 export interface Options {
   /**
-   * The most bytes of a frame, what is around it on the wire not counted: a positive integer. Set, it holds for frames that
-   * are sent as well as for those that are received. Where the reader's limit holds because it is not set, frames of any
-   * length are sent: nobody knows the limit of the peer's reader.
+   * The most bytes of a frame, what is around it on the wire not counted: a positive integer. Set, it holds for frames
+   * that are sent as well as for those that are received. Where the reader's limit holds because it is not set, frames
+   * of any length are sent: nobody knows the limit of the peer's reader.
    */
   readonly maxLength?: number | undefined
 }
@@ -207,8 +208,8 @@ const crlf = Separators.make("\r\n")
  */
 export interface LinesOptions extends Options {
   /**
-   * What ends a line: `"\n"`, `"\r\n"`, or `"either"` (the default): a `"\n"`, with or without a `"\r"` before it. Lines are
-   * sent with `"\n"`, or with `"\r\n"` where only that is an end.
+   * What ends a line: `"\n"`, `"\r\n"`, or `"either"` (the default): a `"\n"`, with or without a `"\r"` before it.
+   * Lines are sent with `"\n"`, or with `"\r\n"` where only that is an end.
    */
   readonly ending?: "\n" | "\r\n" | "either" | undefined
   /**
@@ -299,12 +300,13 @@ const indexOfEnd = (line: Uint8Array, strict: boolean, either: boolean): number 
 }
 
 /**
- * Frames that end with a separator, which is not part of them. Of several separators any ends a frame; of those that end in
- * the same place the longest does, so that `["\r\n", "\n"]` leaves no `"\r"` at the end of a frame. The first one is what is
- * sent. A frame that would be cut in another place than before its separator is not sent but fails with `MalformedFrame`.
+ * Frames that end with a separator, which is not part of them. Of several separators any ends a frame; of those that
+ * end in the same place the longest does, so that `["\r\n", "\n"]` leaves no `"\r"` at the end of a frame. The first
+ * one is what is sent. A frame that would be cut in another place than before its separator is not sent but fails with
+ * `MalformedFrame`.
  *
- * Throws a `RangeError` for an empty separator, and for a first one that contains another one before its end: nothing that is
- * sent with it would arrive whole.
+ * Throws a `RangeError` for an empty separator, and for a first one that contains another one before its end: nothing
+ * that is sent with it would arrive whole.
  *
  * **Example** (Records that end with a zero byte)
  *
@@ -431,7 +433,8 @@ export const fixedLength = (length: number): Framing => {
 }
 
 /**
- * Options of `lengthPrefixed`: what Tokio's `LengthDelimitedCodec` and Netty's `LengthFieldBasedFrameDecoder` can express.
+ * Options of `lengthPrefixed`: what Tokio's `LengthDelimitedCodec` and Netty's `LengthFieldBasedFrameDecoder` can
+ * express.
  *
  * @category models
  * @since 0.1.0
@@ -444,15 +447,16 @@ export interface LengthPrefixedOptions extends Options {
   /** Bytes of the header before the length. Default 0. */
   readonly offset?: number | undefined
   /**
-   * Added to the length to get the number of bytes that follow it: positive where more follow than are counted (the rest of
-   * a header), negative where bytes before it are counted as well. Default 0.
+   * Added to the length to get the number of bytes that follow it: positive where more follow than are counted (the
+   * rest of a header), negative where bytes before it are counted as well. Default 0.
    */
   readonly adjustment?: number | undefined
   /** Whether the length counts its own bytes as well. Not with a varint. Default `false`. */
   readonly includesLength?: boolean | undefined
   /**
-   * Bytes that are dropped from the front of what is received. Default: up to the end of the length. Where it is less, the
-   * rest of the header belongs to the frame; a frame that is sent begins with the same bytes, and its length is filled in.
+   * Bytes that are dropped from the front of what is received. Default: up to the end of the length. Where it is less,
+   * the rest of the header belongs to the frame; a frame that is sent begins with the same bytes, and its length is
+   * filled in.
    */
   readonly skip?: number | undefined
 }
@@ -460,8 +464,8 @@ export interface LengthPrefixedOptions extends Options {
 /**
  * Frames that begin with their length. Throws a `RangeError` for options that make no sense.
  *
- * `maxLength`, 8 MiB unless set, is compared with what the header announces, before any of it is buffered. A frame that does
- * not fit its prefix is not sent but fails with `FrameTooLong`.
+ * `maxLength`, 8 MiB unless set, is compared with what the header announces, before any of it is buffered. A frame that
+ * does not fit its prefix is not sent but fails with `FrameTooLong`.
  *
  * **Example** (A header of which the length is a part)
  *
@@ -670,8 +674,8 @@ const COLON = 0x3a
 const COMMA = 0x2c
 
 /**
- * Netstrings, as D. J. Bernstein wrote them down: the length in decimal, a colon, the bytes, a comma. `maxLength` is 8 MiB
- * unless set; a length above it fails before its last digit has come, or is skipped once it has. See
+ * Netstrings, as D. J. Bernstein wrote them down: the length in decimal, a colon, the bytes, a comma. `maxLength` is 8
+ * MiB unless set; a length above it fails before its last digit has come, or is skipped once it has. See
  * https://cr.yp.to/proto/netstrings.txt.
  *
  * **Example** (Two netstrings)
@@ -705,7 +709,7 @@ export const netstring = (options?: Options): Framing => {
         if (announced > maxLength) return tooLong(announced, maxLength, end + 1)
         if (size <= end) return undefined
         if (buffer.byteAt(end) !== COMMA) {
-          const detail = `a netstring of ${announced} bytes with ${shown(buffer.byteAt(end))} behind it, and not a comma`
+          const detail = `a netstring of ${announced} bytes with ${shown(buffer.byteAt(end))} behind it, not a comma`
           return malformed(detail, undefined, end)
         }
         return buffer.extract(at + 1, end, end + 1)
@@ -778,7 +782,8 @@ const escaped = (options: {
 
 /**
  * Consistent Overhead Byte Stuffing (Cheshire and Baker, 1999): a frame is encoded without zero bytes, at a cost of one
- * byte in 254 at most, and ends with one. A receiver that comes in late, or finds a frame damaged, goes on at the next zero.
+ * byte in 254 at most, and ends with one. A receiver that comes in late, or finds a frame damaged, goes on at the next
+ * zero.
  *
  * **Example** (A frame with zeros in it)
  *
@@ -809,9 +814,9 @@ export const cobs = (options?: Options): Framing =>
   })
 
 /**
- * SLIP (RFC 1055): a frame ends with `C0`; `C0` and `DB` in it are sent as `DB DC` and `DB DD`. As the RFC advises, a frame
- * is sent with a `C0` before it as well, so that noise on the line ends up in a frame of its own. An empty frame cannot be
- * told from none, and is not sent but fails with `MalformedFrame`.
+ * SLIP (RFC 1055): a frame ends with `C0`; `C0` and `DB` in it are sent as `DB DC` and `DB DD`. As the RFC advises, a
+ * frame is sent with a `C0` before it as well, so that noise on the line ends up in a frame of its own. An empty frame
+ * cannot be told from none, and is not sent but fails with `MalformedFrame`.
  *
  * **Example** (A frame between its ends)
  *
@@ -845,8 +850,8 @@ export const slip = (options?: Options): Framing =>
   })
 
 /**
- * Everything up to the end of input is one frame; none if there is nothing. What is sent becomes one frame when the writer
- * is ended, which is the caller's business.
+ * Everything up to the end of input is one frame; none if there is nothing. What is sent becomes one frame when the
+ * writer is ended, which is the caller's business.
  *
  * **Example** (One message for a connection)
  *
@@ -881,22 +886,23 @@ export const whole = (options?: Options): Framing => {
 }
 
 /**
- * A framing of your own, written with the reader's operations. A frame need not be bytes: it is what `decode` gives, and what
- * `encode` takes, which may be of two kinds (`make<Reply, Request>`).
+ * A framing of your own, written with the reader's operations. A frame need not be bytes: it is what `decode` gives,
+ * and what `encode` takes, which may be of two kinds (`make<Reply, Request>`).
  *
- * `decode` runs once at least one byte is there, and reads one frame: a generator, or an effect. A generator is several times
- * as fast where all of the frame is there already; where it is not, it begins anew. Nobody else reads in the meantime.
+ * `decode` runs once at least one byte is there, and reads one frame: a generator, or an effect. A generator is several
+ * times as fast where all of the frame is there already; where it is not, it begins anew. Nobody else reads in the
+ * meantime.
  *
- * Nothing that `decode` reads is consumed before it has succeeded: interrupted, timed out or cut off by a failed connection,
- * it leaves every byte, and the next `receive` begins anew with the same frame. When it fails with `MalformedFrame`, what it
- * has read so far is consumed, and the next frame begins after that; so it is best to fail after having read to the end of the
- * frame. At the end of input within a frame the rest is consumed. A frame for which nothing was read is a defect, as is
- * reading from the connection in another way.
+ * Nothing that `decode` reads is consumed before it has succeeded: interrupted, timed out or cut off by a failed
+ * connection, it leaves every byte, and the next `receive` begins anew with the same frame. When it fails with
+ * `MalformedFrame`, what it has read so far is consumed, and the next frame begins after that; so it is best to fail
+ * after having read to the end of the frame. At the end of input within a frame the rest is consumed. A frame for which
+ * nothing was read is a defect, as is reading from the connection in another way.
  *
  * `encode` gives the bytes of a frame, or (as a value) the error that says why there are none.
  *
- * `maxLength` is the most bytes that `decode` may read for one frame: the reader's limit unless set. What is sent is not held
- * to it, since it may be of another kind: `encode` can refuse what is too long.
+ * `maxLength` is the most bytes that `decode` may read for one frame: the reader's limit unless set. What is sent is
+ * not held to it, since it may be of another kind: `encode` can refuse what is too long.
  *
  * **Example** (A count of records, and the records)
  *

@@ -12,7 +12,8 @@ const RUNS = 100_000
 // So small that most inputs reach it.
 const LIMIT = 8
 
-// A reader with a frame that is not complete holds no more than the frame and what is around it: in COBS and SLIP its encoding.
+// A reader with a frame that is not complete holds no more than the frame and what is around it: in COBS and SLIP its
+// encoding.
 const MOST_BUFFERED = 2 * LIMIT + 16
 
 const interesting = hex("00 01 08 09 0a 0d 2c 2d 30 31 38 39 3a 3b 61 62 80 c0 db dc dd ff")

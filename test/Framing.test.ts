@@ -486,7 +486,7 @@ describe("messages of errors", () => {
     [
       Framing.netstring(),
       "3:abc;",
-      'receive at byte 5: malformed frame: a netstring of 3 bytes with ";" behind it, and not a comma (near "3:abc;")'
+      'receive at byte 5: malformed frame: a netstring of 3 bytes with ";" behind it, not a comma (near "3:abc;")'
     ],
     [
       Framing.netstring(),

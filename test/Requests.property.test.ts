@@ -8,8 +8,8 @@ import { start, type Started, turns, withSleepers } from "./support/effects.ts"
 import { makeFake } from "./support/FakeTransport.ts"
 import { text } from "./support/reader.ts"
 
-// A request is a line: its number, how it is to be answered, and some filling. A reply begins in the same way, so that every
-// result says whose it is.
+// A request is a line: its number, how it is to be answered, and some filling. A reply begins in the same way, so that
+// every result says whose it is.
 type Kind = "ok" | "bad" | "dies"
 
 interface Message {

@@ -41,8 +41,8 @@ export interface Decoder<In> {
   /** As many messages as there are. */
   readonly receiveMany: (limits: TimeLimits) => Effect.Effect<Arr.NonEmptyReadonlyArray<In>, ReceiveError>
   /**
-   * What the next frame holds, also one that is skipped otherwise: whoever counts the frames must not lose count. Fails for what
-   * is still there afterwards, and for what may have left a part of itself.
+   * What the next frame holds, also one that is skipped otherwise: whoever counts the frames must not lose count. Fails
+   * for what is still there afterwards, and for what may have left a part of itself.
    */
   readonly content: (limits: TimeLimits) => Effect.Effect<Content<In>, ReceiveError>
   /** The same of as many frames as there are. */
@@ -334,8 +334,8 @@ const skipped = Symbol("skipped")
 const OPERATIONS_TO_LEAVE = 8
 
 /**
- * Takes what was decoded, in one step with handing it on: interrupted in between, a fiber would lose it. So one that is about
- * to yield does so first.
+ * Takes what was decoded, in one step with handing it on: interrupted in between, a fiber would lose it. So one that is
+ * about to yield does so first.
  */
 const inOneStep = <A>(take: () => Received<A>): Effect.Effect<A, ReceiveError> => {
   const fiber = Fiber.getCurrent()

@@ -72,8 +72,8 @@ interface AnyWaiter extends Pick<
 }
 
 /**
- * Somebody who reads in several steps, and keeps the place in the line until it is given back: nobody else reads in between.
- * `advance` is called when it is at the head and something has come.
+ * Somebody who reads in several steps, and keeps the place in the line until it is given back: nobody else reads in
+ * between. `advance` is called when it is at the head and something has come.
  */
 export abstract class Holder implements AnyWaiter {
   // Not to be found by the fiber: it is given back by name.
@@ -99,13 +99,15 @@ const NEWLINE = 0x0a
 // Enough operations to hand a result on through the combinators around a read.
 const OPERATIONS_TO_DELIVER = 16
 
-/** Whether a fiber yields before it has handed on a result; `more` are the operations that the result takes before that. */
+/**
+ * Whether a fiber yields before it has handed on a result; `more` are the operations that the result takes before that.
+ */
 export const isAboutToYield = ({ cache, currentOpCount }: Fiber.Fiber<unknown, unknown>, more = 0): boolean =>
   currentOpCount + more + OPERATIONS_TO_DELIVER > cache.maxOpsBeforeYield && !cache.preventYield
 
 /**
- * What takes bytes. Between that and handing them on the fiber must not yield: interrupted there, it would lose them. So a
- * fiber that is about to yield does so first.
+ * What takes bytes. Between that and handing them on the fiber must not yield: interrupted there, it would lose them.
+ * So a fiber that is about to yield does so first.
  */
 export abstract class Taking<A, E> extends Immediate<A, E> {
   override asEffect(): Effect.Effect<A, E> {
@@ -311,8 +313,8 @@ export class Input {
   }
 
   /**
-   * Gives the place back. Those that wait come to their turn in a step of their own: they must not come between the fiber that
-   * has read and the hands that it passes its result to.
+   * Gives the place back. Those that wait come to their turn in a step of their own: they must not come between the
+   * fiber that has read and the hands that it passes its result to.
    */
   release(holder: Holder): void {
     this.unlink(holder)

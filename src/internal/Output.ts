@@ -11,7 +11,9 @@ import { noTimeouts, type Watermarks } from "./limits.ts"
 
 type Chunks = ReadonlyArray<Uint8Array | string>
 
-/** A whole write, and who is told when the transport takes it: from then on it is sent, whatever becomes of the writer. */
+/**
+ * A whole write, and who is told when the transport takes it: from then on it is sent, whatever becomes of the writer.
+ */
 interface Batch {
   readonly chunks: Chunks
   readonly onTaken: (() => void) | undefined
@@ -209,8 +211,8 @@ export class Output {
   }
 
   /**
-   * The same, for those who have to know whether it was sent: `onTaken` is called when the transport takes it, in the order
-   * of the writes, or never.
+   * The same, for those who have to know whether it was sent: `onTaken` is called when the transport takes it, in the
+   * order of the writes, or never.
    */
   transmit(
     limits: TimeLimits,

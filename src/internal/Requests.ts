@@ -28,7 +28,10 @@ type Request<In, Out> = (message: Out) => Effect.Effect<In, ReceiveError | SendE
 
 type StreamFailure = Exclude<ReceiveError, EndOfStream>
 
-/** `onTaken` is called when the transport takes the message: from then on a reply is to come, even if the write then fails. */
+/**
+ * `onTaken` is called when the transport takes the message: from then on a reply is to come, even if the write then
+ * fails.
+ */
 const transmit = <In, Out>(
   { encode, output, writing }: Wire<In, Out>,
   message: Out,
@@ -110,7 +113,10 @@ export interface Requests<In, Out> {
 
 const DEFAULT_UNSOLICITED = 256
 
-/** Whose a frame is: a request's, a request's that nobody waits for any more, nobody's at all; or why that cannot be told. */
+/**
+ * Whose a frame is: a request's, a request's that nobody waits for any more, nobody's at all; or why that cannot be
+ * told.
+ */
 type Owner<In> = Reply<In> | "given up" | "none" | Exit.Failure<unknown, ReceiveError>
 
 interface Matching<In, Out> {

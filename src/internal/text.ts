@@ -1,6 +1,9 @@
 import { encode as encodeUtf8 } from "./bytes.ts"
 
-/** Text and bytes in both directions, strictly: text that has no form in the encoding, and bytes that are none, are told apart. */
+/**
+ * Text and bytes in both directions, strictly: text that has no form in the encoding, and bytes that are none, are told
+ * apart.
+ */
 export interface Coder {
   readonly decode: (bytes: Uint8Array) => string | undefined
   readonly encode: (text: string) => Uint8Array | undefined
