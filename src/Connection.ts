@@ -522,7 +522,7 @@ export const through: {
       // Nobody waits for the reads and writes of this layer itself: the limits are those of the layer above.
       const { kind, localAddress, remoteAddress } = core.transport
       const about = { kind, localAddress, remoteAddress, tls: core.tls }
-      const transport = transportThrough(below.withTimeouts(unlimited), about, transforms)
+      const transport = transportThrough(below.withTimeouts(unlimited), core.release, about, transforms)
       return transport.pipe(
         Effect.flatMap((_) => fromTransport(_, { ...core.settings, ...timeouts })),
         Effect.map((connection) => {

@@ -207,6 +207,15 @@ export class ConnectionCore implements Handler, Surroundings {
     })
   }
 
+  /** The same without waiting for the peer. */
+  get release(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.closeNow()
+      if (this.isClosingStill()) this.transport.close()
+      return this.finished
+    })
+  }
+
   get abort(): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.abortNow()

@@ -22,7 +22,8 @@ export interface Transforms<out E = unknown, out R = never, out E2 = unknown, ou
 
 /** A transport over a connection, which it ends, with something done to the bytes on their way. */
 export const transportThrough = <E, R, E2, R2>(
-  { abort, close, closed, reader, writer }: Link,
+  { abort, closed, reader, writer }: Link,
+  release: Effect.Effect<void>,
   {
     kind,
     localAddress,
@@ -41,7 +42,8 @@ export const transportThrough = <E, R, E2, R2>(
     {
       incoming,
       outgoing: (source) => Effect.andThen(send(sent === undefined ? source : sent(source)), end),
-      close,
+      // Whoever is above has waited for the peer.
+      close: release,
       abort,
       lost: closed
     },
