@@ -159,6 +159,37 @@ export const layer = (
  * A handshake with errors of its own has them handled in `onConnect`, or is provided under a tag of the application's, with
  * `Layer.effect` and `Reconnect.make`.
  *
+ * **Example** (An application that starts before its server)
+ *
+ * ```ts
+ * import { Effect, Layer, Schedule, Stream } from "effect"
+ * import { Connection, Reconnect, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const ask = Effect.gen(function* () {
+ *   const link = yield* Reconnect.Reconnect
+ *   return yield* link.use(({ reader, writer }) =>
+ *     Effect.andThen(writer.write("anybody there?\n"), reader.readLineString)
+ *   )
+ * })
+ *
+ * const echo = Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
+ *   listen: { port: 7000 }
+ * })
+ *
+ * const program = Effect.gen(function* () {
+ *   console.log((yield* (yield* Reconnect.Reconnect).state)._tag) // Connecting
+ *   yield* echo
+ *   console.log(yield* ask) // some("anybody there?")
+ * })
+ *
+ * const live = Connection.layerReconnecting("localhost:7000", { schedule: Schedule.spaced("10 millis") }).pipe(
+ *   Layer.provideMerge(TestNetwork.layer)
+ * )
+ *
+ * await program.pipe(Effect.scoped, Effect.provide(live), Effect.runPromise)
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */
@@ -226,6 +257,35 @@ export const layerPool = <E extends StreamError = never, R = never>(
  * Connections to any number of targets that are lent, as a layer, for services that are written against the
  * `ConnectionPool.Keyed` service. The options are those of `ConnectionPool.makeKeyed`; what `layerReconnecting` says of
  * handshakes with errors of their own holds here as well.
+ *
+ * **Example** (A service that asks whichever server it is told to)
+ *
+ * ```ts
+ * import { Effect, Layer, Stream } from "effect"
+ * import { Connection, ConnectionPool, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const ask = Effect.fnUntraced(function* (server: string) {
+ *   const pools = yield* ConnectionPool.Keyed
+ *   return yield* pools.use(`${server}:7000`, ({ reader, writer }) =>
+ *     Effect.andThen(writer.write(`hello ${server}\n`), reader.readLineString)
+ *   )
+ * })
+ *
+ * const echo = Server.layer(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
+ *   listen: { port: 7000 }
+ * })
+ *
+ * const app = Connection.layerKeyedPool({ max: 2, maxTotal: 100 }).pipe(
+ *   Layer.provide(echo),
+ *   Layer.provide(TestNetwork.layer)
+ * )
+ *
+ * const program = Effect.forEach(["10.0.0.1", "10.0.0.2"], ask, { concurrency: "unbounded" })
+ *
+ * console.log(await program.pipe(Effect.provide(app), Effect.runPromise))
+ * // [ some("hello 10.0.0.1"), some("hello 10.0.0.2") ]
+ * ```
  *
  * @category layers
  * @since 0.1.0

@@ -193,6 +193,37 @@ export interface Options<E = never, R = never> {
  * closes its connections; when the scope fails or is interrupted, all connections are aborted at once, also the lent ones.
  * Whoever asks for a connection then fails with `ConnectionClosed`.
  *
+ * **Example** (Logged in once, and asked before it is lent again)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { type Connection, ConnectionPool, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const ask =
+ *   (question: string) =>
+ *   ({ reader, writer }: Connection.Connection) =>
+ *     Effect.andThen(writer.write(`${question}\n`), reader.readLineString)
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve(
+ *     ({ reader, writer }) => Stream.runForEach(reader.lines, (line) => writer.write(`OK ${line}\n`)),
+ *     { listen: { port: 7000 } }
+ *   )
+ *   const pool = yield* ConnectionPool.make("localhost:7000", {
+ *     max: 2,
+ *     maxUses: 1000,
+ *     onConnect: ask("LOGIN me"),
+ *     healthCheck: ask("PING")
+ *   })
+ *   console.log(yield* pool.use(ask("first"))) // some("OK first")
+ *   console.log(yield* pool.use(ask("second"))) // some("OK second"), over the same connection
+ *   console.log(yield* pool.stats) // { inUse: 0, idle: 1, waiting: 0, created: 1, evicted: 0 }
+ * })
+ *
+ * await program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer), Effect.runPromise)
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -556,6 +587,32 @@ export interface KeyedOptions<E = never, R = never> extends Omit<Options<E, R>, 
 
 /**
  * Makes pools for any number of targets, all with the same options. They belong to the scope as `make` says.
+ *
+ * **Example** (Two servers, a connection to each)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { ConnectionPool, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve(({ reader, writer }) => Stream.run(reader.stream, writer.sink), {
+ *     listen: { port: 7000 }
+ *   })
+ *   const pools = yield* ConnectionPool.makeKeyed({ max: 4, maxTotal: 100, targetIdle: "10 seconds" })
+ *   const ask = (host: string) =>
+ *     pools.use({ host, port: 7000 }, ({ reader, writer }) =>
+ *       Effect.andThen(writer.write("hello\n"), reader.readLineString)
+ *     )
+ *   yield* Effect.forEach(["10.0.0.1", "10.0.0.2", "10.0.0.1"], ask)
+ *   return yield* pools.stats
+ * })
+ *
+ * const stats = await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer)))
+ * for (const [target, { created, idle }] of stats) console.log(target, created, idle)
+ * // { host: '10.0.0.1', port: 7000 } 1 1
+ * // { host: '10.0.0.2', port: 7000 } 1 1
+ * ```
  *
  * @category constructors
  * @since 0.1.0

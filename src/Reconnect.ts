@@ -296,6 +296,42 @@ export const isPermanent = (error: unknown): boolean => {
  * A connection that the peer has ended is closed gracefully, within `closeTimeout`, while the next attempt is made
  * already; the scope's end waits for it. At most 4 are closing at a time: one more, and the oldest is aborted.
  *
+ * **Example** (Logged in again with each connection)
+ *
+ * ```ts
+ * import { Effect, Option, Schedule, Schema, Stream } from "effect"
+ * import { type Connection, Reconnect, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * class WrongPassword extends Schema.TaggedError<WrongPassword>()("WrongPassword", {}) {}
+ *
+ * const ask = (question: string, { reader, writer }: Connection.Connection) =>
+ *   Effect.andThen(writer.write(`${question}\n`), Effect.map(reader.readLineString, Option.getOrThrow))
+ *
+ * const logIn = (connection: Connection.Connection) =>
+ *   Effect.flatMap(ask("LOGIN me secret", connection), (answer) =>
+ *     answer.startsWith("OK") ? Effect.void : Effect.fail(new WrongPassword())
+ *   )
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve(
+ *     ({ reader, writer }) => Stream.runForEach(reader.lines, (line) => writer.write(`OK ${line}\n`)),
+ *     { listen: { port: 7000 } }
+ *   )
+ *   const link = yield* Reconnect.make("localhost:7000", {
+ *     schedule: Schedule.spaced("10 millis"),
+ *     onConnect: logIn,
+ *     isPermanent: (error) => error._tag === "WrongPassword" || Reconnect.isPermanent(error)
+ *   })
+ *   console.log(yield* link.use((connection) => ask("first", connection))) // OK first
+ *   // However the connection ends, the next request waits for another one.
+ *   yield* link.use(({ close }) => close)
+ *   console.log(yield* link.use((connection) => ask("second", connection))) // OK second
+ * })
+ *
+ * await program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer), Effect.runPromise)
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -314,6 +350,29 @@ export const make = <E = never, R = never>(
 /**
  * Keeps up a connection that is made in any other way: a WebSocket (`Connection.fromSocket`), a subprocess, several
  * targets in turn. `connect` is run for each attempt, in a scope that ends with its connection.
+ *
+ * **Example** (A second server, for as long as the first one is away)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Reconnect, Server } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const connect = Effect.firstSuccessOf([
+ *   Connection.connect("10.0.0.1:7000", { connectTimeout: "1 second" }),
+ *   Connection.connect("10.0.0.2:7000", { connectTimeout: "1 second" })
+ * ])
+ *
+ * const program = Effect.gen(function* () {
+ *   yield* Server.serve(({ reader, writer }) => Effect.andThen(writer.write("the second\n"), reader.readAll()), {
+ *     listen: { host: "10.0.0.2", port: 7000 }
+ *   })
+ *   const link = yield* Reconnect.fromEffect(connect, { name: "either" })
+ *   console.log(yield* link.use(({ reader }) => reader.readLineString)) // some("the second")
+ * })
+ *
+ * await program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer), Effect.runPromise)
+ * ```
  *
  * @category constructors
  * @since 0.1.0

@@ -198,6 +198,36 @@ export interface SessionCache {
  * Only sessions with a verified server are kept. A resumed session is not verified again: do not share a cache between
  * options that differ in whom they trust, or in who one is.
  *
+ * **Example** (A second visit, with a shorter handshake)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Server, Tls } from "effect-wire"
+ * import { NodeNetwork } from "effect-wire/node"
+ * import { execSync } from "node:child_process"
+ *
+ * const pem = execSync(
+ *   "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -keyout - -out - -days 7 " +
+ *     "-subj /CN=localhost -addext subjectAltName=IP:127.0.0.1",
+ *   { stdio: ["ignore", "pipe", "ignore"], encoding: "utf8" }
+ * )
+ * const [key = "", certificate = ""] = pem.split(/(?=-----BEGIN CERTIFICATE)/)
+ *
+ * const program = Effect.gen(function* () {
+ *   const server = yield* Server.serve(({ writer }) => writer.write("hello\n"), {
+ *     listen: { host: "127.0.0.1", port: 0 },
+ *     tls: { identity: { certificate, key } }
+ *   })
+ *   const tls = { ca: certificate, sessions: Tls.sessionCache({ capacity: 16 }) }
+ *   const visit = Connection.use(server.addresses[0], { tls }, ({ info, reader }) =>
+ *     Effect.as(reader.readLine, info.tls?.resumed)
+ *   )
+ *   console.log(yield* visit, yield* visit) // false true
+ * })
+ *
+ * await program.pipe(Effect.scoped, Effect.provide(NodeNetwork.layer), Effect.runPromise)
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */

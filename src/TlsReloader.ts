@@ -118,6 +118,27 @@ export interface Options<E, R> {
 /**
  * Loads an identity and keeps it. Fails if the first one cannot be loaded or used. With `every`, the scope ends the reloading.
  *
+ * **Example** (A certificate that cannot be used changes nothing)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { TlsReloader } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   let present = TestNetwork.identity({ names: ["mail.example"] })
+ *   const identity = yield* TlsReloader.make(
+ *     Effect.sync(() => present),
+ *     { every: "1 hour", onError: (error) => Effect.logWarning(error.message) }
+ *   )
+ *   present = TestNetwork.identity({ names: ["mail.example"], validTo: "2020-01-01" })
+ *   console.log((yield* Effect.flip(identity.reload)).kind) // CertificateExpired
+ *   console.log((yield* identity.certificate).subject["CN"]) // mail.example
+ * })
+ *
+ * await program.pipe(Effect.scoped, Effect.provide(TestNetwork.layer), Effect.runPromise)
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -246,6 +267,38 @@ export interface Files {
 
 /**
  * Loads an identity from its files.
+ *
+ * **Example** (Files that are replaced)
+ *
+ * ```ts
+ * import { NodeFileSystem } from "@effect/platform-node"
+ * import { Effect, FileSystem } from "effect"
+ * import { type Tls, TlsReloader } from "effect-wire"
+ * import { TestNetwork } from "effect-wire/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   const fs = yield* FileSystem.FileSystem
+ *   const folder = yield* fs.makeTempDirectoryScoped()
+ *   const paths = { certificate: `${folder}/fullchain.pem`, key: `${folder}/key.pem` }
+ *   const replace = ({ certificate, key }: Tls.Identity) =>
+ *     Effect.andThen(
+ *       fs.writeFileString(paths.certificate, String(certificate)),
+ *       fs.writeFileString(paths.key, String(key))
+ *     )
+ *
+ *   yield* replace(TestNetwork.identity({ names: ["first.example"] }))
+ *   const identity = yield* TlsReloader.make(TlsReloader.files(paths), { every: "1 hour" })
+ *   yield* replace(TestNetwork.identity({ names: ["second.example"] }))
+ *   console.log(yield* identity.reload) // true
+ *   console.log((yield* identity.certificate).subject["CN"]) // second.example
+ * })
+ *
+ * await program.pipe(
+ *   Effect.scoped,
+ *   Effect.provide([TestNetwork.layer, NodeFileSystem.layer]),
+ *   Effect.runPromise
+ * )
+ * ```
  *
  * @category constructors
  * @since 0.1.0

@@ -19,15 +19,6 @@ const withoutExample = (file: string): Array<string> =>
     .filter(({ comment = "" }) => CATEGORIES.test(comment) && !/\*\*Example\*\*[\s\S]*```ts/.test(comment))
     .map(({ name = "" }) => name)
 
-// Those that have none yet.
-const known: Record<string, ReadonlyArray<string> | undefined> = {
-  "Connection.ts": ["layerReconnecting", "layerKeyedPool"],
-  "ConnectionPool.ts": ["make", "makeKeyed"],
-  "Reconnect.ts": ["make", "fromEffect"],
-  "Tls.ts": ["sessionCache"],
-  "TlsReloader.ts": ["make", "files"]
-}
-
 const modules = fs
   .readdirSync(source, { recursive: true, encoding: "utf8" })
   .filter((file) => file.endsWith(".ts") && !file.includes("internal"))
@@ -36,10 +27,7 @@ const modules = fs
 describe("every constructor, combinator, layer and destructor has an example of its own", () => {
   for (const file of modules) {
     it(file, () => {
-      assert.deepStrictEqual(
-        withoutExample(file).filter((name) => known[file]?.includes(name) !== true),
-        []
-      )
+      assert.deepStrictEqual(withoutExample(file), [])
     })
   }
 })
