@@ -21,7 +21,7 @@
  *   return yield* connection.reader.readLineString
  * })
  *
- * console.log(await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(NodeNetwork.layer)))) // Some("hello")
+ * console.log(await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(NodeNetwork.layer)))) // some("hello")
  * ```
  *
  * @since 0.1.0
@@ -311,7 +311,7 @@ export const layerKeyedPool = <E extends StreamError = never, R = never>(
  *   return yield* right.reader.readLineString
  * })
  *
- * console.log(await Effect.runPromise(Effect.scoped(program))) // Some("hello")
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // some("hello")
  * ```
  *
  * @category constructors

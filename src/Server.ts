@@ -19,7 +19,7 @@
  *   const reply = yield* Connection.use(server.addresses[0], ({ reader, writer }) =>
  *     Effect.andThen(writer.write("hello\n"), reader.readLineString)
  *   )
- *   console.log(reply) // Some("hello")
+ *   console.log(reply) // some("hello")
  *   console.log(yield* server.shutdown()) // { finished: 1, … } or { finished: 0, … }
  * })
  *

@@ -290,7 +290,7 @@ export interface FeedableOptions extends Options {
  * const { feed, reader } = StreamReader.feedable({ limit: 1024 })
  * feed(new TextEncoder().encode("one\ntwo\n"))
  *
- * console.log(await Effect.runPromise(reader.readLineString)) // Some("one")
+ * console.log(await Effect.runPromise(reader.readLineString)) // some("one")
  * ```
  *
  * @category constructors

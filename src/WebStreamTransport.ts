@@ -61,7 +61,7 @@ export interface Options {
  *   const client = yield* Connection.make(left)
  *   const server = yield* Connection.make(right)
  *   yield* client.writer.write("over web streams\n")
- *   yield* Console.log(yield* server.reader.readLineString) // Some("over web streams")
+ *   yield* Console.log(yield* server.reader.readLineString) // some("over web streams")
  *   yield* Effect.all([client.close, server.close], { concurrency: "unbounded" })
  * })
  *

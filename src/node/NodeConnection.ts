@@ -29,7 +29,7 @@ import * as NodeTransport from "./NodeTransport.ts"
  *   return yield* reader.readLineString
  * })
  *
- * console.log(await Effect.runPromise(Effect.scoped(program))) // Some("5 bytes")
+ * console.log(await Effect.runPromise(Effect.scoped(program))) // some("5 bytes")
  * ```
  *
  * @category conversions
