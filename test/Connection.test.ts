@@ -419,26 +419,6 @@ describe("C: closing", () => {
     )
   )
 
-  it.effect("is let go when the peer does not end within closeTimeout and has been sent everything", () =>
-    withSleepers((sleepers) =>
-      Effect.gen(function* () {
-        const { connection, transport, writer } = yield* connect({ closeTimeout: "200 millis" })
-        yield* writer.write("x")
-        const close = yield* start(connection.close)
-        transport.accept()
-        yield* TestClock.adjust("199 millis")
-        strictEqual(transport.calls.includes("close"), false)
-        yield* TestClock.adjust("1 millis")
-        deepStrictEqual([transport.calls.at(-1), outcome(close), sleepers()], ["close", "waiting", 1])
-        // A transport that is let go and stays.
-        yield* TestClock.adjust("200 millis")
-        deepStrictEqual([transport.calls.at(-1), outcome(close), sleepers()], ["abort", "waiting", 0])
-        transport.letGo()
-        strictEqual(outcome(close), "success")
-      })
-    )
-  )
-
   it.effect("waits for ever with an infinite closeTimeout", () =>
     withSleepers((sleepers) =>
       Effect.gen(function* () {

@@ -434,25 +434,14 @@ export class ConnectionCore implements Handler, Surroundings {
     observers?.forEach((observer) => observer())
   }
 
-  private armClose(expire: () => void = () => this.abortNow()): void {
-    this.closeDeadline = Deadlines.ofClosing(this.clock).arm(this.settings.closing, expire)
+  private armClose(): void {
+    this.closeDeadline = Deadlines.ofClosing(this.clock).arm(this.settings.closing, () => this.abortNow())
   }
 
   private awaitPeer(): void {
-    if (this.peerEnded || !this.output.canLinger) {
-      this.armClose()
-      this.transport.close()
-    } else {
-      this.armClose(() => this.giveUpPeer())
-      this.transport.resume()
-    }
-  }
-
-  // The system still sends what it has taken for a peer that reads slowly, for as long as no reset drops it.
-  private giveUpPeer(): void {
-    if (this.peerEnded || !this.output.hasSentEnd) return this.abortNow()
     this.armClose()
-    this.transport.close()
+    if (this.peerEnded || !this.output.canLinger) this.transport.close()
+    else this.transport.resume()
   }
 
   private disarmClose(): void {

@@ -46,7 +46,7 @@ const closing = new WeakMap<Clock.Clock, Deadlines>()
  * `settle` is called; the timer then finds the later deadline when it fires and sleeps on.
  */
 export class Deadlines {
-  /** When bytes last came or went. */
+  /** When bytes last came or went while somebody waited. */
   private activeAt = 0
   private tracksActivity = false
   private armed: Array<Deadline> = []
@@ -76,9 +76,9 @@ export class Deadlines {
     return Number(this.clock.monotonicTimeNanosUnsafe()) / 1_000_000
   }
 
-  /** Bytes came or went. */
+  /** Bytes came or went, which matters to whoever waits already. */
   touch(): void {
-    if (this.tracksActivity) this.activeAt = this.now()
+    if (this.tracksActivity && this.armed.length > 0) this.activeAt = this.now()
   }
 
   /** Arms a deadline, or does nothing if there is no limit. */

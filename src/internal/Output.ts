@@ -158,11 +158,6 @@ export class Output {
     return this.half !== "none"
   }
 
-  /** Whether everything written, and the end of this direction, has left the process. */
-  get hasSentEnd(): boolean {
-    return this.half === "sent" && this.transport.bufferedBytes === 0
-  }
-
   /** Whether nobody waits to write, or for what was written to be sent. */
   get isIdle(): boolean {
     return this.offers === 0 && !this.isAwaited

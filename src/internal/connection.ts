@@ -88,8 +88,7 @@ export interface Connection {
   readonly info: ConnectionInfo
   /**
    * Closes gracefully: what was written is sent, then a FIN, then the peer's FIN is awaited while what it still sends is
-   * discarded, up to 1 MiB and for `closeTimeout`. Past the time, the connection is let go if all has left the process: the
-   * system goes on sending what it has. Otherwise, and past the 1 MiB, it is aborted. Reads and writes fail with
+   * discarded, up to 1 MiB and for `closeTimeout`; past either, the connection is aborted. Reads and writes fail with
    * `ConnectionClosed` from now on; bytes received before are still readable. Never fails, and may be called any number
    * of times; interrupting it does not stop the closing.
    */
@@ -250,7 +249,10 @@ export interface Options {
   readonly writeTimeout?: Duration.Input | undefined
   /** How long a read or a write may wait while no byte comes or goes in either direction. Default: no limit. */
   readonly idleTimeout?: Duration.Input | undefined
-  /** How long a graceful close may take before it becomes an abort. Default 5 seconds. */
+  /**
+   * How long a graceful close may take before it becomes an abort, which also drops what the operating system has not
+   * sent yet. Default 5 seconds: raise it for peers that may read the last bytes slower than that.
+   */
   readonly closeTimeout?: Duration.Input | undefined
 }
 

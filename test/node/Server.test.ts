@@ -625,30 +625,6 @@ describe("S: servers on sockets", () => {
   )
 })
 
-describe("a client that reads slowly", () => {
-  it.effect("gets all that the system had, however long it takes after the close", () =>
-    Effect.gen(function* () {
-      const content = Buffer.alloc(300_000, "abcdefg")
-      const flushed = yield* Deferred.make<void>()
-      const server = yield* Server.serve(
-        ({ writer }) =>
-          writer
-            .write(content)
-            .pipe(Effect.andThen(writer.flush), Effect.andThen(Deferred.succeed(flushed, undefined))),
-        { ...local, closeTimeout: "3 seconds" }
-      )
-      const peer = yield* rawConnect({ host: "127.0.0.1", port: portOf(server.addresses[0]) })
-      yield* Deferred.await(flushed)
-      yield* loops(20)
-      strictEqual(yield* server.activeConnections, 1)
-      yield* TestClock.adjust("3 seconds")
-      yield* loops(20)
-      strictEqual(yield* server.activeConnections, 0)
-      assertTrue(content.equals(yield* readToEnd(peer)))
-    }).pipe(Effect.scoped, leavingNothing, Effect.provide(NodeNetwork.layer))
-  )
-})
-
 const codeOf = (error: unknown): unknown =>
   typeof error === "object" && error !== null && "code" in error ? error.code : undefined
 
