@@ -598,7 +598,7 @@ export type ConnectAttempt = typeof ConnectAttempt.Type
  * A deadline passed. `operation` is `connect`, `handshake`, `read`, `write`, `idle`, `acquire` (a pool's or a link's
  * connection), `request` (`Framed`) or `proxyProtocol` (a client's PROXY header); `duration` is the time that was allowed.
  * `option` is the option that raises it, if one set it. A graceful close that runs out of time is no error: the connection
- * is let go, or aborted if something of it has not left the process.
+ * is aborted.
  *
  * A `connect` has the addresses that were tried so far in `attempts`, in the order of trying; one without a `reason` had
  * not answered. There are none if the name was not resolved in time. Through proxies, `proxy` is the one it had come to,
