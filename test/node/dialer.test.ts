@@ -3,19 +3,21 @@ import { Effect, Layer, Result } from "effect"
 import { AddressResolver, Dns } from "effect/net"
 import { Connection, Server } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
+import { describe } from "vitest"
 import { describeWith, spawnPeer } from "../support/programs.ts"
-import { leavingNothing, rawConnect } from "../support/sockets.ts"
+import { leavingNothing, portOf, rawConnect } from "../support/sockets.ts"
 
-const network = NodeNetwork.layerWithResolver.pipe(
-  Layer.provide(
-    Layer.succeed(
-      AddressResolver.AddressResolver,
-      AddressResolver.make(
-        Result.getOrThrow(Dns.makeStatic({ hosts: { "two.test": ["127.0.0.2", "127.0.0.1"] } }))
+const hostsOf = (hosts: { readonly [name: string]: ReadonlyArray<string> }) =>
+  NodeNetwork.layerWithResolver.pipe(
+    Layer.provide(
+      Layer.succeed(
+        AddressResolver.AddressResolver,
+        AddressResolver.make(Result.getOrThrow(Dns.makeStatic({ hosts })))
       )
     )
   )
-)
+
+const network = hostsOf({ "two.test": ["127.0.0.2", "127.0.0.1"] })
 
 /** Listens with room for one connection, and never accepts it. */
 const neverAccepts = `
@@ -33,6 +35,25 @@ const blackHole = Effect.gen(function* () {
   const port = Number(yield* line)
   yield* rawConnect({ host: "127.0.0.2", port })
   return port
+})
+
+describe("a resolver of one's own", () => {
+  it.live("is the one that is asked, also within what has another one, or the system's", () =>
+    Effect.gen(function* () {
+      const server = yield* Server.serve(({ writer }) => writer.write("hello\n"), {
+        listen: { host: "127.0.0.1", port: 0 }
+      })
+      const target = { host: "own.test", port: portOf(server.addresses[0]) }
+      const talk = Connection.use(target, {}, ({ info }) => Effect.succeed(String(info.remoteAddress)))
+      for (const nested of [talk, Effect.provide(talk, hostsOf({ "own.test": ["127.0.0.2"] }))]) {
+        const error = yield* Effect.flip(nested)
+        assert(error._tag === "ConnectionError")
+        assert.strictEqual(error.reason._tag, nested === talk ? "NameNotResolved" : "ConnectionRefused")
+      }
+      const address = yield* Effect.provide(talk, hostsOf({ "own.test": ["127.0.0.1"] }))
+      assert.strictEqual(address, `127.0.0.1:${target.port}`)
+    }).pipe(Effect.scoped, Effect.provide(NodeNetwork.layer))
+  )
 })
 
 describeWith("python3", "a black hole before the host", () => {
