@@ -448,9 +448,9 @@ export class AddressInUse extends Schema.TaggedError<AddressInUse>("effect-wire/
  */
 export class AddressNotAvailable extends Schema.TaggedError<AddressNotAvailable>(
   "effect-wire/AddressNotAvailable"
-)("AddressNotAvailable", reasonFields) {
+)("AddressNotAvailable", { ...reasonFields, detail: Schema.optional(Schema.String) }) {
   override get message(): string {
-    return "address not available"
+    return this.detail === undefined ? "address not available" : `address not available: ${this.detail}`
   }
 }
 
