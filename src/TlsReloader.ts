@@ -47,6 +47,7 @@ import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import * as Limits from "./internal/limits.ts"
 import { Network } from "./Network.ts"
 import { TlsError } from "./StreamError.ts"
 import * as Tls from "./Tls.ts"
@@ -213,7 +214,7 @@ const reloading = <E, R>(
 const FIRST_RETRY = Duration.seconds(1)
 
 const interval = (input: Duration.Input): Duration.Duration => {
-  const every = Duration.fromInputUnsafe(input)
+  const every = Limits.duration("every", input)
   if (!(Duration.toMillis(every) > 0)) {
     throw new RangeError(`every must be a positive duration, received ${Duration.toMillis(every)} ms`)
   }
