@@ -640,7 +640,7 @@ export class TimeoutError extends Schema.TaggedError<TimeoutError>("effect-wire/
       this.option === undefined || this.cause !== undefined ? "" : `; raise it with \`${this.option}\``
     const far = this.proxy === undefined ? "" : `, ${stages[this.proxy.stage](this.proxy.address)}`
     return printable(
-      `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${far}${unresolved}${tried(this.attempts)}${detail}${why}${raise}`
+      `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${far}${unresolved}${tried(this)}${detail}${why}${raise}`
     )
   }
 }
@@ -651,9 +651,9 @@ const stages: Record<"connect" | "tls" | "tunnel", (proxy: string) => string> = 
   tunnel: (proxy) => `waiting for the proxy ${proxy} to open the tunnel`
 }
 
-/** Lists attempts, where there was more than one. */
-const tried = (attempts: TimeoutError["attempts"]): string =>
-  attempts === undefined || attempts.length < 2
+/** Lists attempts, unless there was but one, at the address that is named anyway. */
+const tried = ({ address: target, attempts }: Pick<TimeoutError, "address" | "attempts">): string =>
+  attempts === undefined || attempts.every(({ address }) => address === target)
     ? ""
     : `; tried ${attempts.map(({ address, reason }) => `${address} (${reason?.message ?? "no answer"})`).join(", ")}`
 
@@ -676,7 +676,7 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>("effect
   override get message(): string {
     const where = this.operation === "connect" ? to(this.address) : on(this.address)
     return printable(
-      `${this.operation}${where}: ${describeReason(this.reason)}${tried(this.attempts)}${remedyFor(this.operation, this.reason, this.address)}`
+      `${this.operation}${where}: ${describeReason(this.reason)}${tried(this)}${remedyFor(this.operation, this.reason, this.address)}`
     )
   }
 }

@@ -626,7 +626,10 @@ describe("Connection.connect through proxies", () => {
   test("a proxy that is not there is an ordinary failure to connect", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(Connection.connect(target, { proxy: socks }))
-      assert.strictEqual(error.message, "connect to proxy.test:1080: connection refused (ECONNREFUSED)")
+      assert.strictEqual(
+        error.message,
+        "connect to proxy.test:1080: connection refused (ECONNREFUSED); tried 10.0.0.9:1080 (connection refused)"
+      )
       const unknown = yield* Effect.flip(Connection.connect(target, { proxy: Proxy.socks5("nobody.test:1") }))
       assert.include(unknown.message, "connect to nobody.test:1: the host name does not resolve")
     }))
