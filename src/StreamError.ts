@@ -660,6 +660,7 @@ const tried = ({ address: target, attempts }: Pick<TimeoutError, "address" | "at
 /**
  * The transport failed. `operation` is what was being done (`connect`, `handshake`, `read`, `write`, `end`, …),
  * `address` the peer, `reason` why. A connect that tried several addresses lists them in `attempts`, in the order of trying.
+ * Where a proxy cannot be reached, or TLS with it fails, `address` is the proxy's, and `proxyFor` the target that it was for.
  *
  * @category errors
  * @since 0.1.0
@@ -670,13 +671,15 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>("effect
     operation: Schema.String,
     reason: ConnectionErrorReason,
     address: Schema.optional(Schema.String),
-    attempts: Schema.optional(Schema.Array(ConnectAttempt))
+    attempts: Schema.optional(Schema.Array(ConnectAttempt)),
+    proxyFor: Schema.optional(Schema.String)
   }
 ) {
   override get message(): string {
     const where = this.operation === "connect" ? to(this.address) : on(this.address)
+    const proxy = this.proxyFor === undefined ? "" : `; it is the proxy for ${this.proxyFor}`
     return printable(
-      `${this.operation}${where}: ${describeReason(this.reason)}${tried(this)}${remedyFor(this.operation, this.reason, this.address)}`
+      `${this.operation}${where}: ${describeReason(this.reason)}${tried(this)}${proxy}${remedyFor(this.operation, this.reason, this.address)}`
     )
   }
 }

@@ -623,13 +623,22 @@ describe("Connection.connect through proxies", () => {
       )
     }))
 
-  test("a proxy that is not there is an ordinary failure to connect", () =>
+  test("a proxy that is not there is a failure to connect, with its address, and says whom it was for", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(Connection.connect(target, { proxy: socks }))
       assert.strictEqual(
         error.message,
-        "connect to proxy.test:1080: connection refused (ECONNREFUSED); tried 10.0.0.9:1080 (connection refused)"
+        "connect to proxy.test:1080: connection refused (ECONNREFUSED); tried 10.0.0.9:1080 (connection refused); " +
+          `it is the proxy for ${target}`
       )
+      assert(error._tag === "ConnectionError")
+      assert.deepStrictEqual(
+        [error.address, error.proxyFor, error.reason._tag],
+        ["proxy.test:1080", target, "ConnectionRefused"]
+      )
+      const direct = yield* Effect.flip(Connection.connect("proxy.test:1080"))
+      assert(direct._tag === "ConnectionError")
+      assert.isUndefined(direct.proxyFor)
       const unknown = yield* Effect.flip(Connection.connect(target, { proxy: Proxy.socks5("nobody.test:1") }))
       assert.include(unknown.message, "connect to nobody.test:1: the host name does not resolve")
     }))
