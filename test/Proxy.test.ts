@@ -643,7 +643,7 @@ describe("Connection.connect through proxies", () => {
       assert.include(unknown.message, "connect to nobody.test:1: the host name does not resolve")
     }))
 
-  test("a target that no proxy can be asked for fails before anything is said", () =>
+  test("a target that no proxy can be asked for fails before anybody is connected to", () =>
     Effect.gen(function* () {
       const asked: Array<Uint8Array> = []
       yield* serve(scripted([[1, bytes(5)]], asked))
@@ -653,7 +653,8 @@ describe("Connection.connect through proxies", () => {
         ["[fe80::1%eth0]:80", "InvalidAddress"],
         ["example.org", "InvalidAddress"]
       ] as const) {
-        for (const proxy of [socks, http]) {
+        const gone = Proxy.socks5("nobody.test:1")
+        for (const proxy of [socks, http, gone, [gone, socks]]) {
           const error = yield* Effect.flip(Connection.connect(target, { proxy }))
           assert(error._tag === "ConnectionError")
           assert.strictEqual(error.reason._tag, tag)
