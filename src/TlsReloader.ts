@@ -110,8 +110,8 @@ export interface Options<E, R> {
    */
   readonly every?: Duration.Input | undefined
   /**
-   * Runs each time that such a reload has failed. Default: a warning in the log. A defect of `load`, or of this, is an
-   * error in the log, and the reloading goes on.
+   * Runs each time that such a reload has failed. Default: a warning in the log, with the names of the certificate that stays
+   * (annotation `certificate`). A defect of `load`, or of this, is an error in the log, and the reloading goes on.
    */
   readonly onError?: ((error: E | TlsError) => Effect.Effect<unknown, never, R>) | undefined
 }
@@ -168,7 +168,10 @@ export const make = <E, R, R2 = never>(
     if (every !== undefined) {
       const report =
         options?.onError ?? ((error: E | TlsError) => Effect.logWarning("TLS reload failed", error))
-      yield* Effect.forkScoped(reloading(reload, report, every))
+      // Of several reloaders, the log tells which one it is.
+      const about = (loggable: Effect.Effect<unknown, never, R2>) =>
+        Effect.suspend(() => Effect.annotateLogs(loggable, "certificate", nameOf(present.certificate)))
+      yield* Effect.forkScoped(reloading(reload, report, every, about))
     }
     return {
       [TypeId]: TypeId,
@@ -182,7 +185,8 @@ export const make = <E, R, R2 = never>(
 const reloading = <E, R>(
   reload: Effect.Effect<unknown, E>,
   report: (error: E) => Effect.Effect<unknown, never, R>,
-  every: Duration.Duration
+  every: Duration.Duration,
+  about: (loggable: Effect.Effect<unknown, never, R>) => Effect.Effect<unknown, never, R>
 ): Effect.Effect<never, never, R> => {
   const reported = (cause: Cause.Cause<E>): Effect.Effect<unknown, never, R> => {
     const error = Cause.findErrorOption(cause)
@@ -202,13 +206,16 @@ const reloading = <E, R>(
         wait = every
         retry = FIRST_RETRY
       } else {
-        yield* reported(exit.cause)
+        yield* about(reported(exit.cause))
         wait = Duration.min(retry, every)
         retry = Duration.times(retry, 2)
       }
     }
   })
 }
+
+const nameOf = ({ fingerprint256, subject, subjectAltName }: OwnCertificate): string =>
+  subjectAltName.length > 0 ? subjectAltName.join(", ") : String(subject["CN"] ?? fingerprint256)
 
 // Whoever replaces the files of a pair replaces one after the other.
 const FIRST_RETRY = Duration.seconds(1)

@@ -10,6 +10,7 @@ import {
   Option,
   Queue,
   Redacted,
+  References,
   type Scope,
   Stream
 } from "effect"
@@ -951,9 +952,10 @@ describe("TlsReloader", () => {
   )
 
   const logged: Array<string> = []
-  const logger = Logger.make<unknown, void>(({ cause, logLevel, message }) => {
+  const logger = Logger.make<unknown, void>(({ cause, fiber, logLevel, message }) => {
     const why = Cause.hasInterruptsOnly(cause) ? "interrupted" : String(Cause.squash(cause))
-    logged.push(`${logLevel} ${String(message)}: ${why}`)
+    const { certificate } = fiber.getRef(References.CurrentLogAnnotations)
+    logged.push(`${logLevel} ${String(message)}: ${why} [${String(certificate)}]`)
   })
 
   timed(
@@ -977,9 +979,9 @@ describe("TlsReloader", () => {
       assert.strictEqual(loads, 5)
       assert.strictEqual((yield* reloader.certificate).subject["CN"], "renewed")
       assert.deepStrictEqual(logged, [
-        "Error TLS reload failed: Error: a bug in load",
-        "Error onError of a TLS reload failed: Error: a bug in onError",
-        "Error TLS reload failed: interrupted"
+        "Error TLS reload failed: Error: a bug in load [DNS:localhost, IP Address:127.0.0.1]",
+        "Error onError of a TLS reload failed: Error: a bug in onError [DNS:localhost, IP Address:127.0.0.1]",
+        "Error TLS reload failed: interrupted [DNS:localhost, IP Address:127.0.0.1]"
       ])
     }).pipe(Effect.provide(Logger.layer([logger])))
   )
