@@ -322,7 +322,7 @@ const describeTls = (kind: TlsErrorKind, peer: string, code: string | undefined)
     case "UnknownCa":
       return {
         what: `the certificate of ${peer} is not from an authority that is trusted`,
-        remedy: "the option `ca` names others"
+        remedy: "the option `ca` names others, and the peer has to send intermediate certificates"
       }
     case "WrongHost":
       return { what: `the certificate is not for ${peer}` }

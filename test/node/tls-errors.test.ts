@@ -114,7 +114,7 @@ describe("what the client says about the server's certificate", () => {
       "T-010 its authority is not trusted",
       "UnknownCa",
       () => [stranger.issue()],
-      "is not from an authority that is trusted: issued by Another CA; the option `ca` names others"
+      "is not from an authority that is trusted: issued by Another CA; the option `ca` names others, and the peer has to send intermediate certificates"
     ],
     [
       "T-010 its authority is not trusted, and comes with it",
@@ -123,7 +123,7 @@ describe("what the client says about the server's certificate", () => {
         const { certificate, key } = stranger.issue()
         return [{ certificate: certificate + stranger.certificate, key }]
       },
-      "is not from an authority that is trusted: issued by Another CA; the option `ca` names others"
+      "is not from an authority that is trusted: issued by Another CA; the option `ca` names others, and the peer has to send intermediate certificates"
     ],
     [
       "T-002 without options, the platform does not know its authority",
