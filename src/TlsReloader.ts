@@ -135,7 +135,8 @@ export const make = <E, R, R2 = never>(
       if (checkTls === undefined) {
         return yield* new TlsError({ kind: "Failed", detail: "this network knows no TLS" })
       }
-      const certificate = yield* checkTls(Tls.checkServer({ identity }))
+      // As a source: a file that is empty, since somebody is writing it, is a pair that does not work, and no wrong option.
+      const certificate = yield* checkTls(Tls.checkServer({ identity: { current: () => identity } }))
       const now = yield* Clock.currentTimeMillis
       const { validFrom, validTo } = certificate
       if (validFrom === undefined || validTo === undefined) {

@@ -1029,7 +1029,19 @@ describe("TlsReloader", () => {
       fs.rmSync(key)
       yield* TestClock.adjust("1 hour")
       assert.strictEqual(yield* Queue.take(reports), "PlatformError")
-      fs.writeFileSync(key, "nonsense")
+      // Empty is what a file is while somebody writes it.
+      for (const [file, content, detail] of [
+        [key, "nonsense", "`key` has no private key in PEM"],
+        [key, "", "`key` has no private key in PEM"],
+        [certificate, "", "`certificate` has no certificate in PEM"]
+      ] as const) {
+        fs.writeFileSync(file, content)
+        const error = yield* Effect.flip(reloader.reload)
+        assert(error._tag === "TlsError" && error.kind === "InvalidIdentity")
+        assert.include(error.message, detail)
+        const first = yield* Effect.flip(TlsReloader.make(TlsReloader.files({ certificate, key })))
+        assert.strictEqual(first.message, error.message)
+      }
       yield* TestClock.adjust("1 hour")
       assert.strictEqual(yield* Queue.take(reports), "TlsError")
       assert.strictEqual(yield* name, "localhost")
