@@ -369,6 +369,23 @@ describe("HTTP CONNECT", () => {
       }))
   }
 
+  test("knows by its first line what is no HTTP, or a refusal, and does not wait for more", () =>
+    Effect.gen(function* () {
+      const answers = ["SSH-2.0-x\r\n", "HTTP/1.1 503 Service Unavailable\r\n"]
+      yield* serve((connection) =>
+        Effect.gen(function* () {
+          yield* connection.reader.readUntil("\r\n\r\n")
+          yield* connection.writer.write(answers.shift() ?? "")
+          yield* connection.closed
+        }).pipe(Effect.ignore)
+      )
+      for (const kind of ["MalformedReply", "Refused"]) {
+        const reason = yield* reasonOf(http)
+        assert(reason._tag === "ProxyError")
+        assert.strictEqual(reason.kind, kind)
+      }
+    }))
+
   it("takes no credentials that Basic authorization cannot say", () => {
     for (const credentials of [
       { username: "a:b", password: "x" },
@@ -468,6 +485,7 @@ for (const [name, proxy, script] of dialogues) {
               `${length} ${how}`
             )
             assert.include(reason.message, "in the middle of the handshake")
+            if (how === "end") assert.include(reason.message, `after ${length} bytes from it`)
             yield* server.shutdown({ grace: 0 })
           }
         }
