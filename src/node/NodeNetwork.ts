@@ -527,5 +527,7 @@ export const layerWithResolver: Layer.Layer<Network, never, AddressResolver.Addr
 export const layer: Layer.Layer<Network> = layerWithResolver.pipe(
   Layer.provide(NodeAddressResolver.layer),
   Layer.provide(Layer.effect(Dns.Dns, Effect.map(Effect.service(Dns.Dns), Dialer.withLocalhost))),
-  Layer.provide(NodeDns.layer)
+  Layer.provide(NodeDns.layer),
+  // Else its resolver would be that of whoever has one of the same kind within, with a `Dns` of their own.
+  Layer.fresh
 )

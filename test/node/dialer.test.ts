@@ -1,4 +1,5 @@
 import { assert, it } from "@effect/vitest"
+import * as NodeAddressResolver from "@effect/platform-node/NodeAddressResolver"
 import { Effect, Layer, Result } from "effect"
 import { AddressResolver, Dns } from "effect/net"
 import { Connection, Server } from "effect-wire"
@@ -50,8 +51,14 @@ describe("a resolver of one's own", () => {
         assert(error._tag === "ConnectionError")
         assert.strictEqual(error.reason._tag, nested === talk ? "NameNotResolved" : "ConnectionRefused")
       }
-      const address = yield* Effect.provide(talk, hostsOf({ "own.test": ["127.0.0.1"] }))
-      assert.strictEqual(address, `127.0.0.1:${target.port}`)
+      const hosts = { "own.test": ["127.0.0.1"] }
+      const ofPlatform = NodeNetwork.layerWithResolver.pipe(
+        Layer.provide(NodeAddressResolver.layer),
+        Layer.provide(Layer.succeed(Dns.Dns, Result.getOrThrow(Dns.makeStatic({ hosts }))))
+      )
+      for (const network of [hostsOf(hosts), ofPlatform]) {
+        assert.strictEqual(yield* Effect.provide(talk, network), `127.0.0.1:${target.port}`)
+      }
     }).pipe(Effect.scoped, Effect.provide(NodeNetwork.layer))
   )
 })
