@@ -562,7 +562,7 @@ const connectWith = (
   )
 
   const connected = Effect.gen(function* () {
-    for (const hop of proxies.length === 0 ? [] : hops) yield* Proxy.checkTarget(hop)
+    for (const hop of hops) yield* Proxy.checkTarget(hop)
     const began = yield* Clock.monotonicTimeNanos
     let proxy: TimeoutError["proxy"] =
       proxies.length === 0 ? undefined : { address: formatTarget(first), stage: "connect" }
