@@ -418,7 +418,8 @@ const fromLocal = (local: NetAddress.InetAddress | undefined, connectOne: Connec
   return (address, connected) => {
     if (NetAddress.isUnixPathAddress(address)) return connectOne(address, connected)
     if (!NetAddress.isFamily(address, NetAddress.familyOf(local))) {
-      return Effect.fail(new AddressNotAvailable({ detail: `${from} is of another family` }))
+      const cause = new Error(`${from} is of another family`)
+      return Effect.fail(new AddressNotAvailable({ cause, detail: cause.message }))
     }
     return Effect.mapError(connectOne(address, connected), (reason) =>
       reason._tag === "AddressNotAvailable" && reason.detail === undefined

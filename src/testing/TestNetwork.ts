@@ -447,8 +447,10 @@ const simulate = ({ resolver, routes }: Simulation): Network["Service"] => {
     const local =
       wanted === undefined ? NetAddress.inetAddressUnsafe(loopback(remote), 0) : concrete(canonical(wanted))
     if (local._tag !== remote._tag) {
-      const detail = `the local address ${NetAddress.formatSocketAddress(local)} is of another family`
-      return Result.fail(new AddressNotAvailable({ detail }))
+      const cause = new Error(
+        `the local address ${NetAddress.formatSocketAddress(local)} is of another family`
+      )
+      return Result.fail(new AddressNotAvailable({ cause, detail: cause.message }))
     }
     return local.port !== 0 && overlapping(local).length > 0 ? Result.fail(inUse) : withFreePort(local)
   }
