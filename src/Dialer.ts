@@ -411,20 +411,27 @@ const lookUp = Effect.fnUntraced(function* (
   }
 })
 
-/** Does not try to connect across families. */
-const fromLocal = (local: NetAddress.InetAddress | undefined, connectOne: ConnectOne): ConnectOne =>
-  local === undefined
-    ? connectOne
-    : (address, connected) => {
-        if (
-          NetAddress.isUnixPathAddress(address) ||
-          NetAddress.isFamily(address, NetAddress.familyOf(local))
-        ) {
-          return connectOne(address, connected)
-        }
-        const cause = new Error(`the local address ${NetAddress.formatHost(local)} is of another family`)
-        return Effect.fail(new AddressNotAvailable({ cause }))
-      }
+/** Does not try to connect across families, and names the local address if it is what is not available. */
+const fromLocal = (local: NetAddress.InetAddress | undefined, connectOne: ConnectOne): ConnectOne => {
+  if (local === undefined) return connectOne
+  const from = `the local address ${NetAddress.formatHost(local)}`
+  return (address, connected) => {
+    if (NetAddress.isUnixPathAddress(address)) return connectOne(address, connected)
+    if (!NetAddress.isFamily(address, NetAddress.familyOf(local))) {
+      const cause = new Error(`${from} is of another family`)
+      return Effect.fail(new AddressNotAvailable({ cause, detail: cause.message }))
+    }
+    return Effect.mapError(connectOne(address, connected), (reason) =>
+      reason._tag === "AddressNotAvailable" && reason.detail === undefined
+        ? new AddressNotAvailable({
+            code: reason.code,
+            cause: reason.cause,
+            detail: `connecting from ${from}`
+          })
+        : reason
+    )
+  }
+}
 
 interface Attempt {
   readonly address: NetAddress.SocketAddress

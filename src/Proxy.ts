@@ -21,10 +21,16 @@ import { noProxy } from "./internal/noProxy.ts"
 import { quoted } from "./internal/printable.ts"
 import * as Socks5 from "./internal/socks5.ts"
 import { formatTarget, hostOf, parseTarget } from "./internal/target.ts"
-import { handshakeWith, tunnelTarget } from "./internal/tunnel.ts"
+import { handshakeWith, type TunnelTarget, tunnelTarget } from "./internal/tunnel.ts"
 import { canBeTunnelled, tunnelled } from "./internal/tunnelled.ts"
 import type { Target } from "./Network.ts"
-import { ConnectionError, InvalidAddress, type TimeoutError } from "./StreamError.ts"
+import {
+  ConnectionError,
+  type ConnectionErrorReason,
+  InvalidAddress,
+  type TimeoutError,
+  type Unsupported
+} from "./StreamError.ts"
 import type { StreamReader } from "./StreamReader.ts"
 import type { StreamWriter } from "./StreamWriter.ts"
 import * as Tls from "./Tls.ts"
@@ -376,6 +382,22 @@ export const fromEnvironment: Config.Config<
   })
 )
 
+const asked = (target: Target): Effect.Effect<TunnelTarget, InvalidAddress | Unsupported> =>
+  Effect.flatMap(Effect.fromResult(parseTarget(target)), tunnelTarget)
+
+const failedFor =
+  (target: Target) =>
+  (reason: ConnectionErrorReason): ConnectionError =>
+    new ConnectionError({ operation: "connect", address: formatTarget(target), reason })
+
+/**
+ * Fails for a target that no proxy can be asked for.
+ *
+ * @internal
+ */
+export const checkTarget = (target: Target): Effect.Effect<void, ConnectionError> =>
+  Effect.mapError(Effect.asVoid(asked(target)), failedFor(target))
+
 /**
  * Has the proxy at the other end of a connection connect to `target`, which is whom the connection speaks to from then
  * on. `Connection.connect` with the option `proxy` does this, and the connecting and the TLS with the proxy before it.
@@ -413,8 +435,8 @@ export const tunnel = (
 ): Effect.Effect<void, ConnectionError | TimeoutError> =>
   Effect.suspend(() => {
     const handshake = handshakeWith(connection, formatTarget(proxy.target))
-    return Effect.fromResult(parseTarget(target)).pipe(
-      Effect.flatMap(tunnelTarget),
+    const failed = failedFor(target)
+    return asked(target).pipe(
       Effect.flatMap((destination) =>
         proxy.protocol === "socks5"
           ? Socks5.connect(handshake, destination, socksCredentials(proxy))
@@ -424,10 +446,7 @@ export const tunnel = (
         onSuccess: () => {
           if (canBeTunnelled(connection)) connection[tunnelled](target)
         },
-        onFailure: (reason) =>
-          reason._tag === "TimeoutError"
-            ? reason
-            : new ConnectionError({ operation: "connect", address: formatTarget(target), reason })
+        onFailure: (reason) => (reason._tag === "TimeoutError" ? reason : failed(reason))
       })
     )
   })

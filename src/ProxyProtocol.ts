@@ -916,11 +916,16 @@ const trusting = (
   remote: NetAddress.SocketAddress | undefined,
   local: NetAddress.SocketAddress | undefined
 ) => boolean) => {
+  if (!Limits.isArray(trusted)) {
+    throw new RangeError('trusted must be an array of IP networks and "unix": it says who may send a header')
+  }
   const networks = trusted.flatMap((input) => {
     if (input === "unix") return []
     const network = IpNetwork.fromInput(input)
     if (Result.isSuccess(network)) return network.success
-    throw new RangeError(`trusted must name IP networks or "unix": ${network.failure.message}`)
+    throw new RangeError(
+      `trusted must name IP networks or "unix", received ${printable(JSON.stringify(input))}: ${network.failure.message}`
+    )
   })
   const unix = trusted.includes("unix")
   const contains = (address: NetAddress.IpAddress): boolean =>

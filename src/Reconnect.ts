@@ -626,7 +626,7 @@ const describe = (state: State<unknown>): string => {
     case "Connecting":
       return `attempt ${state.attempt} is under way`
     case "Waiting":
-      return `attempt ${state.attempt} follows after ${Duration.format(state.delay)}`
+      return `attempt ${state.attempt} follows after ${Duration.format(Duration.millis(Math.round(Duration.toMillis(state.delay))))}`
     default:
       return "the connection is lost, and what `onConnect` has acquired is not released yet"
   }

@@ -617,7 +617,7 @@ const checkOptions = (options: Options<never, unknown>): ServerSettings => {
 }
 
 const checkGrace = (input: Duration.Input): Duration.Duration => {
-  const grace = Duration.fromInputUnsafe(input)
+  const grace = Limits.duration("grace", input)
   if (Duration.isNegative(grace)) {
     throw new RangeError(`grace must not be negative, received ${Duration.toMillis(grace)} ms`)
   }

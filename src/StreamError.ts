@@ -322,7 +322,7 @@ const describeTls = (kind: TlsErrorKind, peer: string, code: string | undefined)
     case "UnknownCa":
       return {
         what: `the certificate of ${peer} is not from an authority that is trusted`,
-        remedy: "the option `ca` names others"
+        remedy: "the option `ca` names others, and the peer has to send intermediate certificates"
       }
     case "WrongHost":
       return { what: `the certificate is not for ${peer}` }
@@ -448,9 +448,9 @@ export class AddressInUse extends Schema.TaggedError<AddressInUse>("effect-wire/
  */
 export class AddressNotAvailable extends Schema.TaggedError<AddressNotAvailable>(
   "effect-wire/AddressNotAvailable"
-)("AddressNotAvailable", reasonFields) {
+)("AddressNotAvailable", { ...reasonFields, detail: Schema.optional(Schema.String) }) {
   override get message(): string {
-    return "address not available"
+    return this.detail === undefined ? "address not available" : `address not available: ${this.detail}`
   }
 }
 
@@ -640,7 +640,7 @@ export class TimeoutError extends Schema.TaggedError<TimeoutError>("effect-wire/
       this.option === undefined || this.cause !== undefined ? "" : `; raise it with \`${this.option}\``
     const far = this.proxy === undefined ? "" : `, ${stages[this.proxy.stage](this.proxy.address)}`
     return printable(
-      `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${far}${unresolved}${tried(this.attempts)}${detail}${why}${raise}`
+      `${this.operation}${where}: timed out after ${Duration.format(this.duration)}${far}${unresolved}${tried(this)}${detail}${why}${raise}`
     )
   }
 }
@@ -651,15 +651,16 @@ const stages: Record<"connect" | "tls" | "tunnel", (proxy: string) => string> = 
   tunnel: (proxy) => `waiting for the proxy ${proxy} to open the tunnel`
 }
 
-/** Lists attempts, where there was more than one. */
-const tried = (attempts: TimeoutError["attempts"]): string =>
-  attempts === undefined || attempts.length < 2
+/** Lists attempts, unless there was but one, at the address that is named anyway. */
+const tried = ({ address: target, attempts }: Pick<TimeoutError, "address" | "attempts">): string =>
+  attempts === undefined || attempts.every(({ address }) => address === target)
     ? ""
     : `; tried ${attempts.map(({ address, reason }) => `${address} (${reason?.message ?? "no answer"})`).join(", ")}`
 
 /**
  * The transport failed. `operation` is what was being done (`connect`, `handshake`, `read`, `write`, `end`, …),
  * `address` the peer, `reason` why. A connect that tried several addresses lists them in `attempts`, in the order of trying.
+ * Where a proxy cannot be reached, or TLS with it fails, `address` is the proxy's, and `proxyFor` the target that it was for.
  *
  * @category errors
  * @since 0.1.0
@@ -670,13 +671,15 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>("effect
     operation: Schema.String,
     reason: ConnectionErrorReason,
     address: Schema.optional(Schema.String),
-    attempts: Schema.optional(Schema.Array(ConnectAttempt))
+    attempts: Schema.optional(Schema.Array(ConnectAttempt)),
+    proxyFor: Schema.optional(Schema.String)
   }
 ) {
   override get message(): string {
     const where = this.operation === "connect" ? to(this.address) : on(this.address)
+    const proxy = this.proxyFor === undefined ? "" : `; it is the proxy for ${this.proxyFor}`
     return printable(
-      `${this.operation}${where}: ${describeReason(this.reason)}${tried(this.attempts)}${remedyFor(this.operation, this.reason, this.address)}`
+      `${this.operation}${where}: ${describeReason(this.reason)}${tried(this)}${proxy}${remedyFor(this.operation, this.reason, this.address)}`
     )
   }
 }

@@ -30,6 +30,7 @@
  */
 import type * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
+import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Host from "effect/net/Host"
@@ -154,7 +155,8 @@ export interface ServerOptions extends CommonOptions {
   readonly names?: { readonly [name: string]: Identity | IdentitySource } | undefined
   /**
    * Whether clients are asked for a certificate: not at all; asked, and served whatever they have (`info.tls.authorized`
-   * tells); or served only with one that `ca` vouches for. Default `"none"`.
+   * tells); or served only with one that `ca` vouches for. Without `ca`, that is whomever the platform trusts, for whatever
+   * purpose: name the authority of your clients. Default `"none"`.
    */
   readonly clientCertificate?: "none" | "request" | "require" | undefined
 }
@@ -358,10 +360,18 @@ const checkPem = (what: string, pem: Pem): Pem => {
   return pem
 }
 
+// Options come from configurations too, where no type is checked.
+const isObject = (u: unknown): boolean => Predicate.isObject(u)
+
+const isList = (ca: Pem | ReadonlyArray<Pem>): ca is ReadonlyArray<Pem> => Array.isArray(ca)
+
 const authorities = (what: string, ca: CommonOptions["ca"]): ReadonlyArray<Pem> | undefined =>
-  ca === undefined ? undefined : (isPem(ca) ? [ca] : ca).map((pem) => checkPem(what, pem))
+  ca === undefined ? undefined : (isList(ca) ? ca : [ca]).map((pem) => checkPem(what, pem))
 
 const identitySource = (what: string, identity: Identity | IdentitySource): IdentitySource => {
+  if (!isObject(identity)) {
+    throw new RangeError(`tls: ${what} must be a certificate and its key, or a TlsReloader`)
+  }
   if ("current" in identity) return identity
   checkPem(`the certificate of ${what}`, identity.certificate)
   checkPem(`the key of ${what}`, identity.key)
@@ -379,6 +389,9 @@ const version = (what: string, input: Version): Version => {
 
 const checkCommon = (options: CommonOptions): CommonSettings => {
   const { alpn, ciphers } = options
+  if (alpn !== undefined && !Limits.isArray(alpn)) {
+    throw new RangeError(`tls: alpn must be an array of names, received ${JSON.stringify(alpn)}`)
+  }
   for (const name of alpn ?? []) {
     const { length } = encode(name)
     if (length < 1 || length > 255) {
@@ -389,7 +402,7 @@ const checkCommon = (options: CommonOptions): CommonSettings => {
   const minVersion = version("minVersion", options.minVersion ?? "TLSv1.2")
   const maxVersion = version("maxVersion", options.maxVersion ?? "TLSv1.3")
   if (minVersion > maxVersion) throw new RangeError("tls: minVersion must not be above maxVersion")
-  const handshakeTimeout = Duration.fromInputUnsafe(options.handshakeTimeout ?? "10 seconds")
+  const handshakeTimeout = Limits.duration("tls: handshakeTimeout", options.handshakeTimeout ?? "10 seconds")
   if (!(Duration.toMillis(handshakeTimeout) > 0)) {
     const millis = Duration.toMillis(handshakeTimeout)
     throw new RangeError(`tls: handshakeTimeout must be a positive duration, received ${millis} ms`)
@@ -405,7 +418,10 @@ const checkCommon = (options: CommonOptions): CommonSettings => {
 }
 
 const toClientSettings = (options: ClientOptions): ClientSettings => {
-  const { servername } = options
+  const { servername, sessions } = options
+  if (sessions !== undefined && !(Predicate.isFunction(sessions.get) && Predicate.isFunction(sessions.set))) {
+    throw new RangeError("tls: sessions must be a cache of sessions, such as Tls.sessionCache()")
+  }
   if (servername === "") throw new RangeError("tls: servername must not be empty; false checks no name")
   if (servername !== undefined && servername !== false) expectedPeer(servername)
   return {
@@ -414,7 +430,7 @@ const toClientSettings = (options: ClientOptions): ClientSettings => {
     servername,
     verify: options.verify ?? true,
     identity: options.identity && identitySource("identity", options.identity),
-    sessions: options.sessions
+    sessions
   }
 }
 
@@ -430,7 +446,7 @@ const toServerSettings = (options: ServerOptions): ServerSettings => {
     }
     names.set(wildcard + host, identitySource(quoted(name), identity))
   }
-  if (typeof options.identity !== "object") throw new RangeError("tls: a server needs an identity")
+  if (!isObject(options.identity)) throw new RangeError("tls: a server needs an identity")
   return {
     ...checkCommon(options),
     identity: identitySource("identity", options.identity),
@@ -475,8 +491,11 @@ const memoizedClient = memoized(toClientSettings)
  *
  * @internal
  */
-export const checkClient = (options: ClientOptions | true): ClientSettings =>
-  memoizedClient(options === true ? defaults : options)
+export const checkClient = (options: ClientOptions | true): ClientSettings => {
+  if (options === true) return memoizedClient(defaults)
+  if (isObject(options)) return memoizedClient(options)
+  throw new RangeError(`tls must be true or options, received ${JSON.stringify(options)}`)
+}
 
 /**
  * Throws a `RangeError` unless the options are in range.
@@ -533,9 +552,11 @@ export const offered = ({ settings }: Handshake, kind: TlsErrorKind): string | u
 export const serverHandshake = (settings: ServerSettings): Handshake => ({ role: "server", settings })
 
 const expectedPeer = (name: string): ExpectedPeer => {
-  const host = Result.getOrUndefined(Host.hostFromString(name))
+  const host = typeof name === "string" ? Result.getOrUndefined(Host.hostFromString(name)) : undefined
   if (host === undefined) {
-    throw new RangeError(`tls: servername must be a host name or an IP address, received ${quoted(name)}`)
+    throw new RangeError(
+      `tls: servername must be a host name or an IP address, received ${quoted(String(name))}`
+    )
   }
   if (Host.isDomainName(host)) return { host: Host.toRelative(host), isName: true }
   // A zone means something to this machine only.

@@ -47,6 +47,7 @@ import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import * as Limits from "./internal/limits.ts"
 import { Network } from "./Network.ts"
 import { TlsError } from "./StreamError.ts"
 import * as Tls from "./Tls.ts"
@@ -109,8 +110,8 @@ export interface Options<E, R> {
    */
   readonly every?: Duration.Input | undefined
   /**
-   * Runs each time that such a reload has failed. Default: a warning in the log. A defect of `load`, or of this, is an
-   * error in the log, and the reloading goes on.
+   * Runs each time that such a reload has failed. Default: a warning in the log, with the names of the certificate that stays
+   * (annotation `certificate`). A defect of `load`, or of this, is an error in the log, and the reloading goes on.
    */
   readonly onError?: ((error: E | TlsError) => Effect.Effect<unknown, never, R>) | undefined
 }
@@ -155,7 +156,8 @@ export const make = <E, R, R2 = never>(
       if (checkTls === undefined) {
         return yield* new TlsError({ kind: "Failed", detail: "this network knows no TLS" })
       }
-      const certificate = yield* checkTls(Tls.checkServer({ identity }))
+      // As a source: a file that is empty, since somebody is writing it, is a pair that does not work, and no wrong option.
+      const certificate = yield* checkTls(Tls.checkServer({ identity: { current: () => identity } }))
       const now = yield* Clock.currentTimeMillis
       const { validFrom, validTo } = certificate
       if (validFrom === undefined || validTo === undefined) {
@@ -188,7 +190,10 @@ export const make = <E, R, R2 = never>(
     if (every !== undefined) {
       const report =
         options?.onError ?? ((error: E | TlsError) => Effect.logWarning("TLS reload failed", error))
-      yield* Effect.forkScoped(reloading(reload, report, every))
+      // Of several reloaders, the log tells which one it is.
+      const about = (loggable: Effect.Effect<unknown, never, R2>) =>
+        Effect.suspend(() => Effect.annotateLogs(loggable, "certificate", nameOf(present.certificate)))
+      yield* Effect.forkScoped(reloading(reload, report, every, about))
     }
     return {
       [TypeId]: TypeId,
@@ -202,7 +207,8 @@ export const make = <E, R, R2 = never>(
 const reloading = <E, R>(
   reload: Effect.Effect<unknown, E>,
   report: (error: E) => Effect.Effect<unknown, never, R>,
-  every: Duration.Duration
+  every: Duration.Duration,
+  about: (loggable: Effect.Effect<unknown, never, R>) => Effect.Effect<unknown, never, R>
 ): Effect.Effect<never, never, R> => {
   const reported = (cause: Cause.Cause<E>): Effect.Effect<unknown, never, R> => {
     const error = Cause.findErrorOption(cause)
@@ -222,7 +228,7 @@ const reloading = <E, R>(
         wait = every
         retry = FIRST_RETRY
       } else {
-        yield* reported(exit.cause)
+        yield* about(reported(exit.cause))
         wait = Duration.min(retry, every)
         retry = Duration.times(retry, 2)
       }
@@ -230,11 +236,14 @@ const reloading = <E, R>(
   })
 }
 
+const nameOf = ({ fingerprint256, subject, subjectAltName }: OwnCertificate): string =>
+  subjectAltName.length > 0 ? subjectAltName.join(", ") : String(subject["CN"] ?? fingerprint256)
+
 // Whoever replaces the files of a pair replaces one after the other.
 const FIRST_RETRY = Duration.seconds(1)
 
 const interval = (input: Duration.Input): Duration.Duration => {
-  const every = Duration.fromInputUnsafe(input)
+  const every = Limits.duration("every", input)
   if (!(Duration.toMillis(every) > 0)) {
     throw new RangeError(`every must be a positive duration, received ${Duration.toMillis(every)} ms`)
   }

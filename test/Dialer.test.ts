@@ -708,6 +708,10 @@ describe("options", () => {
         ["6a", "AddressNotAvailable"],
         ["6b", "AddressNotAvailable"]
       ])
+      assert.include(
+        failureOf(none.exit).message,
+        "address not available: the local address 192.0.2.9 is of another family"
+      )
 
       const unknown = yield* dialed({
         resolver: staticResolver(""),

@@ -369,6 +369,23 @@ describe("HTTP CONNECT", () => {
       }))
   }
 
+  test("knows by its first line what is no HTTP, or a refusal, and does not wait for more", () =>
+    Effect.gen(function* () {
+      const answers = ["SSH-2.0-x\r\n", "HTTP/1.1 503 Service Unavailable\r\n"]
+      yield* serve((connection) =>
+        Effect.gen(function* () {
+          yield* connection.reader.readUntil("\r\n\r\n")
+          yield* connection.writer.write(answers.shift() ?? "")
+          yield* connection.closed
+        }).pipe(Effect.ignore)
+      )
+      for (const kind of ["MalformedReply", "Refused"]) {
+        const reason = yield* reasonOf(http)
+        assert(reason._tag === "ProxyError")
+        assert.strictEqual(reason.kind, kind)
+      }
+    }))
+
   it("takes no credentials that Basic authorization cannot say", () => {
     for (const credentials of [
       { username: "a:b", password: "x" },
@@ -468,6 +485,7 @@ for (const [name, proxy, script] of dialogues) {
               `${length} ${how}`
             )
             assert.include(reason.message, "in the middle of the handshake")
+            if (how === "end") assert.include(reason.message, `after ${length} bytes from it`)
             yield* server.shutdown({ grace: 0 })
           }
         }
@@ -623,15 +641,27 @@ describe("Connection.connect through proxies", () => {
       )
     }))
 
-  test("a proxy that is not there is an ordinary failure to connect", () =>
+  test("a proxy that is not there is a failure to connect, with its address, and says whom it was for", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(Connection.connect(target, { proxy: socks }))
-      assert.strictEqual(error.message, "connect to proxy.test:1080: connection refused (ECONNREFUSED)")
+      assert.strictEqual(
+        error.message,
+        "connect to proxy.test:1080: connection refused (ECONNREFUSED); tried 10.0.0.9:1080 (connection refused); " +
+          `it is the proxy for ${target}`
+      )
+      assert(error._tag === "ConnectionError")
+      assert.deepStrictEqual(
+        [error.address, error.proxyFor, error.reason._tag],
+        ["proxy.test:1080", target, "ConnectionRefused"]
+      )
+      const direct = yield* Effect.flip(Connection.connect("proxy.test:1080"))
+      assert(direct._tag === "ConnectionError")
+      assert.isUndefined(direct.proxyFor)
       const unknown = yield* Effect.flip(Connection.connect(target, { proxy: Proxy.socks5("nobody.test:1") }))
       assert.include(unknown.message, "connect to nobody.test:1: the host name does not resolve")
     }))
 
-  test("a target that no proxy can be asked for fails before anything is said", () =>
+  test("a target that no proxy can be asked for fails before anybody is connected to", () =>
     Effect.gen(function* () {
       const asked: Array<Uint8Array> = []
       yield* serve(scripted([[1, bytes(5)]], asked))
@@ -641,7 +671,8 @@ describe("Connection.connect through proxies", () => {
         ["[fe80::1%eth0]:80", "InvalidAddress"],
         ["example.org", "InvalidAddress"]
       ] as const) {
-        for (const proxy of [socks, http]) {
+        const gone = Proxy.socks5("nobody.test:1")
+        for (const proxy of [socks, http, gone, [gone, socks]]) {
           const error = yield* Effect.flip(Connection.connect(target, { proxy }))
           assert(error._tag === "ConnectionError")
           assert.strictEqual(error.reason._tag, tag)

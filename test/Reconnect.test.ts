@@ -618,6 +618,18 @@ describe("whoever waits for a connection", () => {
       assertTrue(error.cause instanceof StreamError.ConnectionError)
     }))
 
+  test("is told a pause in milliseconds, of which a schedule may have fractions", () =>
+    Effect.gen(function* () {
+      const { link } = yield* up({
+        schedule: Schedule.spaced(Duration.nanos(1_500_400_123n)),
+        acquireTimeout: "1 second"
+      })
+      const waiting = yield* start(link.get)
+      yield* advance("1 second")
+      const { message } = yield* Effect.flip(Fiber.join(waiting.fiber))
+      assertTrue(message.includes("; attempt 2 follows after 1s 500ms; the last error: "), message)
+    }))
+
   const triedBoth = "; tried [::1]:7000 (connection refused), 127.0.0.1:7000 (connection refused)"
 
   it.effect("is told of an attempt that is under way, and what came of the one before", () =>

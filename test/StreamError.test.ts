@@ -169,7 +169,7 @@ describe("what a TLS error says to do", () => {
     [new TlsError({ kind: "CertificateExpired", peer: "a" }), "the certificate of a has expired"],
     [
       new TlsError({ kind: "UnknownCa", peer: "a", detail: "issued by b" }),
-      "the certificate of a is not from an authority that is trusted: issued by b; the option `ca` names others"
+      "the certificate of a is not from an authority that is trusted: issued by b; the option `ca` names others, and the peer has to send intermediate certificates"
     ],
     [
       new TlsError({ kind: "NotTls", peer: "a" }),

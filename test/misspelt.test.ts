@@ -98,6 +98,38 @@ const cases: Record<string, readonly [() => Effect.Effect<unknown, unknown, neve
       ).pipe(Effect.provide(TestNetwork.layer)),
     'untrusted must be one of "refuse", "serve", received "allow"'
   ],
+  "trusted of PROXY headers": [
+    () =>
+      Effect.scoped(Server.serve(() => Effect.void, { listen, proxyProtocol: untyped({}) })).pipe(
+        Effect.provide(TestNetwork.layer)
+      ),
+    'trusted must be an array of IP networks and "unix": it says who may send a header'
+  ],
+  "one of trusted of PROXY headers": [
+    () =>
+      Effect.scoped(
+        Server.serve(() => Effect.void, { listen, proxyProtocol: { trusted: ["::1/128", "10.0.0.1"] } })
+      ).pipe(Effect.provide(TestNetwork.layer)),
+    'trusted must name IP networks or "unix", received "10.0.0.1": ' +
+      "expected an address and prefix length separated by one slash"
+  ],
+  "a name of a server's that has no identity": [
+    () =>
+      Effect.scoped(
+        Server.serve(() => Effect.void, {
+          listen,
+          tls: { identity, names: { "a.example": untyped(undefined) } }
+        })
+      ).pipe(Effect.provide(TestNetwork.layer)),
+    'tls: "a.example" must be a certificate and its key, or a TlsReloader'
+  ],
+  "grace of a server": [
+    () =>
+      Effect.scoped(Server.serve(() => Effect.void, { listen, grace: untyped("long") })).pipe(
+        Effect.provide(TestNetwork.layer)
+      ),
+    'grace must be a duration, such as "5 seconds", received "long"'
+  ],
   "connectTimeout that is no time": [
     () =>
       Effect.scoped(Connection.connect(listen, { connectTimeout: 0 })).pipe(
@@ -122,6 +154,50 @@ const connectCases: Record<string, readonly [Connection.ConnectionOptions, strin
   connectTimeout: [
     { connectTimeout: 0 },
     "RangeError: connectTimeout must be a positive duration, received 0 ms"
+  ],
+  "connectTimeout that is no duration": [
+    { connectTimeout: untyped("5 potatoes") },
+    'RangeError: connectTimeout must be a duration, such as "5 seconds", received "5 potatoes"'
+  ],
+  "keepAlive that is no duration": [
+    { keepAlive: untyped("on") },
+    'RangeError: keepAlive must be a duration, such as "5 seconds", received "on"'
+  ],
+  "happyEyeballs.delay that is no duration": [
+    { happyEyeballs: { delay: untyped("soon") } },
+    'RangeError: happyEyeballs.delay must be a duration, such as "5 seconds", received "soon"'
+  ],
+  "tls that is no options": [
+    { tls: untyped(false) },
+    "RangeError: tls must be true or options, received false"
+  ],
+  "tls.handshakeTimeout": [
+    { tls: { handshakeTimeout: untyped("a while") } },
+    'RangeError: tls: handshakeTimeout must be a duration, such as "5 seconds", received "a while"'
+  ],
+  "tls.ca that is empty": [
+    { tls: { ca: "" } },
+    "RangeError: tls: ca must be PEM text, as a string, bytes or Redacted"
+  ],
+  "tls.ca that is null": [
+    { tls: { ca: untyped(null) } },
+    "RangeError: tls: ca must be PEM text, as a string, bytes or Redacted"
+  ],
+  "tls.alpn": [
+    { tls: { alpn: untyped("h2") } },
+    'RangeError: tls: alpn must be an array of names, received "h2"'
+  ],
+  "tls.servername": [
+    { tls: { servername: untyped(true) } },
+    'RangeError: tls: servername must be a host name or an IP address, received "true"'
+  ],
+  "tls.sessions": [
+    { tls: { sessions: untyped(true) } },
+    "RangeError: tls: sessions must be a cache of sessions, such as Tls.sessionCache()"
+  ],
+  "tls.identity": [
+    { tls: { identity: untyped("me") } },
+    "RangeError: tls: identity must be a certificate and its key, or a TlsReloader"
   ],
   keepAlive: [{ keepAlive: -1 }, "RangeError: keepAlive must be a positive, finite duration, received -1 ms"],
   "happyEyeballs.delay": [

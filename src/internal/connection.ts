@@ -14,7 +14,7 @@ import * as Proxy from "../Proxy.ts"
 import * as ProxyProtocol from "../ProxyProtocol.ts"
 import {
   ConnectionClosed,
-  type ConnectionError,
+  ConnectionError,
   type ConnectionErrorReason,
   type ReadError,
   TimeoutError,
@@ -542,6 +542,11 @@ export const unlimited: Timeouts = {
   idle: Duration.infinity
 }
 
+const ofProxyFor = (
+  proxyFor: string,
+  { address, attempts, operation, reason }: ConnectionError
+): ConnectionError => new ConnectionError({ operation, reason, address, attempts, proxyFor })
+
 /** Connects to the first proxy, on from each to the next, and sends the PROXY header. */
 const connectWith = (
   proxies: ReadonlyArray<Proxy.Proxy>,
@@ -559,6 +564,7 @@ const connectWith = (
   )
 
   const connected = Effect.gen(function* () {
+    for (const hop of hops) yield* Proxy.checkTarget(hop)
     const began = yield* Clock.monotonicTimeNanos
     let proxy: TimeoutError["proxy"] =
       proxies.length === 0 ? undefined : { address: formatTarget(first), stage: "connect" }
@@ -574,11 +580,10 @@ const connectWith = (
         })
       )
 
-    const connection = yield* Effect.catchTag(
-      connectTo(first, options, settings),
-      "TimeoutError",
-      ({ attempts }) => timedOut(attempts)
-    )
+    const connection = yield* Effect.catchTags(connectTo(first, options, settings), {
+      TimeoutError: ({ attempts }) => timedOut(attempts),
+      ConnectionError: (error) => Effect.fail(proxies.length === 0 ? error : ofProxyFor(address, error))
+    })
     const passed = Duration.nanos((yield* Clock.monotonicTimeNanos) - began)
     const handshaking = connection.withTimeouts(unlimited)
     const { core } = connection
@@ -587,7 +592,11 @@ const connectWith = (
       for (const [[next, hop], handshake] of Arr.zip(Arr.zip(proxies, hops), handshakes)) {
         const via = formatTarget(next.target)
         proxy = { address: via, stage: "tls" }
-        if (handshake !== undefined) yield* core.upgradeTls(handshake, "feed")
+        if (handshake !== undefined) {
+          yield* Effect.catchTag(core.upgradeTls(handshake, "feed"), "ConnectionError", (error) =>
+            Effect.fail(ofProxyFor(address, error))
+          )
+        }
         proxy = { address: via, stage: "tunnel" }
         yield* Proxy.tunnel(handshaking, next, hop)
       }

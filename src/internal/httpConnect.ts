@@ -2,7 +2,7 @@ import * as Effect from "effect/Effect"
 import * as NetAddress from "effect/net/NetAddress"
 import type { ConnectionErrorReason, TimeoutError } from "../StreamError.ts"
 import { printable } from "./printable.ts"
-import type { Handshake, TunnelTarget } from "./tunnel.ts"
+import { type Handshake, tooLong, type TunnelTarget } from "./tunnel.ts"
 
 /** A response's head may be so long, in bytes. */
 const HEAD_LIMIT = 65_536
@@ -10,8 +10,8 @@ const HEAD_LIMIT = 65_536
 /** Interim responses (1xx) before the answer. */
 const MAX_INTERIM = 8
 
-/** The empty line, also of a server that ends its lines with LF alone (RFC 9112, section 2.2). */
-const emptyLine = ["\n\r\n", "\n\n"]
+/** Also that of a server that ends its lines with LF alone (RFC 9112, section 2.2). */
+const emptyLines = ["\r\n", "\n"]
 
 const decoder = new TextDecoder("latin1")
 
@@ -24,19 +24,35 @@ const authorityOf = (target: TunnelTarget): string =>
 /** A header field, checked. */
 export type Field = readonly [name: string, value: string]
 
+const readLine = ({ readUntil }: Handshake): Effect.Effect<string, ConnectionErrorReason | TimeoutError> =>
+  Effect.map(readUntil(["\n"], HEAD_LIMIT), (line) => decoder.decode(line))
+
+const skipFields = Effect.fnUntraced(function* (
+  handshake: Handshake,
+  limit: number
+): Effect.fn.Return<void, ConnectionErrorReason | TimeoutError> {
+  for (let left = limit; left >= 0;) {
+    const line = yield* readLine(handshake)
+    if (emptyLines.includes(line)) return
+    left -= line.length
+  }
+  return yield* handshake.failure("MalformedReply", tooLong(HEAD_LIMIT))
+})
+
 /** Opens a tunnel (RFC 9110, section 9.3.6), with more header fields in its request. */
 export const connect = Effect.fnUntraced(function* (
-  { failure, readUntil, write }: Handshake,
+  handshake: Handshake,
   target: TunnelTarget,
   fields: ReadonlyArray<Field>
 ): Effect.fn.Return<void, ConnectionErrorReason | TimeoutError> {
+  const { failure, write } = handshake
   const authority = authorityOf(target)
   const lines = fields.map(([name, value]) => `${name}: ${value}`)
   yield* write([`CONNECT ${authority} HTTP/1.1`, `Host: ${authority}`, ...lines, "", ""].join("\r\n"))
 
   for (let interim = 0; interim <= MAX_INTERIM; interim++) {
-    const head = decoder.decode(yield* readUntil(emptyLine, HEAD_LIMIT))
-    const [statusLine = ""] = head.split(/\r?\n/, 1)
+    const line = yield* readLine(handshake)
+    const statusLine = line.replace(/\r?\n$/, "")
     const [, code, phrase = ""] = /^HTTP\/1\.\d ([1-9]\d\d)(?: (.*))?$/.exec(statusLine) ?? []
     if (code === undefined) {
       return yield* failure(
@@ -45,8 +61,12 @@ export const connect = Effect.fnUntraced(function* (
       )
     }
     // Any 2xx opens the tunnel, and nothing but the tunnel follows its head.
-    if (code.startsWith("2")) return
-    if (code.startsWith("1")) continue
+    const opens = code.startsWith("2")
+    if (opens || code.startsWith("1")) {
+      yield* skipFields(handshake, HEAD_LIMIT - line.length)
+      if (opens) return
+      continue
+    }
     // 401 is an origin server's, and yet what tinyproxy says to a wrong password.
     return yield* failure(
       code === "407" || code === "401" ? "AuthenticationFailed" : "Refused",

@@ -69,10 +69,22 @@ const DEFAULT_BACKLOG = 511
 export const backlog = (connections: number = DEFAULT_BACKLOG): number =>
   positive("backlog", connections, "connections")
 
+/** For what the types do not allow to be anything else; it does not narrow, as `Array.isArray` would, to `any`. */
+export const isArray = (u: unknown): boolean => Array.isArray(u)
+
+/** Throws a `RangeError` for what is none. */
+export const duration = (name: string, input: Duration.Input): Duration.Duration => {
+  try {
+    return Duration.fromInputUnsafe(input)
+  } catch {
+    throw new RangeError(`${name} must be a duration, such as "5 seconds", received ${JSON.stringify(input)}`)
+  }
+}
+
 /** In milliseconds, infinite if absent. Throws a `RangeError` unless it is positive. */
 export const timeout = (name: string, input: Duration.Input | undefined): number => {
   if (input === undefined) return Infinity
-  const millis = Duration.toMillis(Duration.fromInputUnsafe(input))
+  const millis = Duration.toMillis(duration(name, input))
   if (!(millis > 0)) throw new RangeError(`${name} must be a positive duration, received ${millis} ms`)
   return millis
 }
@@ -83,7 +95,7 @@ export const connectTimeout = (input: Duration.Input = "10 seconds"): Duration.D
 
 /** In milliseconds. Throws a `RangeError` unless it is 0 or more. */
 export const delay = (name: string, input: Duration.Input): number => {
-  const millis = Duration.toMillis(Duration.fromInputUnsafe(input))
+  const millis = Duration.toMillis(duration(name, input))
   if (!(millis >= 0)) throw new RangeError(`${name} must not be negative, received ${millis} ms`)
   return millis
 }
@@ -91,7 +103,7 @@ export const delay = (name: string, input: Duration.Input): number => {
 /** Whether TCP keep-alive is on, or its idle time in milliseconds. Throws a `RangeError` unless that is positive and finite. */
 export const keepAlive = (input: boolean | Duration.Input = false): boolean | number => {
   if (typeof input === "boolean") return input
-  const idle = Duration.toMillis(Duration.fromInputUnsafe(input))
+  const idle = Duration.toMillis(duration("keepAlive", input))
   if (!(idle > 0 && idle < Infinity)) {
     throw new RangeError(`keepAlive must be a positive, finite duration, received ${idle} ms`)
   }

@@ -38,7 +38,22 @@ export interface Handshake {
   ) => Effect.Effect<never, ProxyError>
 }
 
+/** What is wrong with an answer of more than so many bytes. */
+export const tooLong = (limit: number): string =>
+  `answered with more than ${limit} bytes before the tunnel was open`
+
 export const handshakeWith = ({ reader, writer }: Duplex, proxy: string): Handshake => {
+  let received = 0
+  const counted = (
+    bytes: Effect.Effect<Uint8Array, ReadError | IncompleteReadError | LimitOverrunError>
+  ): Effect.Effect<Uint8Array, ProxyError | TimeoutError> =>
+    Effect.mapBoth(bytes, {
+      onSuccess: (chunk) => {
+        received += chunk.length
+        return chunk
+      },
+      onFailure: because
+    })
   const because = (
     cause: ReadError | WriteError | IncompleteReadError | LimitOverrunError
   ): ProxyError | TimeoutError => {
@@ -49,14 +64,14 @@ export const handshakeWith = ({ reader, writer }: Duplex, proxy: string): Handsh
         return new ProxyError({
           proxy,
           kind: "MalformedReply",
-          detail: `answered with more than ${cause.limit} bytes before the tunnel was open`,
+          detail: tooLong(cause.limit),
           cause
         })
       case "IncompleteReadError":
         return new ProxyError({
           proxy,
           kind: "Closed",
-          detail: `ended the connection in the middle of the handshake, after ${cause.partial.length} bytes of an answer`,
+          detail: `ended the connection in the middle of the handshake, after ${received + cause.partial.length} bytes from it`,
           cause
         })
       case "ConnectionError":
@@ -70,8 +85,8 @@ export const handshakeWith = ({ reader, writer }: Duplex, proxy: string): Handsh
     }
   }
   return {
-    readExactly: (n) => Effect.mapError(reader.readExactly(n), because),
-    readUntil: (separator, limit) => Effect.mapError(reader.readUntil(separator, { limit }), because),
+    readExactly: (n) => counted(reader.readExactly(n)),
+    readUntil: (separator, limit) => counted(reader.readUntil(separator, { limit })),
     write: (chunk) => Effect.mapError(writer.write(chunk), because),
     failure: (kind, detail, code) => Effect.fail(new ProxyError({ proxy, kind, detail, code }))
   }

@@ -456,6 +456,8 @@ const makeListen =
  * The operating system's network, with names resolved by the `AddressResolver` that is provided, such as one with
  * static entries. It is asked for every name, `localhost` included. Otherwise the same as `layer`.
  *
+ * It is made anew wherever it is provided: parts of a program may have resolvers of their own.
+ *
  * **Example** (A name of one's own)
  *
  * ```ts
@@ -473,14 +475,16 @@ const makeListen =
  * @category layers
  * @since 0.1.0
  */
-export const layerWithResolver: Layer.Layer<Network, never, AddressResolver.AddressResolver> = Layer.effect(
-  Network,
-  Effect.map(Effect.service(AddressResolver.AddressResolver), (resolver) =>
-    Network.of({
-      connect: Dialer.make({ resolver, connectOne }),
-      listen: makeListen(resolver),
-      checkTls: TlsContext.check
-    })
+export const layerWithResolver: Layer.Layer<Network, never, AddressResolver.AddressResolver> = Layer.fresh(
+  Layer.effect(
+    Network,
+    Effect.map(Effect.service(AddressResolver.AddressResolver), (resolver) =>
+      Network.of({
+        connect: Dialer.make({ resolver, connectOne }),
+        listen: makeListen(resolver),
+        checkTls: TlsContext.check
+      })
+    )
   )
 )
 
@@ -523,5 +527,7 @@ export const layerWithResolver: Layer.Layer<Network, never, AddressResolver.Addr
 export const layer: Layer.Layer<Network> = layerWithResolver.pipe(
   Layer.provide(NodeAddressResolver.layer),
   Layer.provide(Layer.effect(Dns.Dns, Effect.map(Effect.service(Dns.Dns), Dialer.withLocalhost))),
-  Layer.provide(NodeDns.layer)
+  Layer.provide(NodeDns.layer),
+  // Else its resolver would be that of whoever has one of the same kind within, with a `Dns` of their own.
+  Layer.fresh
 )

@@ -450,7 +450,7 @@ const simulate = ({ resolver, routes }: Simulation): Network["Service"] => {
       const cause = new Error(
         `the local address ${NetAddress.formatSocketAddress(local)} is of another family`
       )
-      return Result.fail(new AddressNotAvailable({ cause }))
+      return Result.fail(new AddressNotAvailable({ cause, detail: cause.message }))
     }
     return local.port !== 0 && overlapping(local).length > 0 ? Result.fail(inUse) : withFreePort(local)
   }

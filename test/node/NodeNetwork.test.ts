@@ -393,6 +393,17 @@ describe("connect", () => {
     }).pipe(Effect.scoped, Effect.provide(NodeNetwork.layer))
   )
 
+  live("names the local address that is none of this machine's", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(connect("127.0.0.1:1", { localAddress: { host: "192.0.2.1" } }))
+      strictEqual(
+        error.message,
+        "connect to 127.0.0.1:1: address not available: " +
+          "connecting from the local address 192.0.2.1 (EADDRNOTAVAIL)"
+      )
+    })
+  )
+
   it.effect("counts the time for the name", () =>
     Effect.gen(function* () {
       const fiber = yield* Effect.forkChild(

@@ -160,11 +160,13 @@ const overTls = (): void => {
         [addresses[0], { ca }, "NotTls"]
       ] as const) {
         const proxy = Proxy.httpConnect(where, { tls })
-        const error = yield* Effect.flip(
-          Effect.scoped(Connection.connect(`localhost:${yield* echo}`, { proxy }))
-        )
+        const target = `localhost:${yield* echo}`
+        const error = yield* Effect.flip(Effect.scoped(Connection.connect(target, { proxy })))
         assert(error._tag === "ConnectionError" && error.reason._tag === "TlsError", error.message)
-        assert.deepStrictEqual([error.operation, error.reason.kind], ["handshake", kind])
+        assert.deepStrictEqual(
+          [error.operation, error.reason.kind, error.proxyFor],
+          ["handshake", kind, target]
+        )
       }
     })
   )

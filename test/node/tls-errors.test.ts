@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Option, Redacted, Result, type Scope, Stream } from "effect"
 import { Connection, type Network, Server, type StreamError, type Tls } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
-import { createPrivateKey, generateKeyPairSync } from "node:crypto"
+import { createPrivateKey, generateKeyPairSync, X509Certificate } from "node:crypto"
 import * as net from "node:net"
 import { inspect } from "node:util"
 import { Authority } from "../support/certificates.ts"
@@ -114,7 +114,7 @@ describe("what the client says about the server's certificate", () => {
       "T-010 its authority is not trusted",
       "UnknownCa",
       () => [stranger.issue()],
-      "is not from an authority that is trusted: issued by Another CA; the option `ca` names others"
+      "is not from an authority that is trusted: issued by Another CA; the option `ca` names others, and the peer has to send intermediate certificates"
     ],
     [
       "T-010 its authority is not trusted, and comes with it",
@@ -123,7 +123,7 @@ describe("what the client says about the server's certificate", () => {
         const { certificate, key } = stranger.issue()
         return [{ certificate: certificate + stranger.certificate, key }]
       },
-      "is not from an authority that is trusted: issued by Another CA; the option `ca` names others"
+      "is not from an authority that is trusted: issued by Another CA; the option `ca` names others, and the peer has to send intermediate certificates"
     ],
     [
       "T-002 without options, the platform does not know its authority",
@@ -455,7 +455,7 @@ describe("the own identity", () => {
       const error = yield* Effect.flip(serving({ names: { other: { ...identity, key } } }))
       assert(error.reason._tag === "TlsError")
       assert.strictEqual(error.reason.kind, "InvalidIdentity")
-      assert.include(error.message, "the key is not the certificate's")
+      assert.include(error.message, `for "other", the key is not the certificate's`)
     })
   )
 
@@ -477,17 +477,46 @@ describe("the own identity", () => {
       )
       assert(error.reason._tag === "TlsError")
       assert.strictEqual(error.reason.kind, "InvalidIdentity")
+      assert.include(error.message, "`key` does not open with this `passphrase`")
+      const without = yield* Effect.flip(serving({ identity: { certificate: both, key: both } }))
+      assert.include(without.message, "`key` is encrypted, and there is no `passphrase`")
     })
   )
 
-  live(
-    "what is no PEM: the client's handshake fails",
-    Effect.gen(function* () {
-      const { port } = yield* serving({})
-      const tls = { ca, identity: { certificate: "nonsense", key: "nonsense" } }
-      assert.strictEqual(tlsReason(yield* connecting(port, tls)).kind, "InvalidIdentity")
-    })
-  )
+  const { certificate, key } = identity
+  const unusable: ReadonlyArray<readonly [what: string, identity: Tls.Identity, detail: string]> = [
+    ["no certificate", { certificate: "nonsense", key }, "`certificate` has no certificate in PEM"],
+    ["a key for a certificate", { certificate: key, key }, "`certificate` has no certificate in PEM"],
+    [
+      "a certificate that is not PEM",
+      { certificate: new X509Certificate(certificate).raw, key },
+      "`certificate` has no certificate in PEM"
+    ],
+    [
+      "a certificate that is cut off",
+      { certificate: certificate.replace(/.{64}\n/, ""), key },
+      "`certificate` has one that cannot be read"
+    ],
+    ["no key", { certificate, key: "nonsense" }, "`key` has no private key in PEM"],
+    ["a certificate for a key", { certificate, key: certificate }, "`key` has no private key in PEM"],
+    ["a key that is cut off", { certificate, key: key.replace(/.{64}\n/, "") }, "`key` cannot be read"]
+  ]
+  for (const [what, own, detail] of unusable) {
+    live(
+      `${what}: the client's handshake fails, the server does not listen, and both say which of the two it is`,
+      Effect.gen(function* () {
+        const { port } = yield* serving({})
+        const reason = tlsReason(yield* connecting(port, { ca, identity: own }))
+        const error = yield* Effect.flip(serving({ identity: own }))
+        assert(error.reason._tag === "TlsError")
+        for (const { kind, message } of [reason, error.reason]) {
+          assert.strictEqual(kind, "InvalidIdentity")
+          assert.include(message, detail)
+          assert.notInclude(message, "PRIVATE")
+        }
+      })
+    )
+  }
 })
 
 describe("an option that cannot be used is named", () => {

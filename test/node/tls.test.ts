@@ -10,6 +10,7 @@ import {
   Option,
   Queue,
   Redacted,
+  References,
   type Scope,
   Stream
 } from "effect"
@@ -951,9 +952,10 @@ describe("TlsReloader", () => {
   )
 
   const logged: Array<string> = []
-  const logger = Logger.make<unknown, void>(({ cause, logLevel, message }) => {
+  const logger = Logger.make<unknown, void>(({ cause, fiber, logLevel, message }) => {
     const why = Cause.hasInterruptsOnly(cause) ? "interrupted" : String(Cause.squash(cause))
-    logged.push(`${logLevel} ${String(message)}: ${why}`)
+    const { certificate } = fiber.getRef(References.CurrentLogAnnotations)
+    logged.push(`${logLevel} ${String(message)}: ${why} [${String(certificate)}]`)
   })
 
   timed(
@@ -977,9 +979,9 @@ describe("TlsReloader", () => {
       assert.strictEqual(loads, 5)
       assert.strictEqual((yield* reloader.certificate).subject["CN"], "renewed")
       assert.deepStrictEqual(logged, [
-        "Error TLS reload failed: Error: a bug in load",
-        "Error onError of a TLS reload failed: Error: a bug in onError",
-        "Error TLS reload failed: interrupted"
+        "Error TLS reload failed: Error: a bug in load [DNS:localhost, IP Address:127.0.0.1]",
+        "Error onError of a TLS reload failed: Error: a bug in onError [DNS:localhost, IP Address:127.0.0.1]",
+        "Error TLS reload failed: interrupted [DNS:localhost, IP Address:127.0.0.1]"
       ])
     }).pipe(Effect.provide(Logger.layer([logger])))
   )
@@ -1027,7 +1029,19 @@ describe("TlsReloader", () => {
       fs.rmSync(key)
       yield* TestClock.adjust("1 hour")
       assert.strictEqual(yield* Queue.take(reports), "PlatformError")
-      fs.writeFileSync(key, "nonsense")
+      // Empty is what a file is while somebody writes it.
+      for (const [file, content, detail] of [
+        [key, "nonsense", "`key` has no private key in PEM"],
+        [key, "", "`key` has no private key in PEM"],
+        [certificate, "", "`certificate` has no certificate in PEM"]
+      ] as const) {
+        fs.writeFileSync(file, content)
+        const error = yield* Effect.flip(reloader.reload)
+        assert(error._tag === "TlsError" && error.kind === "InvalidIdentity")
+        assert.include(error.message, detail)
+        const first = yield* Effect.flip(TlsReloader.make(TlsReloader.files({ certificate, key })))
+        assert.strictEqual(first.message, error.message)
+      }
       yield* TestClock.adjust("1 hour")
       assert.strictEqual(yield* Queue.take(reports), "TlsError")
       assert.strictEqual(yield* name, "localhost")

@@ -1,8 +1,9 @@
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
-import { constants, createHash, createPrivateKey, X509Certificate } from "node:crypto"
+import { constants, createHash, createPrivateKey, type KeyObject, X509Certificate } from "node:crypto"
 import * as tls from "node:tls"
 import { codeOf } from "../../internal/code.ts"
+import { quoted } from "../../internal/printable.ts"
 import { TlsError } from "../../StreamError.ts"
 import type { Certificate, ClientSettings, Identity, Pem, ServerSettings } from "../../Tls.ts"
 import * as Cert from "./certificate.ts"
@@ -41,15 +42,48 @@ const trusted = (settings: ClientSettings | ServerSettings): Array<string | Buff
   return extraCa === undefined ? ca : [...(ca ?? tls.getCACertificates()), ...extraCa]
 }
 
+const readCertificate = (text: string | Buffer): X509Certificate => {
+  if (!/-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----/.test(text.toString())) {
+    throw invalidIdentity("`certificate` has no certificate in PEM")
+  }
+  try {
+    return new X509Certificate(text)
+  } catch (cause) {
+    throw invalidIdentity("`certificate` has one that cannot be read", cause)
+  }
+}
+
+interface LockedKey {
+  readonly key: string | Buffer
+  readonly passphrase?: string
+}
+
+const readKey = (locked: LockedKey): KeyObject => {
+  try {
+    return createPrivateKey(locked)
+  } catch (cause) {
+    throw invalidIdentity(whyUnreadable(locked), cause)
+  }
+}
+
+const whyUnreadable = ({ key, passphrase }: LockedKey): string => {
+  const text = key.toString()
+  if (!/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text)) return "`key` has no private key in PEM"
+  if (!text.includes("ENCRYPTED")) return "`key` cannot be read"
+  return passphrase === undefined
+    ? "`key` is encrypted, and there is no `passphrase`"
+    : "`key` does not open with this `passphrase`"
+}
+
 /** A certificate and its key. OpenSSL itself does not look at a key of another kind than the certificate's. */
 const pairOf = ({ certificate, key, passphrase }: Identity): tls.SecureContextOptions => {
   const cert = pem(certificate)
-  const locked = {
+  const locked: LockedKey = {
     key: pem(key),
     ...optional("passphrase", Redacted.isRedacted(passphrase) ? Redacted.value(passphrase) : passphrase)
   }
-  if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(locked))) {
-    throw new Error("the key is not the certificate's")
+  if (!readCertificate(cert).checkPrivateKey(readKey(locked))) {
+    throw invalidIdentity("the key is not the certificate's")
   }
   return { cert, ...locked }
 }
@@ -89,6 +123,9 @@ export const contextOf = (
 const invalidOption = (detail: string, cause?: unknown): TlsError =>
   new TlsError({ kind: "InvalidOptions", code: codeOf(cause), detail })
 
+const invalidIdentity = (detail: string, cause?: unknown): TlsError =>
+  new TlsError({ kind: "InvalidIdentity", code: codeOf(cause), detail })
+
 /**
  * Why options or an identity cannot be used. The cause is left out: it says no more than the code, and a text of
  * OpenSSL's may quote its input.
@@ -99,24 +136,35 @@ export const invalid = (cause: unknown): TlsError => {
   if (code === "ERR_SSL_NO_CIPHER_MATCH") {
     return invalidOption("`ciphers` names one that this OpenSSL does not have", cause)
   }
-  return new TlsError({
-    kind: "InvalidIdentity",
-    code,
-    detail: cause instanceof Error ? cause.message : undefined
-  })
+  return invalidIdentity(cause instanceof Error ? cause.message : "its source failed", cause)
 }
 
+/** Whose identity it is that cannot be used, where a server has several. */
+const forName = (name: string, error: TlsError): TlsError =>
+  error.kind === "InvalidIdentity"
+    ? new TlsError({ kind: error.kind, code: error.code, detail: `for ${quoted(name)}, ${error.detail}` })
+    : error
+
 /** The certificate that is served unless a client asks for another name, or why the options cannot be used. */
-export const check = (settings: ServerSettings): Effect.Effect<Certificate, TlsError> =>
-  Effect.try({
+export const check = Effect.fnUntraced(function* (
+  settings: ServerSettings
+): Effect.fn.Return<Certificate, TlsError> {
+  const certificate = yield* Effect.try({
     try: () => {
       const identity = settings.identity.current()
-      for (const source of settings.names.values()) contextOf(settings, source.current())
       contextOf(settings, identity)
       return Cert.read(new X509Certificate(pem(identity.certificate)))
     },
     catch: invalid
   })
+  for (const [name, source] of settings.names) {
+    yield* Effect.try({
+      try: () => contextOf(settings, source.current()),
+      catch: (cause) => forName(name, invalid(cause))
+    })
+  }
+  return certificate
+})
 
 const trusts = new WeakMap<ClientSettings, string>()
 
