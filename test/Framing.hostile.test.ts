@@ -5,7 +5,7 @@ import * as v8 from "node:v8"
 import * as vm from "node:vm"
 import { describe, it } from "vitest"
 import { encode, hex, subjects, type Subject, toHex } from "./support/framings.ts"
-import { type Random, randoms } from "./support/fuzz.ts"
+import { ending, type Random, randoms } from "./support/fuzz.ts"
 
 const RUNS = 100_000
 
@@ -95,16 +95,20 @@ class Victim {
 
 const over = Exit.fail("over" as const)
 
-/** Gives inputs to one victim until it is over, or has had enough; tells how many. */
-const attack = (subject: Subject, next: () => Uint8Array, random: Random): number => {
-  const victim = new Victim(subject.make(LIMIT), random(2) === 0)
+/** Gives inputs to one victim until it is over, or has had enough; tells how many. What it was fed are the pieces. */
+const attack = (
+  framing: Framing.Framing,
+  pieces: Array<Uint8Array>,
+  next: () => Uint8Array,
+  random: Random
+): number => {
+  const victim = new Victim(framing, random(2) === 0)
   const { feed, feedEof, reader } = victim.feedable
   const { buffer } = StreamReader.backingOf(reader).input
-  const pieces: Array<Uint8Array> = []
   const check = (problem: string | false): void => {
-    if (problem === false) return
-    throw new Error(`${problem}: ${subject.name}, ${pieces.map(toHex).join(" ")}`)
+    if (problem !== false) throw new Error(problem)
   }
+  pieces.length = 0
   let count = 0
   let bytes = 0
   for (const most = 4 + random(28); count < most && !victim.isOver; count++) {
@@ -145,8 +149,13 @@ describe(`${RUNS} hostile inputs, each in one to ten pieces, give frames or a ty
       const { stackTraceLimit } = Error
       Error.stackTraceLimit = 0
       const before = heapUsed()
+      const pieces: Array<Uint8Array> = []
       try {
-        for (let run = 0; run < RUNS;) run += attack(subject, next, random)
+        ending(() => {
+          for (let run = 0; run < RUNS;) run += attack(subject.make(LIMIT), pieces, next, random)
+        })
+      } catch (cause) {
+        throw new Error(`${String(cause)}: ${pieces.map(toHex).join(" ")}`, { cause })
       } finally {
         Error.stackTraceLimit = stackTraceLimit
       }
