@@ -3,6 +3,7 @@
  *
  * A codec turns a frame into a message and back, at once and without effects; where it cannot, it says why with an
  * `InvalidMessage`. Codecs compose: `compose` puts one on top of another, `map` changes the message.
+ * MessagePack is in `effect-wire/msgpack`, since it needs a package of its own.
  *
  * **Example** (JSON checked by a schema)
  *

@@ -454,9 +454,9 @@ export interface LengthPrefixedOptions extends Options {
   /** Whether the length counts its own bytes as well. Not with a varint. Default `false`. */
   readonly includesLength?: boolean | undefined
   /**
-   * Bytes that are dropped from the front of what is received. Default: up to the end of the length. Where it is less,
-   * the rest of the header belongs to the frame; a frame that is sent begins with the same bytes, and its length is
-   * filled in.
+   * Bytes that are dropped from the front of what is received, and sent as zeros. Default: up to the end of the length.
+   * Where it is less, the rest of the header belongs to the frame; a frame that is sent begins with the same bytes, and
+   * its length is filled in. A varint is not: it has to be right, or the frame is a `MalformedFrame`.
    */
   readonly skip?: number | undefined
 }

@@ -13,7 +13,8 @@
  * - An operation that is served from the buffer does not suspend.
  *
  * Returned bytes are views of what was received wherever one chunk holds the answer. They stay valid and are never
- * written to again by the reader.
+ * written to again by the reader. They are plain `Uint8Array`s, whatever the bytes were fed as: a view keeps its chunk in
+ * memory, and `slice` makes a copy that does not.
  *
  * **Example** (Reading a header and a body)
  *

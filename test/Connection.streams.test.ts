@@ -1,7 +1,7 @@
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
 import { Effect, Exit, Fiber, Queue, Ref, Stream } from "effect"
-import { Connection, StreamError } from "effect-wire"
+import { Connection, StreamError, type WebStreamTransport } from "effect-wire"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
 import { aborting, connect, outcome, outcomeOf, pair, start, turns } from "./support/effects.ts"
@@ -231,6 +231,52 @@ describe("Connection.channel", () => {
       assertTrue((yield* Ref.get(made)) > 5000)
       yield* taking.interrupt
       yield* echo.interrupt
+    })
+  )
+})
+
+describe("Connection.toWebStreams", () => {
+  const reset = new StreamError.ConnectionError({
+    operation: "read",
+    reason: new StreamError.ConnectionReset({ code: "ECONNRESET" })
+  })
+  const promised = <A>(promise: Promise<A>) =>
+    Effect.tryPromise({ try: () => promise, catch: (error) => error })
+
+  it.effect("both fail with the connection's own error, after what came before it", () =>
+    Effect.gen(function* () {
+      const { connection, transport } = yield* connect()
+      const { readable, writable } = yield* Connection.toWebStreams(connection)
+      const reader = readable.getReader()
+      const first = reader.read()
+      const second = yield* start(promised(reader.closed))
+      const writing = yield* start(promised(writable.getWriter().closed))
+      transport.receive("before")
+      strictEqual(text((yield* promised(first)).value ?? new Uint8Array()), "before")
+      transport.letGo(reset)
+      strictEqual(yield* Effect.flip(promised(reader.read())), reset)
+      strictEqual(yield* Effect.flip(Fiber.join(second.fiber)), reset)
+      strictEqual(yield* Effect.flip(Fiber.join(writing.fiber)), reset)
+    })
+  )
+
+  it.effect("cancelled or aborted they abort the connection, closed they end its direction", () =>
+    Effect.gen(function* () {
+      const ways: ReadonlyArray<
+        readonly [string, (streams: WebStreamTransport.WebStreams) => Promise<unknown>, string]
+      > = [
+        ["cancel", ({ readable }) => readable.cancel(), "ConnectionReset"],
+        ["abort", ({ writable }) => writable.abort(), "ConnectionReset"],
+        ["close", ({ writable }) => writable.close(), "success"]
+      ]
+      for (const [name, end, expected] of ways) {
+        const [near, far] = yield* pair()
+        const streams = yield* Connection.toWebStreams(near)
+        const read = yield* start(far.reader.readAll())
+        yield* promised(end(streams))
+        yield* Fiber.await(read.fiber)
+        strictEqual(outcome(read), expected, name)
+      }
     })
   )
 })

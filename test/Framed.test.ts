@@ -347,10 +347,12 @@ describe("a frame that is too long", () => {
         const { feed, reader } = StreamReader.feedable()
         feed(Uint8Array.from(Buffer.from(header, "hex")))
         const { receive } = Framed.receiver(reader, Framing.lengthPrefixed({ width }))
+        const before = process.memoryUsage().arrayBuffers
         for (let i = 0; i < 2; i++) {
           const { reason } = yield* failure(receive)
           assert.deepInclude(reason, { _tag: "FrameTooLong", length, limit: 8 * 1024 * 1024 })
         }
+        assert.isBelow(process.memoryUsage().arrayBuffers - before, 65_536)
         assert.strictEqual(yield* reader.bufferedBytes, header.length / 2)
       }
     })

@@ -60,6 +60,11 @@ describe("known answers", () => {
       "253, a zero and one",
       concat(range(3, 255), hex("00 01")),
       concat(hex("fe"), range(3, 255), hex("02 01 00"))
+    ],
+    [
+      "the beginning of a packet, from the paper",
+      hex("45 00 00 2c 4c 79 00 00 40 06 4f 37"),
+      hex("02 45 01 04 2c 4c 79 01 05 40 06 4f 37 00")
     ]
   ]
 

@@ -4,7 +4,7 @@ import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { IncompleteReadError, LimitOverrunError, type ReadError, type TimeoutError } from "../StreamError.ts"
-import { empty, view } from "./bytes.ts"
+import { empty, plain, view } from "./bytes.ts"
 import { type Deadline, isLimited, type Surroundings, type TimeLimits } from "./Deadlines.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 import { Failure } from "./Failure.ts"
@@ -219,7 +219,7 @@ export class Input {
   feed(chunk: Uint8Array): void {
     if (chunk.length === 0 || this.eof || this.failure !== undefined) return
     this.bytesRead += chunk.length
-    this.buffer.push(chunk)
+    this.buffer.push(plain(chunk))
     this.surroundings.deadlines?.touch()
     this.serve()
     this.holdBack()

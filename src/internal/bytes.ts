@@ -46,6 +46,10 @@ export const indexOf = (haystack: Uint8Array, needle: Uint8Array, from: number):
 export const view = (bytes: Uint8Array, start: number, end: number): Uint8Array =>
   new Uint8Array(bytes.buffer, bytes.byteOffset + start, end - start)
 
+/** The same bytes, and not as a class of their own: the `slice` of Node's `Buffer` does not copy. */
+export const plain = (bytes: Uint8Array): Uint8Array =>
+  bytes.constructor === Uint8Array ? bytes : view(bytes, 0, bytes.length)
+
 /** A line as text, without its "\n" or "\r\n". */
 export const toLine = (bytes: Uint8Array): string => {
   let end = bytes.length

@@ -409,6 +409,21 @@ describe("Connection.stdio", () => {
     })
   )
 
+  live("writing to who reads no more is a BrokenPipe, and input is still read", () =>
+    Effect.gen(function* () {
+      const { args, command } = program(
+        `const error = yield* Effect.flip(Effect.forever(writer.write("x".repeat(100_000))))
+         process.stderr.write(error._tag + " " + error.reason._tag + ", " + (yield* reader.readLine))`
+      )
+      const { connection, stderr } = yield* Subprocess.spawn(
+        ChildProcess.make("sh", ["-c", '"$0" "$@" | head -c 1', command, ...args])
+      )
+      strictEqual(text(yield* connection.reader.readExactly(1)), "x")
+      yield* connection.writer.write("\n")
+      strictEqual(text(yield* stderr.readAll()), "ConnectionError BrokenPipe, 10")
+    })
+  )
+
   live("cannot be ended alone", () =>
     Effect.gen(function* () {
       const { connection } = yield* Subprocess.spawn(

@@ -9,7 +9,7 @@ import {
   throws
 } from "@effect/vitest/utils"
 import { Effect, Stream } from "effect"
-import { StreamError, StreamReader } from "effect-wire"
+import { Framed, Framing, StreamError, StreamReader } from "effect-wire"
 import { bytes, DATA, given, rangeError, reset, start, startText, text } from "../support/reader.ts"
 
 describe("feeding", () => {
@@ -79,6 +79,39 @@ describe("feeding", () => {
       strictEqual(yield* reader.read(), chunk)
     })
   )
+})
+
+describe("a Buffer of Node's", () => {
+  const fed = (chunk: Uint8Array) => {
+    const { feed, feedEof, reader } = StreamReader.feedable()
+    feed(chunk)
+    feedEof()
+    return reader
+  }
+  const operations: Record<
+    string,
+    (reader: StreamReader.StreamReader) => Effect.Effect<Uint8Array, unknown>
+  > = {
+    read: (reader) => reader.read(),
+    readAll: (reader) => reader.readAll(),
+    readExactly: (reader) => reader.readExactly(4),
+    readLine: (reader) => reader.readLine,
+    peek: (reader) => reader.peek(4),
+    stream: (reader) => Effect.map(Stream.runCollect(reader.stream), ([chunk]) => chunk ?? new Uint8Array()),
+    "a frame": (reader) => Framed.receiver(reader, Framing.fixedLength(4)).receive
+  }
+  for (const [name, operation] of Object.entries(operations)) {
+    it.effect(`is read as a plain Uint8Array, whose slice copies: ${name}`, () =>
+      Effect.gen(function* () {
+        const chunk = Buffer.from("one\n")
+        const result = yield* operation(fed(chunk))
+        strictEqual(Object.getPrototypeOf(result), Uint8Array.prototype)
+        strictEqual(text(result), "one\n")
+        // Still a view.
+        strictEqual(result.buffer, chunk.buffer)
+      })
+    )
+  }
 })
 
 describe("read", () => {

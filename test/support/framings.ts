@@ -129,8 +129,24 @@ const lines = (
 const delimited = (name: string, separator: StreamReader.Separator, banned: ReadonlyArray<number>): Subject =>
   subject(name, (maxLength) => Framing.delimited(separator, { maxLength }), { fit: without(...banned) })
 
-const lengthPrefixed = (name: string, options: Framing.LengthPrefixedOptions): Subject =>
-  subject(name, (maxLength) => Framing.lengthPrefixed({ ...options, maxLength }))
+const lengthPrefixed = (
+  name: string,
+  options: Framing.LengthPrefixedOptions,
+  frames: Partial<Subject> = {}
+): Subject => subject(name, (maxLength) => Framing.lengthPrefixed({ ...options, maxLength }), frames)
+
+/** Bytes that begin with a header of four, in which two say how many follow. */
+const withHeader = (bytes: Uint8Array): Uint8Array => {
+  const rest = bytes.length - 4
+  return concat(bytes.subarray(0, 1), Uint8Array.of(rest >> 8, rest % 256), bytes.subarray(3))
+}
+
+/** Bytes that begin with one, and a varint that says how many follow. */
+const withVarint = (bytes: Uint8Array): Uint8Array => {
+  const varint =
+    bytes.length < 130 ? [bytes.length - 2] : [((bytes.length - 3) % 128) | 0x80, (bytes.length - 3) >> 7]
+  return concat(bytes.subarray(0, 1), Uint8Array.from(varint), bytes.subarray(1 + varint.length))
+}
 
 /** Every framing, in its variants. */
 export const subjects: ReadonlyArray<Subject> = [
@@ -153,6 +169,16 @@ export const subjects: ReadonlyArray<Subject> = [
   lengthPrefixed("lengthPrefixed varint", { width: "varint" }),
   lengthPrefixed("lengthPrefixed that includes itself", { width: 2, includesLength: true }),
   lengthPrefixed("lengthPrefixed in a header", { width: 2, offset: 1, adjustment: 3, skip: 6 }),
+  lengthPrefixed(
+    "lengthPrefixed that keeps its header",
+    { width: 2, offset: 1, adjustment: 1, skip: 0 },
+    { fit: withHeader, min: 4 }
+  ),
+  lengthPrefixed(
+    "lengthPrefixed that keeps its varint",
+    { width: "varint", offset: 1, skip: 0 },
+    { fit: withVarint, min: 2 }
+  ),
   subject("netstring", (maxLength) => Framing.netstring({ maxLength })),
   // Its blocks have 254 bytes at most.
   subject("cobs", (maxLength) => Framing.cobs({ maxLength }), { limit: 300 }),

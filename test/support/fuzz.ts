@@ -1,5 +1,6 @@
 import { Cause, type Effect, Exit, Option } from "effect"
 import type { FrameError } from "effect-wire"
+import * as vm from "node:vm"
 import { concat, now } from "./framings.ts"
 
 export type Random = (below: number) => number
@@ -61,6 +62,13 @@ export const cutAtRandom = (random: Random, bytes: Uint8Array): ReadonlyArray<Ui
     at += size
   }
   return pieces
+}
+
+const MOST_MILLIS = 60_000
+
+/** Does what takes no turn of the event loop; throws if it goes on for ever, which a test's own limit would not notice. */
+export const ending = (run: () => void): void => {
+  vm.runInNewContext("run()", { run }, { timeout: MOST_MILLIS })
 }
 
 /** Receives to the end, or to a failure that stays, and gives what was received; throws if it is no typed failure. */
