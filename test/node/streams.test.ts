@@ -57,6 +57,21 @@ const digest = <E, R>(stream: Stream.Stream<Uint8Array, E, R>) =>
   )
 
 describe("streams over TCP", () => {
+  live("a fiber that waits for each of its writes to be sent lets others run", () =>
+    Effect.gen(function* () {
+      const { connection, socket } = yield* connected()
+      const { writer } = connection
+      let turns = 0
+      const turn = (): NodeJS.Immediate => setImmediate(() => (turns++, (running = turn())))
+      let running = turn()
+      const written = Effect.andThen(writer.write("a"), writer.flush)
+      yield* Effect.forEach(Array.from({ length: 8192 }), () => written, { discard: true })
+      clearImmediate(running)
+      assertTrue(turns >= 7, `${turns} turns of the event loop`)
+      socket.destroy()
+    })
+  )
+
   live("a consumer that is slow stops the peer, and gets everything in the end", () =>
     Effect.gen(function* () {
       const { connection, socket } = yield* connected()
