@@ -46,6 +46,33 @@ describe("WebStreamTransport", () => {
     })
   )
 
+  it.effect("lets others run while streams in memory have everything done at once", () =>
+    Effect.gen(function* () {
+      const { reader, writer, abort } = yield* Connection.fromWebStreams({
+        readable: new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(8)) }),
+        writable: new WritableStream()
+      })
+      const many = Array.from({ length: 8192 })
+      for (const step of [reader.read(), Effect.andThen(writer.write("a"), writer.flush)]) {
+        let turns = 0
+        const others = yield* Effect.forkChild(
+          Effect.forever(
+            Effect.andThen(
+              Effect.yieldNow,
+              Effect.sync(() => turns++)
+            ),
+            { disableYield: true }
+          ),
+          { startImmediately: true }
+        )
+        yield* Effect.forEach(many, () => step, { discard: true })
+        yield* Fiber.interrupt(others)
+        assert.isAtLeast(turns, 7)
+      }
+      yield* abort
+    })
+  )
+
   it.effect("sends the writes of one turn as one chunk", () =>
     Effect.gen(function* () {
       const written: Array<string> = []
