@@ -9,6 +9,7 @@ import type * as Scope from "effect/Scope"
 import type * as NetAddress from "effect/net/NetAddress"
 import { encode } from "./internal/bytes.ts"
 import { join } from "./internal/join.ts"
+import { Steps } from "./internal/Steps.ts"
 import { formatAddress } from "./internal/target.ts"
 import { type ConnectionError, connectionErrorFromCause, ConnectionReset } from "./StreamError.ts"
 import type { Handler, Kind, Transport } from "./Transport.ts"
@@ -77,7 +78,7 @@ export const make = (streams: WebStreams, options?: Options): Effect.Effect<Tran
     Effect.map(Scheduler.Scheduler, (scheduler) => {
       // Before the readable one is locked here, which fails by itself if it is locked already.
       if (streams.writable.locked) throw new TypeError("the writable stream is locked already")
-      return new WebStreamTransport(streams, options, scheduler.makeDispatcher())
+      return new WebStreamTransport(streams, options, scheduler)
     }),
     (transport) => Effect.sync(() => transport.abort())
   )
@@ -87,11 +88,7 @@ type ReadResult = Awaited<ReturnType<ReadableStreamDefaultReader<Uint8Array>["re
 // The streams' errors come from elsewhere as well: whoever failed first has reported it.
 const ignore = (): void => {}
 
-/**
- * So many reads and writes may follow each other. Streams in memory have them done at once, in microtasks: without a pause
- * nobody else would run.
- */
-const STEPS_IN_A_ROW = 1024
+const now = (step: () => void): void => step()
 
 class WebStreamTransport implements Transport {
   readonly kind: Kind
@@ -111,15 +108,14 @@ class WebStreamTransport implements Transport {
   private output: "open" | "ending" | "ended" | "closed" = "open"
   private closing = false
   private gone = false
-  private readonly dispatcher: Scheduler.SchedulerDispatcher
-  private steps = 0
+  private readonly steps: Steps
 
   constructor(
     { readable, writable }: WebStreams,
     options: Options | undefined,
-    dispatcher: Scheduler.SchedulerDispatcher
+    scheduler: Scheduler.Scheduler
   ) {
-    this.dispatcher = dispatcher
+    this.steps = new Steps(scheduler)
     this.reader = readable.getReader()
     this.writer = writable.getWriter()
     this.reader.closed.catch(ignore)
@@ -193,7 +189,7 @@ class WebStreamTransport implements Transport {
     }
     // Also after `pause`, for it was on its way: held back, it would be lost if the stream failed.
     if (value.length > 0) this.handler?.onData(value)
-    this.proceed(this.read)
+    this.steps.next(this.read, now)
   }
 
   private readonly onReadError = (cause: unknown): void => this.letGo(this.failure("read", cause))
@@ -227,13 +223,7 @@ class WebStreamTransport implements Transport {
     if (this.gone) return
     this.bufferedBytes -= bytes
     this.handler?.onDrain()
-    this.proceed(this.send)
-  }
-
-  private proceed(step: () => void): void {
-    if (++this.steps < STEPS_IN_A_ROW) return step()
-    this.steps = 0
-    this.dispatcher.scheduleTask(step, 0)
+    this.steps.next(this.send, now)
   }
 
   private readonly onOutputClosed = (): void => {

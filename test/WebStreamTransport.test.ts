@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Stream } from "effect"
 import { NetAddress } from "effect/net"
 import { Connection, WebStreamTransport } from "effect-wire"
+import { manyTimes, turnsOfOthers } from "./support/effects.ts"
 import { closed, loops, until } from "./support/sockets.ts"
 import { record } from "./support/transports.ts"
 
@@ -52,23 +53,8 @@ describe("WebStreamTransport", () => {
         readable: new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(8)) }),
         writable: new WritableStream()
       })
-      const many = Array.from({ length: 8192 })
-      for (const step of [reader.read(), Effect.andThen(writer.write("a"), writer.flush)]) {
-        let turns = 0
-        const others = yield* Effect.forkChild(
-          Effect.forever(
-            Effect.andThen(
-              Effect.yieldNow,
-              Effect.sync(() => turns++)
-            ),
-            { disableYield: true }
-          ),
-          { startImmediately: true }
-        )
-        yield* Effect.forEach(many, () => step, { discard: true })
-        yield* Fiber.interrupt(others)
-        assert.isAtLeast(turns, 7)
-      }
+      assert.isAtLeast(yield* turnsOfOthers(manyTimes(reader.read())), 7)
+      assert.isAtLeast(yield* turnsOfOthers(manyTimes(Effect.andThen(writer.write("a"), writer.flush))), 7)
       yield* abort
     })
   )

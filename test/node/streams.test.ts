@@ -8,7 +8,7 @@ import { TestNetwork } from "effect-wire/testing"
 import { createHash } from "node:crypto"
 import * as http from "node:http"
 import { pipeline } from "node:stream/promises"
-import { outcome, outcomeOf, start } from "../support/effects.ts"
+import { manyTimes, outcome, outcomeOf, start, turnsOfOthers } from "../support/effects.ts"
 import { BLOCK, block, digestOfBlocks, drink, pour, socketsOn } from "../support/flood.ts"
 import { event, leavingNothing, loops, portOf, rawServer } from "../support/sockets.ts"
 
@@ -61,13 +61,8 @@ describe("streams over TCP", () => {
     Effect.gen(function* () {
       const { connection, socket } = yield* connected()
       const { writer } = connection
-      let turns = 0
-      const turn = (): NodeJS.Immediate => setImmediate(() => (turns++, (running = turn())))
-      let running = turn()
       const written = Effect.andThen(writer.write("a"), writer.flush)
-      yield* Effect.forEach(Array.from({ length: 8192 }), () => written, { discard: true })
-      clearImmediate(running)
-      assertTrue(turns >= 7, `${turns} turns of the event loop`)
+      assertTrue((yield* turnsOfOthers(manyTimes(written))) >= 7)
       socket.destroy()
     })
   )
