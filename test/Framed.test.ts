@@ -25,7 +25,7 @@ import {
   StreamReader
 } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
-import { connect, pair, turns, withSleepers } from "./support/effects.ts"
+import { connect, delayed, pair, turns, withSleepers } from "./support/effects.ts"
 import { bytes, rangeError, start, text } from "./support/reader.ts"
 
 const feedable = (...chunks: ReadonlyArray<string>) => {
@@ -48,14 +48,9 @@ const failure = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.map(Effect.f
 
 /** An effect in fibers that yield within it: in each after one operation of it less. */
 const yieldingEarlier = <A, E, R>(effect: Effect.Effect<A, E, R>): ReadonlyArray<Effect.Effect<A, E, R>> =>
-  Array.from({ length: 40 }, (_, before) => {
-    let delayed = effect
-    for (let i = 0; i < before; i++) {
-      const next = delayed
-      delayed = Effect.suspend(() => next)
-    }
-    return Effect.provideService(delayed, Scheduler.MaxOpsBeforeYield, 40)
-  })
+  Array.from({ length: 40 }, (_, before) =>
+    Effect.provideService(delayed(effect, before), Scheduler.MaxOpsBeforeYield, 40)
+  )
 
 describe("receive", () => {
   it.effect("gives messages in order, then EndOfStream, every time", () =>

@@ -162,3 +162,16 @@ export const turnsOfOthers = Effect.fnUntraced(function* <A, E, R>(effect: Effec
 /** An effect 8,192 times over, by a fiber that does not yield for it. */
 export const manyTimes = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<void, E, R> =>
   Effect.forEach(Array.from({ length: 8192 }), () => effect, { discard: true })
+
+/** An effect after so many operations. */
+export const delayed = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  operations: number
+): Effect.Effect<A, E, R> => {
+  let all = effect
+  for (let i = 0; i < operations; i++) {
+    const next = all
+    all = Effect.suspend(() => next)
+  }
+  return all
+}
