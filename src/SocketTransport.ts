@@ -8,17 +8,19 @@
  */
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Predicate from "effect/Predicate"
+import * as Scheduler from "effect/Scheduler"
 import * as Scope from "effect/Scope"
 import type * as NetAddress from "effect/net/NetAddress"
 import * as Socket from "effect/socket/Socket"
 import { encode } from "./internal/bytes.ts"
 import { join } from "./internal/join.ts"
+import { Steps } from "./internal/Steps.ts"
 import { formatAddress } from "./internal/target.ts"
 import {
   BrokenPipe,
@@ -163,6 +165,7 @@ class SocketTransport implements Transport {
   private readonly writer: Socket.Writer
   private readonly scopes: Scopes
   private readonly context: Context.Context<never>
+  private readonly steps: Steps
   private handler: Handler | undefined = undefined
   private paused = true
   // What a pull brought and the connection did not want any more.
@@ -190,6 +193,7 @@ class SocketTransport implements Transport {
     this.writer = writer
     this.scopes = scopes
     this.context = context
+    this.steps = new Steps(Context.get(context, Scheduler.Scheduler))
     this.kind = options?.kind ?? "socket"
     this.localAddress = options?.localAddress
     this.remoteAddress = options?.remoteAddress
@@ -251,7 +255,7 @@ class SocketTransport implements Transport {
       if (Exit.isFailure(exit)) return this.ended(Cause.squash(exit.cause))
       this.unread = [...exit.value]
       // A pull that was served at once must not recurse.
-      queueMicrotask(this.read)
+      this.steps.next(this.read, queueMicrotask)
     })
   }
 
@@ -266,10 +270,12 @@ class SocketTransport implements Transport {
   private scheduleSend(): void {
     if (this.ticking || this.sending !== undefined) return
     this.ticking = true
-    queueMicrotask(() => {
-      this.ticking = false
-      this.send()
-    })
+    this.steps.next(this.tick, queueMicrotask)
+  }
+
+  private readonly tick = (): void => {
+    this.ticking = false
+    this.send()
   }
 
   private send(): void {

@@ -116,7 +116,8 @@ export interface StreamReader {
    * - On interruption: consumes nothing, and leaves `target` alone.
    * - At the end of input: gives 0, every time.
    *
-   * An empty `target` gives 0 at once.
+   * An empty `target` gives 0 at once. One whose buffer is transferred to somebody else
+   * while it waits has no room any more, and gives 0 as well.
    */
   readonly readInto: (target: Uint8Array) => Effect.Effect<number, ReadError>
 
@@ -569,8 +570,7 @@ class Reader implements StreamReader {
   }
 
   get readInto(): StreamReader["readInto"] {
-    return (target) =>
-      target.length === 0 ? Effect.succeed(0) : this.run(tryReadInto, target, target.length)
+    return (target) => (target.length === 0 ? Effect.succeed(0) : this.run(tryReadInto, target, target))
   }
 
   get readAll(): StreamReader["readAll"] {
@@ -636,8 +636,12 @@ class Reader implements StreamReader {
     return max === 0 ? Effect.succeed(empty) : this.run(tryRead, max)
   }
 
-  run<A, E, P>(attempt: Attempt<A, E, P>, parameter: P, room?: number): Effect.Effect<A, E | ReadError> {
-    return this.input.run(this.timeouts, attempt, parameter, room)
+  run<A, E, P>(
+    attempt: Attempt<A, E, P>,
+    parameter: P,
+    target?: Uint8Array
+  ): Effect.Effect<A, E | ReadError> {
+    return this.input.run(this.timeouts, attempt, parameter, target)
   }
 
   private pull<A, E>(attempt: Attempt<A | undefined, E, undefined>): Pull.Pull<A, E | ReadError> {

@@ -4,10 +4,12 @@
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
+import * as Scheduler from "effect/Scheduler"
 import type * as Scope from "effect/Scope"
 import type * as NetAddress from "effect/net/NetAddress"
 import { encode } from "./internal/bytes.ts"
 import { join } from "./internal/join.ts"
+import { Steps } from "./internal/Steps.ts"
 import { formatAddress } from "./internal/target.ts"
 import { type ConnectionError, connectionErrorFromCause, ConnectionReset } from "./StreamError.ts"
 import type { Handler, Kind, Transport } from "./Transport.ts"
@@ -73,10 +75,10 @@ export interface Options {
  */
 export const make = (streams: WebStreams, options?: Options): Effect.Effect<Transport, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.sync(() => {
+    Effect.map(Scheduler.Scheduler, (scheduler) => {
       // Before the readable one is locked here, which fails by itself if it is locked already.
       if (streams.writable.locked) throw new TypeError("the writable stream is locked already")
-      return new WebStreamTransport(streams, options)
+      return new WebStreamTransport(streams, options, scheduler)
     }),
     (transport) => Effect.sync(() => transport.abort())
   )
@@ -85,6 +87,8 @@ type ReadResult = Awaited<ReturnType<ReadableStreamDefaultReader<Uint8Array>["re
 
 // The streams' errors come from elsewhere as well: whoever failed first has reported it.
 const ignore = (): void => {}
+
+const now = (step: () => void): void => step()
 
 class WebStreamTransport implements Transport {
   readonly kind: Kind
@@ -104,8 +108,14 @@ class WebStreamTransport implements Transport {
   private output: "open" | "ending" | "ended" | "closed" = "open"
   private closing = false
   private gone = false
+  private readonly steps: Steps
 
-  constructor({ readable, writable }: WebStreams, options: Options | undefined) {
+  constructor(
+    { readable, writable }: WebStreams,
+    options: Options | undefined,
+    scheduler: Scheduler.Scheduler
+  ) {
+    this.steps = new Steps(scheduler)
     this.reader = readable.getReader()
     this.writer = writable.getWriter()
     this.reader.closed.catch(ignore)
@@ -179,7 +189,7 @@ class WebStreamTransport implements Transport {
     }
     // Also after `pause`, for it was on its way: held back, it would be lost if the stream failed.
     if (value.length > 0) this.handler?.onData(value)
-    this.read()
+    this.steps.next(this.read, now)
   }
 
   private readonly onReadError = (cause: unknown): void => this.letGo(this.failure("read", cause))
@@ -187,7 +197,7 @@ class WebStreamTransport implements Transport {
   private readonly onWriteError = (cause: unknown): void => this.letGo(this.failure("write", cause))
 
   // Starts a write in a microtask, so that the writes of one turn leave in one batch.
-  private send(): void {
+  private readonly send = (): void => {
     this.sending = true
     this.writer.ready.then(this.onReady, ignore)
   }
@@ -213,7 +223,7 @@ class WebStreamTransport implements Transport {
     if (this.gone) return
     this.bufferedBytes -= bytes
     this.handler?.onDrain()
-    this.send()
+    this.steps.next(this.send, now)
   }
 
   private readonly onOutputClosed = (): void => {

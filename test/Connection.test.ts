@@ -17,6 +17,8 @@ import {
 import {
   Connection,
   type ConnectionPool,
+  Framed,
+  Framing,
   MemoryTransport,
   Network,
   type Reconnect,
@@ -24,11 +26,12 @@ import {
   type StreamReader,
   type StreamWriter
 } from "effect-wire"
+import { Lockstep } from "effect-wire/testing"
 import { NetAddress } from "effect/net"
 import { Socket } from "effect/socket"
 import { TestClock } from "effect/testing"
 import { describe, expectTypeOf } from "vitest"
-import { connect, outcome, outcomeOf, pair, start, turns, withSleepers } from "./support/effects.ts"
+import { aborting, connect, outcome, outcomeOf, pair, start, turns, withSleepers } from "./support/effects.ts"
 import { makeFake } from "./support/FakeTransport.ts"
 
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
@@ -527,6 +530,44 @@ describe("C: closing", () => {
         strictEqual(outcome(close), "success")
       })
     )
+  )
+
+  it.effect("of one that a fiber aborts which another close has woken at the same time", () =>
+    withSleepers((sleepers) =>
+      Effect.gen(function* () {
+        const first = yield* connect(undefined, { prompt: true })
+        const second = yield* connect(undefined, { prompt: true })
+        yield* first.writer.write("waits")
+        yield* start(Effect.andThen(first.connection.closed, second.connection.abort))
+        yield* start(first.connection.close)
+        yield* start(second.connection.close)
+        strictEqual(sleepers(), 1)
+        yield* TestClock.adjust("5 seconds")
+        deepStrictEqual([first.transport.calls.at(-1), second.transport.calls.at(-1)], ["abort", "abort"])
+        strictEqual(sleepers(), 0)
+      })
+    )
+  )
+
+  it.effect("is not held up by somebody who reads a frame, and is not done with it yet", () =>
+    Effect.gen(function* () {
+      const [left, right] = yield* Lockstep.makePair()
+      const connection = yield* aborting(Connection.make(left))
+      const peer = yield* aborting(Connection.make(right))
+      const framing = Framing.make<Uint8Array>({
+        decode: (reader) => Effect.tapError(reader.readExactly(2), () => Effect.sleep("1 second")),
+        encode: (frame) => frame
+      })
+      const receiving = yield* start(Framed.make(connection, framing).receive)
+      yield* peer.writer.write("a")
+      const close = yield* start(connection.close)
+      yield* TestClock.adjust("1 second")
+      strictEqual(outcome(receiving), "ConnectionClosed")
+      yield* peer.writer.write("still comes")
+      yield* peer.writer.end
+      yield* turns
+      strictEqual(outcome(close), "success")
+    })
   )
 
   it.effect("both sides at once", () =>

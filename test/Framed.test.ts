@@ -25,7 +25,7 @@ import {
   StreamReader
 } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
-import { connect, pair, turns, withSleepers } from "./support/effects.ts"
+import { connect, delayed, pair, turns, withSleepers } from "./support/effects.ts"
 import { bytes, rangeError, start, text } from "./support/reader.ts"
 
 const feedable = (...chunks: ReadonlyArray<string>) => {
@@ -45,6 +45,12 @@ const frameError = (error: unknown): FrameError.FrameError => {
 }
 
 const failure = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.map(Effect.flip(effect), frameError)
+
+/** An effect in fibers that yield within it: in each after one operation of it less. */
+const yieldingEarlier = <A, E, R>(effect: Effect.Effect<A, E, R>): ReadonlyArray<Effect.Effect<A, E, R>> =>
+  Array.from({ length: 40 }, (_, before) =>
+    Effect.provideService(delayed(effect, before), Scheduler.MaxOpsBeforeYield, 40)
+  )
 
 describe("receive", () => {
   it.effect("gives messages in order, then EndOfStream, every time", () =>
@@ -1334,6 +1340,20 @@ describe("correlate", () => {
     return { client, server: Framed.make(right, lines, serverCodec), left, right }
   })
 
+  it.effect(
+    "one that is interrupted where its fiber yields is not in flight, and its id is free if it was not sent",
+    () =>
+      Effect.gen(function* () {
+        const { client, left } = yield* setup()
+        yield* left.writer.setWatermarks({ high: 0 })
+        yield* left.writer.write("x".repeat(100_000)).pipe(Effect.forkScoped({ startImmediately: true }))
+        for (const request of yieldingEarlier(client.request(ask(1)))) {
+          yield* (yield* start(request)).interrupt
+          assert.strictEqual(yield* client.inFlight, 0)
+        }
+      })
+  )
+
   it.effect("replies out of order find their requests", () =>
     Effect.gen(function* () {
       const { client, server } = yield* setup()
@@ -1553,6 +1573,30 @@ describe("pipeline", () => {
       const replies = yield* Fiber.join(all)
       replies.forEach((reply, i) => assert.strictEqual(reply, `!${i}`))
       assert.strictEqual(yield* client.inFlight, 0)
+    })
+  )
+
+  it.effect("what came behind a reply does not answer a request that the reply has let go on", () =>
+    Effect.gen(function* () {
+      const { client, server } = yield* setup({ isReply: (_, request) => request !== undefined })
+      const asking = yield* start(Effect.andThen(client.request("first"), client.request("second")))
+      // In one piece.
+      yield* server.connection.writer.write("reply to the first\na notice\n")
+      const notices = yield* Stream.runCollect(Stream.take(client.unsolicited, 1))
+      assert.deepStrictEqual(Array.from(notices), ["a notice"])
+      assert.strictEqual(asking.isWaiting(), true)
+      yield* server.send("reply to the second")
+      assert.strictEqual(yield* Fiber.join(asking.fiber), "reply to the second")
+    })
+  )
+
+  it.effect("one that is interrupted where its fiber yields is not in flight", () =>
+    Effect.gen(function* () {
+      const { client } = yield* setup()
+      for (const request of yieldingEarlier(client.request("a"))) {
+        yield* (yield* start(request)).interrupt
+        assert.strictEqual(yield* client.inFlight, 0)
+      }
     })
   )
 

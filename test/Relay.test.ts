@@ -355,6 +355,22 @@ describe("Relay.bidirectional", () => {
     })
   )
 
+  it.effect("a direction that was ended before is not the end of a side", () =>
+    Effect.gen(function* () {
+      const { a, b, client, server } = yield* ends()
+      yield* a.writer.end
+      const relay = yield* start(Relay.bidirectional(a, b))
+      yield* advance("2 minutes")
+      strictEqual(outcome(relay), "waiting")
+      yield* client.writer.write("late")
+      yield* server.writer.end
+      yield* client.writer.end
+      strictEqual(text(yield* server.reader.readAll()), "late")
+      const { ending, aToB } = yield* Fiber.join(relay.fiber)
+      deepStrictEqual([ending, aToB], ["ended", 4])
+    })
+  )
+
   it.effect("who ended first is who did, not whose bytes were through first", () =>
     Effect.gen(function* () {
       const { client, relay, server } = yield* stalled()

@@ -47,10 +47,15 @@ type Request = (message: Message) => Effect.Effect<Message, FrameError.ReceiveEr
 const kinds = ["request", "pipeline", "correlate"] as const
 
 const requestOf = (kind: (typeof kinds)[number], framed: Framed.Framed<Message>) => {
-  if (kind === "request") return Effect.succeed<Request>(framed.request)
+  if (kind === "request") {
+    return Effect.succeed<{ readonly request: Request; readonly inFlight: Effect.Effect<number> }>({
+      request: framed.request,
+      inFlight: Effect.succeed(0)
+    })
+  }
   const session =
     kind === "pipeline" ? framed.pipeline() : framed.correlate({ idOf: ({ id }: Message) => id })
-  return Effect.map(session, ({ request }): Request => request)
+  return session
 }
 
 type Step =
@@ -139,7 +144,7 @@ const run = ({
         // Of a reply that does not decode nobody can tell whom it answers.
         onInvalid: kind === "correlate" ? "skip" : "fail"
       })
-      const request = yield* requestOf(kind, framed)
+      const { inFlight, request } = yield* requestOf(kind, framed)
       const made: Array<Made> = []
       let answered = 0
       const unanswered: Array<string> = []
@@ -223,6 +228,7 @@ const run = ({
       const last = yield* make("ok")
       yield* settle([last])
       strictEqual(String(last.exit()), String(Exit.succeed({ id: made.length, kind: "ok" })))
+      strictEqual(yield* inFlight, 0)
       strictEqual(sleepers(), 0)
       transport.finish()
     }).pipe(Effect.scoped)

@@ -5,6 +5,7 @@ import { NetAddress } from "effect/net"
 import { Socket } from "effect/socket"
 import { Connection, Server, SocketTransport } from "effect-wire"
 import { NodeNetwork } from "effect-wire/node"
+import { manyTimes, turnsOfOthers } from "./support/effects.ts"
 import { closed, event, leavingNothing, loops, rawServer, readToEnd, until } from "./support/sockets.ts"
 import { record } from "./support/transports.ts"
 
@@ -101,6 +102,16 @@ describe("SocketTransport", () => {
       assert.deepStrictEqual(yield* client.reader.readExactly(sent.length), sent)
       yield* Fiber.join(sending)
     }).pipe(Effect.scoped, Effect.provide(NodeNetwork.layer))
+  )
+
+  it.effect("lets others run while a socket has everything done at once", () =>
+    Effect.gen(function* () {
+      const { reader, writer } = yield* Connection.fromSocket(
+        scripted({ pull: Effect.succeed([new Uint8Array(8)]), write: () => Effect.void })
+      )
+      assert.isAtLeast(yield* turnsOfOthers(manyTimes(reader.read())), 7)
+      assert.isAtLeast(yield* turnsOfOthers(manyTimes(Effect.andThen(writer.write("a"), writer.flush))), 7)
+    }).pipe(Effect.scoped)
   )
 
   it.effect("a refused connection is ConnectionRefused", () =>

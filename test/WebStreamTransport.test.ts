@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Stream } from "effect"
 import { NetAddress } from "effect/net"
 import { Connection, WebStreamTransport } from "effect-wire"
+import { manyTimes, turnsOfOthers } from "./support/effects.ts"
 import { closed, loops, until } from "./support/sockets.ts"
 import { record } from "./support/transports.ts"
 
@@ -43,6 +44,18 @@ describe("WebStreamTransport", () => {
       assert.strictEqual(text(yield* left.reader.readLine), "thanks\n")
       yield* Fiber.join(answer)
       yield* closeBoth(both)
+    })
+  )
+
+  it.effect("lets others run while streams in memory have everything done at once", () =>
+    Effect.gen(function* () {
+      const { reader, writer, abort } = yield* Connection.fromWebStreams({
+        readable: new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(8)) }),
+        writable: new WritableStream()
+      })
+      assert.isAtLeast(yield* turnsOfOthers(manyTimes(reader.read())), 7)
+      assert.isAtLeast(yield* turnsOfOthers(manyTimes(Effect.andThen(writer.write("a"), writer.flush))), 7)
+      yield* abort
     })
   )
 

@@ -177,7 +177,12 @@ export class ConnectionCore implements Handler, Surroundings {
 
   /** Whether both directions are still open, as far as is known. */
   get isWhole(): boolean {
-    return this.state === "open" && !this.peerEnded && this.output.isOpen
+    return !this.isBroken && this.output.isOpen
+  }
+
+  // The own end is not what breaks a connection.
+  private get isBroken(): boolean {
+    return this.state !== "open" || this.peerEnded || !(this.output.isOpen || this.output.hasEnded)
   }
 
   /** Whether it is as it was when it was new: nothing waits to be read, and nobody waits for it. */
@@ -191,7 +196,7 @@ export class ConnectionCore implements Handler, Surroundings {
    */
   get broken(): Effect.Effect<ConnectionError | undefined> {
     return Effect.suspend(() => {
-      this.severed ??= Latch.makeUnsafe(!this.isWhole)
+      this.severed ??= Latch.makeUnsafe(this.isBroken)
       return Effect.map(this.severed.await, () => this.failure)
     })
   }

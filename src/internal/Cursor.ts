@@ -184,11 +184,12 @@ export class Cursor extends Holder implements FrameReader {
     // Bytes may have come since the first attempt, if the fiber yielded in between.
     if (this.waiting.length === 0 && tryEnd()) return undefined
     this.waiting = [...this.waiting, wait]
-    this.input.needMore()
     wait.deadline = this.input.arm(this.limits, (error) => {
       this.forget(wait)
       resume(Exit.fail(error))
     })
+    // Last: the source may feed from within, which ends the wait.
+    this.input.needMore()
     return Effect.sync(() => {
       this.forget(wait)
       this.input.settle()

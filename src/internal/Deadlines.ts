@@ -92,11 +92,12 @@ export class Deadlines {
     return deadline
   }
 
-  /** Takes a deadline back; `settle` is to follow once whoever waited was resumed. */
-  disarm(deadline: Deadline | undefined): void {
-    if (deadline === undefined) return
-    const index = this.armed.indexOf(deadline)
-    if (index !== -1) this.armed.splice(index, 1)
+  /** Takes a deadline back; `settle` is to follow once whoever waited was resumed. Whether it was armed still. */
+  disarm(deadline: Deadline | undefined): boolean {
+    const index = deadline === undefined ? -1 : this.armed.indexOf(deadline)
+    if (index === -1) return false
+    this.armed.splice(index, 1)
+    return true
   }
 
   /** Stops the timer if nothing waits any more. */
@@ -141,9 +142,8 @@ export class Deadlines {
     const now = this.now()
     for (const deadline of this.armed.filter((_) => _.at <= now)) {
       const error = this.expired(deadline, now)
-      if (error === undefined) continue
-      this.disarm(deadline)
-      deadline.expire(error)
+      // Whoever was resumed for one may have taken back another.
+      if (error !== undefined && this.disarm(deadline)) deadline.expire(error)
     }
     const next = this.armed.reduce((at, deadline) => Math.min(at, deadline.at), Infinity)
     if (next < this.timerAt) this.schedule(next, now)

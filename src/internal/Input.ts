@@ -25,8 +25,8 @@ export type Attempt<A, E, P> = (input: Input, parameter: P) => Outcome<A, E> | u
 interface Attempted<A, E, P> {
   readonly attempt: Attempt<A, E, P>
   readonly parameter: P
-  /** So many bytes it would copy: 0 if it hands them on. */
-  readonly room: number
+  /** Where it copies bytes to, if it does not hand them on. */
+  readonly target: Uint8Array | undefined
 }
 
 /** An operation that waits for its turn or for bytes. A fiber waits for one at a time. */
@@ -43,8 +43,8 @@ class Waiter<A, E, P> {
     this.resume = resume
   }
 
-  get room(): number {
-    return this.operation.room
+  get target(): Uint8Array | undefined {
+    return this.operation.target
   }
 
   /** Whether it can end now. */
@@ -66,7 +66,7 @@ class Waiter<A, E, P> {
 /** What the line of those that wait needs to know of each. */
 interface AnyWaiter extends Pick<
   Waiter<unknown, unknown, unknown>,
-  "fiber" | "room" | "deadline" | "canEnd" | "end" | "needsBytes"
+  "fiber" | "target" | "deadline" | "canEnd" | "end" | "needsBytes"
 > {
   next: AnyWaiter | undefined
 }
@@ -79,7 +79,7 @@ export abstract class Holder implements AnyWaiter {
   // Not to be found by the fiber: it is given back by name.
   readonly fiber = undefined
   readonly deadline = undefined
-  readonly room = 0
+  readonly target = undefined
   next: AnyWaiter | undefined = undefined
   /** Who would wait for itself with an operation of the input. */
   abstract readonly owner: Fiber.Fiber<unknown, unknown> | undefined
@@ -123,19 +123,25 @@ export abstract class Taking<A, E> extends Immediate<A, E> {
 class Operation<A, E, P> extends Taking<A, E | ReadError> implements Attempted<A, E, P> {
   readonly attempt: Attempt<A, E, P>
   readonly parameter: P
-  readonly room: number
+  readonly target: Uint8Array | undefined
   private readonly input: Input
   private readonly limits: TimeLimits
   // Made once for an operation that is run often, and only if it ever waits.
   private waiting: Effect.Effect<A, E | ReadError> | undefined = undefined
 
-  constructor(input: Input, limits: TimeLimits, attempt: Attempt<A, E, P>, parameter: P, room: number) {
+  constructor(
+    input: Input,
+    limits: TimeLimits,
+    attempt: Attempt<A, E, P>,
+    parameter: P,
+    target: Uint8Array | undefined
+  ) {
     super()
     this.input = input
     this.limits = limits
     this.attempt = attempt
     this.parameter = parameter
-    this.room = room
+    this.target = target
   }
 
   protected override begin(): Ready<A> | Effect.Effect<A, E | ReadError> {
@@ -227,8 +233,9 @@ export class Input {
 
   /** Feeds bytes that cannot be kept to an operation that waits and copies them, if there is one; whether it has. */
   lend(chunk: Uint8Array): boolean {
-    const isWanted = this.first !== undefined && this.first.room >= chunk.length
-    if (!isWanted || this.buffer.size > 0 || this.serving) return false
+    // Looked up now: a target that was transferred to somebody else meanwhile has no room any more.
+    const room = this.first?.target?.length ?? 0
+    if (room < chunk.length || this.buffer.size > 0 || this.serving) return false
     this.feed(chunk)
     return true
   }
@@ -246,14 +253,14 @@ export class Input {
     this.serve()
   }
 
-  /** Runs an operation now if it can end now, in its turn otherwise. One that copies says for how many bytes it has `room`. */
+  /** Runs an operation now if it can end now, in its turn otherwise. One that copies says where to: see `lend`. */
   run<A, E, P>(
     limits: TimeLimits,
     attempt: Attempt<A, E, P>,
     parameter: P,
-    room = 0
+    target?: Uint8Array
   ): Effect.Effect<A, E | ReadError> {
-    return new Operation(this, limits, attempt, parameter, room)
+    return new Operation(this, limits, attempt, parameter, target)
   }
 
   /** Runs an operation now, if nobody waits before it. */
@@ -393,9 +400,11 @@ export class Input {
     this.surroundings.deadlines?.settle()
   }
 
-  // Stops the source when nobody waits and there is enough; with a lockstep source, anything is enough.
+  // Stops the source when nobody waits and there is enough; with a lockstep source, anything is enough. Not after a failure:
+  // whoever closes reads on by himself, up to the peer's end.
   private holdBack(): void {
-    if (this.source === undefined || this.paused || this.first?.needsBytes === true) return
+    if (this.source === undefined || this.paused || this.failure !== undefined) return
+    if (this.first?.needsBytes === true) return
     if (this.source.readAhead && this.buffer.size <= 2 * this.limit) return
     this.paused = true
     this.source.pause()
@@ -443,7 +452,7 @@ export class Input {
       this.consumed()
       return new Ready(bytes)
     }
-    return this.failure?.exit ?? (this.eof ? none : undefined)
+    return this.failure?.exit ?? (this.eof || target.length === 0 ? none : undefined)
   }
 
   tryReadExactly(n: number): Outcome<Uint8Array, IncompleteReadError | ReadError> | undefined {
@@ -546,9 +555,14 @@ export class Input {
     decode: () => Outcome<A, E> | undefined,
     atEnd: () => Outcome<A, E>
   ): Outcome<A, E | ReadError> | undefined {
-    const outcome = decode()
-    this.consumed()
-    return outcome ?? this.failure?.exit ?? (this.eof ? atEnd() : undefined)
+    for (;;) {
+      const { bytesRead } = this
+      const outcome = decode() ?? this.failure?.exit ?? (this.eof ? atEnd() : undefined)
+      this.consumed()
+      // A source that is told to go on may feed, or end, before it returns.
+      const isNew = this.bytesRead > bytesRead || this.eof || this.failure !== undefined
+      if (outcome !== undefined || !isNew) return outcome
+    }
   }
 
   // Where the first piece ends, or the overrun. The limit counts the bytes before the separator.

@@ -35,6 +35,7 @@ export class LinkedList<A extends Linked<A>> implements Iterable<A> {
     member.next = undefined
   }
 
+  /** Whoever may change the list on the way goes through a copy: one that is removed does not know the next one any more. */
   *[Symbol.iterator](): Iterator<A> {
     for (let member = this.first; member !== undefined;) {
       const { next } = member

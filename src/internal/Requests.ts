@@ -71,11 +71,15 @@ class Reply<In> {
     this.wire = wire
   }
 
-  /** It has come, or never will. */
+  /** It has come, or never will; `wake` is to follow. */
   settle(exit: Exit.Exit<In, ReceiveError>): void {
     this.exit = exit
     this.wire.input.disarm(this.deadline)
-    this.resume?.(exit)
+  }
+
+  /** Has whoever waits for it go on. */
+  wake(): void {
+    if (this.exit !== undefined) this.resume?.(this.exit)
     this.wire.input.settle()
   }
 
@@ -149,17 +153,25 @@ const dispatch = Effect.fnUntraced(function* <In, Out>(
   let ended: Exit.Exit<never, ReceiveError> | undefined
 
   const hand = (contents: ReadonlyArray<Content<In>>): Exit.Exit<unknown, ReceiveError> => {
+    const settled: Array<Reply<In>> = []
+    let failure: Exit.Exit<unknown, ReceiveError> = Exit.void
     for (const content of contents) {
       const owner = matching.ownerOf(content)
-      if (owner instanceof Reply) owner.settle(content.exit)
-      else if (owner === "given up") unmatched++
-      else if (owner !== "none") return owner
-      else if (Exit.isSuccess(content.exit)) {
+      if (owner instanceof Reply) {
+        owner.settle(content.exit)
+        settled.push(owner)
+      } else if (owner === "given up") unmatched++
+      else if (owner !== "none") {
+        failure = owner
+        break
+      } else if (Exit.isSuccess(content.exit)) {
         if (Queue.isFullUnsafe(unsolicited)) dropped++
         Queue.offerUnsafe(unsolicited, content.exit.value)
       }
     }
-    return Exit.void
+    // Not before all have been told apart: a request that is made now is answered by none of them.
+    for (const reply of settled) reply.wake()
+    return failure
   }
 
   const end = (cause: Cause.Cause<ReceiveError>): void => {
@@ -167,7 +179,10 @@ const dispatch = Effect.fnUntraced(function* <In, Out>(
     ended = Exit.failCause(why)
     const toDone = (error: ReceiveError) => (error._tag === "EndOfStream" ? Cause.Done() : error)
     Queue.failCauseUnsafe(unsolicited, Cause.map(why, toDone))
-    for (const reply of matching.takeAll()) reply.settle(ended)
+    for (const reply of matching.takeAll()) {
+      reply.settle(ended)
+      reply.wake()
+    }
   }
 
   yield* matching.receive.pipe(
@@ -240,17 +255,20 @@ export const byId = <In, Out, Id>(
       request: (message) => {
         const id = idOf(message)
         if (id === undefined) return refused("a message without an id")
-        if (waiting.has(id)) return refused(`a request with the id ${String(id)} is in flight already`)
-        if (owed.has(id)) {
-          return refused(`a request with the id ${String(id)} was given up, and its reply is still to come`)
-        }
         const reply = new Reply<In>(wire)
         let isSent = false
         const onTaken = (): void => {
           isSent = true
         }
-        waiting.set(id, reply)
-        return Effect.onExit(Effect.andThen(transmit(wire, message, onTaken), reply.come), (exit) => {
+        const exchange = Effect.suspend((): Effect.Effect<In, ReceiveError | SendError> => {
+          if (waiting.has(id)) return refused(`a request with the id ${String(id)} is in flight already`)
+          if (owed.has(id)) {
+            return refused(`a request with the id ${String(id)} was given up, and its reply is still to come`)
+          }
+          waiting.set(id, reply)
+          return Effect.andThen(transmit(wire, message, onTaken), reply.come)
+        })
+        return Effect.onExit(exchange, (exit) => {
           // The id of one that was answered may be in flight again.
           if (Exit.isSuccess(exit) || waiting.get(id) !== reply) return Effect.void
           if (isSent) giveUp(id)
@@ -298,12 +316,18 @@ export const inOrder = <In, Out>(
         const reply = new Reply<In>(wire)
         const onTaken = (): void => {
           const failure = ended()
+          // It has not begun to wait yet.
           if (failure === undefined) places.set(reply, message)
           else reply.settle(failure)
         }
-        inFlight++
-        return Effect.onExit(Effect.andThen(transmit(wire, message, onTaken), reply.come), (exit) => {
-          inFlight--
+        let isInFlight = false
+        const exchange = Effect.suspend(() => {
+          isInFlight = true
+          inFlight++
+          return Effect.andThen(transmit(wire, message, onTaken), reply.come)
+        })
+        return Effect.onExit(exchange, (exit) => {
+          if (isInFlight) inFlight--
           reply.isGivenUp = Exit.isFailure(exit)
           return Effect.void
         })

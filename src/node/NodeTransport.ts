@@ -95,6 +95,15 @@ const READS_TO_MOVE = 16
 /** So many pending bytes are sent without waiting for the turn's end. */
 const FLUSH_BYTES = 65_536
 
+/**
+ * So many ticks may ask for the next one before the event loop turns. A fiber that writes and waits until it is sent, again and
+ * again, goes on in such ticks for as long as the system takes all at once, and nobody else would run.
+ */
+const TICKS_IN_A_ROW = 1024
+
+let inTick = false
+let ticksInARow = 0
+
 /** At most so many bytes are handed to the stream at a time: while it is congested, `bufferedBytes` falls in such steps. */
 const BATCH_BYTES = 262_144
 
@@ -138,7 +147,11 @@ const operationOf = (cause: unknown): "read" | "write" =>
     : "read"
 
 // What is called later takes the transport as its argument: a function of its own for each would cost memory.
-const tick = (transport: DuplexTransport): void => transport.onTick()
+const tick = (transport: DuplexTransport): void => {
+  inTick = true
+  transport.onTick()
+  inTick = false
+}
 const move = (transport: DuplexTransport): void => transport.move()
 const reportEnd = (transport: DuplexTransport): void => transport.reportEnd()
 
@@ -353,7 +366,10 @@ class DuplexTransport implements Transport {
   private scheduleTick(): void {
     if (this.ticking || this.delivering) return
     this.ticking = true
-    process.nextTick(tick, this)
+    if (inTick && ++ticksInARow === TICKS_IN_A_ROW) {
+      ticksInARow = 0
+      setImmediate(tick, this)
+    } else process.nextTick(tick, this)
   }
 
   private scheduleDrained(): void {

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { deepStrictEqual, strictEqual } from "@effect/vitest/utils"
 import { Cause, Effect, Exit, Fiber, Scheduler } from "effect"
 import { Connection, StreamReader } from "effect-wire"
-import { outcome, start, turns } from "../support/effects.ts"
+import { outcome, start, turns, turnsOfOthers } from "../support/effects.ts"
 import { bytes, text } from "../support/reader.ts"
 
 // Far more than a fiber takes in a row.
@@ -19,17 +19,6 @@ const repeating = (effect: Effect.Effect<unknown, unknown>, times: number) =>
   Effect.gen(function* () {
     for (let i = 0; i < times; i++) yield* effect
   })
-
-/** How often another fiber comes to its turn meanwhile. */
-const turnsOfOthers = Effect.fnUntraced(function* (effect: Effect.Effect<unknown, unknown>) {
-  let count = 0
-  const other = yield* Effect.forkChild(
-    Effect.forever(Effect.sync(() => count++).pipe(Effect.andThen(Effect.yieldNow)), { disableYield: true })
-  )
-  yield* effect
-  yield* Fiber.interrupt(other)
-  return count
-})
 
 describe("an operation that can end at once", () => {
   it.effect("lets other fibers run", () =>

@@ -8,7 +8,7 @@ import { TestNetwork } from "effect-wire/testing"
 import { createHash } from "node:crypto"
 import * as http from "node:http"
 import { pipeline } from "node:stream/promises"
-import { outcome, outcomeOf, start } from "../support/effects.ts"
+import { manyTimes, outcome, outcomeOf, start, turnsOfOthers } from "../support/effects.ts"
 import { BLOCK, block, digestOfBlocks, drink, pour, socketsOn } from "../support/flood.ts"
 import { event, leavingNothing, loops, portOf, rawServer } from "../support/sockets.ts"
 
@@ -57,6 +57,16 @@ const digest = <E, R>(stream: Stream.Stream<Uint8Array, E, R>) =>
   )
 
 describe("streams over TCP", () => {
+  live("a fiber that waits for each of its writes to be sent lets others run", () =>
+    Effect.gen(function* () {
+      const { connection, socket } = yield* connected()
+      const { writer } = connection
+      const written = Effect.andThen(writer.write("a"), writer.flush)
+      assertTrue((yield* turnsOfOthers(manyTimes(written))) >= 7)
+      socket.destroy()
+    })
+  )
+
   live("a consumer that is slow stops the peer, and gets everything in the end", () =>
     Effect.gen(function* () {
       const { connection, socket } = yield* connected()

@@ -2,6 +2,7 @@ import { deepStrictEqual } from "@effect/vitest/utils"
 import { Cause, Effect, Exit, type Fiber, Scheduler } from "effect"
 import { describe, it } from "vitest"
 import type { StreamReader } from "effect-wire"
+import { delayed } from "../support/effects.ts"
 import { given } from "../support/reader.ts"
 
 // A fiber yields when it has done so many operations in a row, wherever that may be: also between an attempt of a read to
@@ -28,13 +29,8 @@ const steppedFiber = <A, E>(
       flush() {}
     })
   }
-  let delayed = effect
-  for (let i = 0; i < before; i++) {
-    const next = delayed
-    delayed = Effect.suspend(() => next)
-  }
   const fiber: Fiber.Fiber<A, E> = Effect.runFork(
-    Effect.provideService(delayed, Scheduler.MaxOpsBeforeYield, announced),
+    Effect.provideService(delayed(effect, before), Scheduler.MaxOpsBeforeYield, announced),
     { scheduler }
   )
   return { fiber, step: () => tasks.shift()?.() }

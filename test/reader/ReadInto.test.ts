@@ -44,6 +44,19 @@ describe("readInto", () => {
     })
   )
 
+  it.effect("gives 0 for a target that is transferred to somebody else while it waits", () =>
+    Effect.gen(function* () {
+      const transport = handDriven()
+      const { reader } = yield* aborting(Connection.make(transport))
+      const target = filled(8)
+      const reading = yield* start(reader.readInto(target))
+      structuredClone(target, { transfer: [target.buffer] })
+      strictEqual(deliver(transport.handler(), "abc"), false)
+      strictEqual(reading.value(), 0)
+      strictEqual(text(yield* reader.read()), "abc")
+    })
+  )
+
   it.effect("lets reading go on when it has made room", () =>
     Effect.gen(function* () {
       const transport = handDriven()

@@ -140,3 +140,38 @@ export const withFibers = <A, E, R>(
       }
     )
   })
+
+/** How often another fiber comes to its turn while an effect runs. */
+export const turnsOfOthers = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, E, R>) {
+  let count = 0
+  const other = yield* Effect.forkChild(
+    Effect.forever(
+      Effect.andThen(
+        Effect.yieldNow,
+        Effect.sync(() => count++)
+      ),
+      { disableYield: true }
+    ),
+    { startImmediately: true }
+  )
+  yield* effect
+  yield* Fiber.interrupt(other)
+  return count
+})
+
+/** An effect 8,192 times over, by a fiber that does not yield for it. */
+export const manyTimes = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<void, E, R> =>
+  Effect.forEach(Array.from({ length: 8192 }), () => effect, { discard: true })
+
+/** An effect after so many operations. */
+export const delayed = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  operations: number
+): Effect.Effect<A, E, R> => {
+  let all = effect
+  for (let i = 0; i < operations; i++) {
+    const next = all
+    all = Effect.suspend(() => next)
+  }
+  return all
+}

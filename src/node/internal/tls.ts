@@ -205,7 +205,8 @@ export class TlsLayer implements Handler {
 
   readonly onClosed = (error?: { readonly reason: ConnectionErrorReason }): void => {
     this.isGone = true
-    const isOrderly = error === undefined && this.ciphertext.readableEnded
+    // What came before an orderly end is here, and is read on from where reading is held up.
+    const isOrderly = error === undefined && this.hasInputEnded && !this.ciphertext.destroyed
     if (!isOrderly) {
       // The end came first. It is known here by now, unless reading is held up.
       if (this.hasInputEnded && this.ciphertext.readableLength === 0) this.onCiphertextEnd()

@@ -142,6 +142,24 @@ export const connectionLaws: ReadonlyArray<Law<Connections>> = [
     })
   ),
 
+  law("reads all that came before the peer's end, however slowly, though its own direction has ended", () =>
+    Effect.gen(function* () {
+      const { capabilities, far, near } = yield* connect({ limit: 1024 })
+      if (!capabilities.halfClose) return
+      const sent = pattern(MEGABYTE / 4)
+      yield* start(near.writer.end)
+      yield* start(Effect.andThen(far.writer.write(sent), far.writer.end))
+      const chunks: Array<Uint8Array> = []
+      while (true) {
+        const chunk = yield* near.reader.read(1000)
+        if (chunk.length === 0) break
+        chunks.push(chunk)
+        yield* Effect.yieldNow
+      }
+      sameBytes("received before the end", join(chunks), sent)
+    })
+  ),
+
   law("is not ended by the peer's end of input alone", () =>
     Effect.gen(function* () {
       const { capabilities, end, far, near } = yield* connect()
