@@ -14,6 +14,7 @@ const message = (): Buffer => {
   switch (name) {
     case "framed":
     case "framed-messages":
+    case "framed-own":
     case "frames": {
       const frame = Buffer.alloc(64, "f")
       frame.writeUInt32BE(60)
