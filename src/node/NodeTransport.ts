@@ -553,14 +553,22 @@ class DuplexTransport implements Transport {
     if (this.finished) return
     if (this.closing === "no") {
       this.duplex.off("data", onData)
-      const unread: unknown = this.duplex.read()
-      if (unread instanceof Uint8Array || typeof unread === "string") this.handler?.onData(toBytes(unread))
+      this.deliverUnread()
     }
     if (this.inputEnded) this.reportEnd()
     this.finished = true
     // Node's streams have such functions, and so stay longer than they are used. The connection shall not.
     this.duplex[transportOf] = undefined
     this.handler?.onClosed(this.error())
+  }
+
+  // Newer releases of Node give one chunk at a time.
+  private deliverUnread(): void {
+    while (this.closing === "no") {
+      const unread: unknown = this.duplex.read()
+      if (!(unread instanceof Uint8Array) && typeof unread !== "string") return
+      this.handler?.onData(toBytes(unread))
+    }
   }
 
   private error(): ConnectionError | undefined {

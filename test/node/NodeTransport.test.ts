@@ -294,11 +294,16 @@ describe("a TCP socket", () => {
         peer.write("first")
         yield* until(recorder, () => recorder.text() === "first")
         transport.pause()
-        peer.write("second")
-        while (socket.readableLength === 0) yield* loops(1)
+        for (const [chunk, length] of [
+          ["second", 6],
+          ["third", 11]
+        ] as const) {
+          peer.write(chunk)
+          while (socket.readableLength < length) yield* loops(1)
+        }
         yield* reset(peer)
         yield* closed(recorder)
-        strictEqual(recorder.text(), "firstsecond")
+        strictEqual(recorder.text(), "firstsecondthird")
         strictEqual(recorder.error()?.reason._tag, "ConnectionReset")
       })
     )

@@ -3,10 +3,11 @@ import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import { Cause, Effect, Exit, Fiber, Option, Queue, type Scope, Semaphore, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, type Network, Server, StreamError, type Tls, TlsReloader } from "effect-wire"
-import { NodeNetwork } from "effect-wire/node"
+import { NodeNetwork, NodeTransport } from "effect-wire/node"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import * as path from "node:path"
+import { createSecureContext, TLSSocket } from "node:tls"
 import { Authority } from "../support/certificates.ts"
 import { withFibers, withSleepers } from "../support/effects.ts"
 import { leavingNothing, loops, portOf, rawConnect, rawServer, tempDirectory } from "../support/sockets.ts"
@@ -165,6 +166,39 @@ describe.each(["TLSv1.2", "TLSv1.3"] as const)(
         )
       }
     }
+  }
+)
+
+describe.each(["TLSv1.2", "TLSv1.3"] as const)(
+  "a connection that is cut while its reader is held up, %s",
+  (maxVersion) => {
+    live(
+      "all that came before can be read",
+      Effect.gen(function* () {
+        const { next, port } = yield* rawServer()
+        const near = yield* rawConnect({ host: "127.0.0.1", port })
+        const far = yield* next
+        const context = createSecureContext({ cert: identity.certificate, key: identity.key, maxVersion })
+        const peer = new TLSSocket(far, { isServer: true, secureContext: context })
+        peer.on("error", () => {})
+        const connection = yield* Connection.make(NodeTransport.fromDuplex(near), { limit: 1024 })
+        yield* connection.upgradeTls({ role: "client", ca, servername: "localhost" })
+
+        // More than Node's TLS keeps of plaintext.
+        const sent = Buffer.alloc(140_000, "abcdefg")
+        yield* Effect.callback<void>((resume) => {
+          peer.write(sent, () => resume(Effect.void))
+        })
+        while (near.bytesRead < far.bytesWritten) yield* loops(1)
+        far.resetAndDestroy()
+        assert.strictEqual(howItEnded(yield* Effect.exit(connection.closed)), "read ConnectionReset")
+
+        const read = Effect.tap(connection.reader.read(), (chunk) => Effect.sync(() => received.push(chunk)))
+        const received: Array<Uint8Array> = []
+        assert.strictEqual(howItEnded(yield* Effect.exit(Effect.forever(read))), "read ConnectionReset")
+        assert.isTrue(sent.equals(Buffer.concat(received)), `${Buffer.concat(received).length} bytes`)
+      })
+    )
   }
 )
 

@@ -208,12 +208,18 @@ export class TlsLayer implements Handler {
     // What came before an orderly end is here, and is read on from where reading is held up.
     const isOrderly = error === undefined && this.hasInputEnded && !this.ciphertext.destroyed
     if (!isOrderly) {
+      this.decryptRest()
       // The end came first. It is known here by now, unless reading is held up.
       if (this.hasInputEnded && this.ciphertext.readableLength === 0) this.onCiphertextEnd()
       this.fail(error?.reason ?? new ConnectionAborted({}))
     }
     this.before?.onClosed()
     this.onGone?.()
+  }
+
+  /** Where reading is held up, what came before the connection was lost is here. Reading it hands it to Node's TLS. */
+  private decryptRest(): void {
+    while (this.ciphertext.readableLength > 0 && this.ciphertext.read() !== null);
   }
 
   /**
