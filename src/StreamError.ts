@@ -28,6 +28,7 @@
  * @since 0.1.0
  */
 import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { codeOf } from "./internal/code.ts"
 import { messageOf, printable } from "./internal/printable.ts"
@@ -284,15 +285,15 @@ export const TlsErrorKind = Schema.Literals([
 export type TlsErrorKind = typeof TlsErrorKind.Type
 
 /**
- * TLS failed: the handshake, a certificate, or the record layer. `peer` is whom the peer was expected to be, or who it says
- * it is; `detail` adds what the kind leaves open.
+ * TLS failed: the handshake, a certificate, or the record layer. `kind` is `"Failed"` unless given. `peer` is whom the peer
+ * was expected to be, or who it says it is; `detail` adds what the kind leaves open.
  *
  * @category reasons
  * @since 0.1.0
  */
 export class TlsError extends Schema.TaggedError<TlsError>("effect-wire/TlsError")("TlsError", {
   ...reasonFields,
-  kind: TlsErrorKind,
+  kind: TlsErrorKind.pipe(Schema.withConstructorDefault(Effect.succeed("Failed" as const))),
   peer: Schema.optional(Schema.String),
   detail: Schema.optional(Schema.String)
 }) {

@@ -195,6 +195,11 @@ describe("what a TLS error says to do", () => {
       "a refused the TLS handshake"
     ]
   ]
+  it("Failed, unless it says more", () => {
+    const reason = new TlsError({ code: "ERR_SSL_INTERNAL_ERROR" })
+    assert.deepStrictEqual([reason.kind, reason.message], ["Failed", "TLS with the peer failed"])
+  })
+
   for (const [reason, message] of cases) {
     it(`${reason.kind} ${reason.code ?? ""}`, () => {
       assert.strictEqual(reason.message, message)
