@@ -40,8 +40,10 @@
  * @since 0.1.0
  */
 import type * as Vitest from "@effect/vitest"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type * as Connection from "../Connection.ts"
 import { type ListenAddress, Network } from "../Network.ts"
@@ -319,9 +321,30 @@ const register = <R, E>(title: string, laws: ReadonlyArray<Law<R>>, layer: Layer
   })
 }
 
+/** The pairs of transports that there are, or those of the network that there is. */
+const pairsOf = <R>(context: Context.Context<R>): Layer.Layer<Pair, ListenError> =>
+  Option.match(Context.getOption(context, Pair), {
+    onNone: () => Layer.provide(layerNetwork(), Layer.succeed(Network, Context.getUnsafe(context, Network))),
+    onSome: (pair) => Layer.succeed(Pair, pair)
+  })
+
+const connectionsOf = <R>(context: Context.Context<R>): Layer.Layer<Connections, ListenError> =>
+  Option.match(Context.getOption(context, Connections), {
+    onNone: () => Layer.provide(layerConnectionsOfPair, pairsOf(context)),
+    onSome: (connections) => Layer.succeed(Connections, connections)
+  })
+
+const registerConnections = <E>(
+  title: string,
+  laws: ReadonlyArray<Law<Connections>>,
+  layer: Layer.Layer<never, E>
+): void => register(title, laws, Layer.flatMap(layer, connectionsOf))
+
 /**
  * Registers everything that a transport has to hold: `transportLaws`, and the laws of connections, readers and writers
  * over it. To be called where tests are defined: in a test file, or in a `describe`.
+ *
+ * The layer is one of pairs, or a network's: its transports are then those of `layerNetwork()`.
  *
  * **Example** (A transport in memory)
  *
@@ -335,16 +358,16 @@ const register = <R, E>(title: string, laws: ReadonlyArray<Law<R>>, layer: Layer
  * @category suites
  * @since 0.1.0
  */
-export const transport = <E>(layer: Layer.Layer<Pair, E>): void => {
-  register("transport", transportLaws, layer)
-  const connections = Layer.provide(layerConnectionsOfPair, layer)
-  connection(connections)
-  reader(connections)
-  writer(connections)
+export const transport = <E>(layer: Layer.Layer<Pair, E> | Layer.Layer<Network, E>): void => {
+  const given: Layer.Layer<never, E> = layer
+  register("transport", transportLaws, Layer.flatMap(given, pairsOf))
+  connection(layer)
+  reader(layer)
+  writer(layer)
 }
 
 /**
- * Registers `connectionLaws`.
+ * Registers `connectionLaws`, for connections, for those over pairs of transports, or for a network's.
  *
  * **Example** (Connections in memory)
  *
@@ -358,11 +381,12 @@ export const transport = <E>(layer: Layer.Layer<Pair, E>): void => {
  * @category suites
  * @since 0.1.0
  */
-export const connection = <E>(layer: Layer.Layer<Connections, E>): void =>
-  register("connection", connectionLaws, layer)
+export const connection = <E>(
+  layer: Layer.Layer<Connections, E> | Layer.Layer<Pair, E> | Layer.Layer<Network, E>
+): void => registerConnections("connection", connectionLaws, layer)
 
 /**
- * Registers `readerLaws`.
+ * Registers `readerLaws`, for connections, for those over pairs of transports, or for a network's.
  *
  * **Example** (Readers in memory)
  *
@@ -376,10 +400,12 @@ export const connection = <E>(layer: Layer.Layer<Connections, E>): void =>
  * @category suites
  * @since 0.1.0
  */
-export const reader = <E>(layer: Layer.Layer<Connections, E>): void => register("reader", readerLaws, layer)
+export const reader = <E>(
+  layer: Layer.Layer<Connections, E> | Layer.Layer<Pair, E> | Layer.Layer<Network, E>
+): void => registerConnections("reader", readerLaws, layer)
 
 /**
- * Registers `writerLaws`.
+ * Registers `writerLaws`, for connections, for those over pairs of transports, or for a network's.
  *
  * **Example** (Writers in memory)
  *
@@ -393,7 +419,9 @@ export const reader = <E>(layer: Layer.Layer<Connections, E>): void => register(
  * @category suites
  * @since 0.1.0
  */
-export const writer = <E>(layer: Layer.Layer<Connections, E>): void => register("writer", writerLaws, layer)
+export const writer = <E>(
+  layer: Layer.Layer<Connections, E> | Layer.Layer<Pair, E> | Layer.Layer<Network, E>
+): void => registerConnections("writer", writerLaws, layer)
 
 /**
  * Registers `serverLaws`.

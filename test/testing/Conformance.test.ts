@@ -56,8 +56,14 @@ describe("Lockstep", () => {
   Conformance.transport(Conformance.layerPair(Lockstep.makePair(), { readAhead: false }))
 })
 
+describe("MemoryTransport, for the laws of reading and writing alone", () => {
+  const layer = Conformance.layerPair(MemoryTransport.makePair())
+  Conformance.reader(layer)
+  Conformance.writer(layer)
+})
+
 describe("TestNetwork", () => {
-  Conformance.transport(Layer.provide(Conformance.layerNetwork(), TestNetwork.layer))
+  Conformance.transport(TestNetwork.layer)
   Conformance.server(TestNetwork.layer)
 })
 
