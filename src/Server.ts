@@ -208,9 +208,9 @@ export interface Options<E = unknown, R = never> extends Connection.Options, Lis
   readonly onError?:
     ((cause: Cause.Cause<E>, info: Connection.ConnectionInfo) => Effect.Effect<unknown, never, R>) | undefined
   /**
-   * Interrupts a handler whose connection is lost (reset by the peer), even if it is doing something else. As with
-   * `Connection.closed`, a loss is not noticed while more than 2 × `limit` bytes of the client's wait to be read. Default
-   * `false`.
+   * Interrupts a handler whose connection is lost (reset by the peer), even if it is doing something else. The client's end
+   * of input is no loss. As with `Connection.closed`, a loss is not noticed while more than 2 × `limit` bytes of the client's
+   * wait to be read, nor, by Node, after the client's end until a write fails. Default `false`.
    */
   readonly interruptOnDisconnect?: boolean | undefined
   /** How long a shutdown, or the end of the scope, lets the handlers finish; 0 is allowed. Default 5 seconds. */

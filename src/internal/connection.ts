@@ -100,9 +100,9 @@ export interface Connection {
    * local `close` or `abort` and an orderly end of both directions are no errors. The peer's end of input alone does
    * not end a connection.
    *
-   * The exception: once more than 2 × `limit` bytes wait to be read, reading from the peer stops, and Node shows no reset
+   * The exceptions: once more than 2 × `limit` bytes wait to be read, reading from the peer stops, and Node shows no reset
    * until it goes on, or a write fails. A peer that sends more than anybody reads and then vanishes is noticed by a time
-   * limit only.
+   * limit only. And after the peer's end of input, Node shows a reset only by a write that fails.
    */
   readonly closed: Effect.Effect<void, ConnectionError>
   /**

@@ -623,6 +623,32 @@ describe("S: servers on sockets", () => {
       strictEqual(yield* Deferred.await(interrupted), "tcp")
     })
   )
+
+  live("interruptOnDisconnect notices a reset after the client's end by a write", () =>
+    Effect.gen(function* () {
+      const ended = yield* Deferred.make<void>()
+      const reset = yield* Deferred.make<void>()
+      const interrupted = yield* Deferred.make<string>()
+      const server = yield* Server.serve(
+        ({ info, reader, writer }) =>
+          Effect.gen(function* () {
+            yield* reader.readAll()
+            yield* Deferred.succeed(ended, undefined)
+            yield* Deferred.await(reset)
+            yield* Effect.ignore(writer.write("are you there?"))
+            yield* Effect.never
+          }).pipe(Effect.onInterrupt(() => Deferred.succeed(interrupted, info.transport))),
+        { ...local, interruptOnDisconnect: true }
+      )
+      const peer = yield* rawConnect({ host: "127.0.0.1", port: portOf(server.addresses[0]) })
+      peer.end()
+      yield* Deferred.await(ended)
+      peer.resetAndDestroy()
+      yield* loops(10)
+      yield* Deferred.succeed(reset, undefined)
+      strictEqual(yield* Deferred.await(interrupted), "tcp")
+    })
+  )
 })
 
 const codeOf = (error: unknown): unknown =>
