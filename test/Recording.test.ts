@@ -144,9 +144,13 @@ describe("Connection.record", () => {
           )
         )
         const send = ({ writer }: Connection.Connection) =>
-          Effect.forEach(Array.from({ length: bytes }), () => Effect.andThen(writer.write("x"), writer.flush), {
-            discard: true
-          })
+          Effect.forEach(
+            Array.from({ length: bytes }),
+            () => Effect.andThen(writer.write("x"), writer.flush),
+            {
+              discard: true
+            }
+          )
         yield* Effect.all(
           [send(recorded), send(far), recorded.reader.readExactly(bytes), far.reader.readExactly(bytes)],
           { concurrency: "unbounded" }

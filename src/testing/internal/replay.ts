@@ -127,8 +127,7 @@ export const replay = (
             // What came before it was received.
             yield* Effect.andThen(writer.flush, Effect.yieldNow)
             yield* abort
-          }
-          else if (writer.canEnd) yield* writer.end
+          } else if (writer.canEnd) yield* writer.end
         }
       }
     })
