@@ -57,6 +57,16 @@ describe("Tap.text", () => {
     })
   )
 
+  it.effect("drops no bytes: neither a byte order mark nor a character that is never complete", () =>
+    Effect.gen(function* () {
+      const { connection, far, lines } = yield* tapped(Tap.text)
+      yield* far.writer.write(Uint8Array.of(0xef, 0xbb, 0xbf, 0x61, 0xe2, 0x82))
+      yield* far.writer.end
+      yield* connection.reader.readAll()
+      deepStrictEqual(lines, ['< "\ufeffa"', '< "\ufffd"', "< end"])
+    })
+  )
+
   it.effect("prints nothing that steers a terminal", () =>
     Effect.gen(function* () {
       const { connection, far, lines } = yield* tapped(Tap.text)
