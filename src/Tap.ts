@@ -196,6 +196,6 @@ export const observe = <E2, R2>(direction: Direction, observer: Observer<E2, R2>
         })
       ),
       Stream.mapArrayEffect((chunks) => Effect.as(Effect.forEach(chunks, data, { discard: true }), chunks)),
-      Stream.onEnd(observer({ _tag: "End", direction }))
+      Stream.onEnd(Effect.suspend(() => observer({ _tag: "End", direction })))
     )
 }
