@@ -29,6 +29,7 @@ import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
 import type * as PlatformError from "effect/PlatformError"
 import * as Queue from "effect/Queue"
+import * as Scheduler from "effect/Scheduler"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
@@ -373,5 +374,8 @@ export const recorder = Effect.fnUntraced(function* <E, R>(
   return (event) =>
     Effect.flatMap(Clock.monotonicTimeNanos, (now) =>
       note(encodeEvent({ at: Number((now - started) / 1000n) / 1000, event }))
+    ).pipe(
+      // The other direction's event would come in between, with a later time.
+      Effect.provideService(Scheduler.PreventSchedulerYield, true)
     )
 })

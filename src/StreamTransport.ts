@@ -187,6 +187,8 @@ class StreamTransport implements Transport {
   private onPending: (() => void) | undefined = undefined
   private output: "open" | "ending" | "closed" | "failed" = "open"
   private failure: ConnectionError | undefined = undefined
+  // Whether what both directions run on is gone.
+  private lost = false
   private closing: "no" | "close" | "abort" = "no"
   private gone = false
 
@@ -303,6 +305,7 @@ class StreamTransport implements Transport {
       onFailure: (error) =>
         Effect.sync(() => {
           this.failure ??= error
+          this.lost = true
           // What came before is in a buffer of bounded size, and read from it to the end.
           if (this.inputEnded) this.letGo(error)
           else this.resume()
@@ -327,7 +330,7 @@ class StreamTransport implements Transport {
 
   // After a loss, and while closing, nothing is held back.
   private isHeld(): boolean {
-    return this.paused && this.failure === undefined && this.closing === "no"
+    return this.paused && !this.lost && this.closing === "no"
   }
 
   private readonly deliver = (chunks: ReadonlyArray<Uint8Array>): Effect.Effect<void> => {

@@ -129,6 +129,8 @@ export const hexDump = <E = never, R = never>(
   }
 }
 
+const utf8 = (): TextDecoder => new TextDecoder("utf-8", { ignoreBOM: true })
+
 /**
  * Prints what comes and goes as quoted UTF-8 text, a line for each chunk: `> "PING\r\n"`. `print` is `Effect.log` unless
  * given.
@@ -162,13 +164,17 @@ export const text = <E = never, R = never>(
   print: (line: string) => Effect.Effect<unknown, E, R> = Effect.log
 ): Observer<E, R> => {
   // A character may be cut by the end of a chunk.
-  const decoders: Record<Direction, TextDecoder> = { received: new TextDecoder(), sent: new TextDecoder() }
-  return (event) =>
-    print(
-      event._tag === "Data"
-        ? `${ARROWS[event.direction]} ${quoted(decoders[event.direction].decode(event.bytes, { stream: true }))}`
-        : describe(event)
-    )
+  const decoders: Record<Direction, TextDecoder> = { received: utf8(), sent: utf8() }
+  const printText = (direction: Direction, text: string) => print(`${ARROWS[direction]} ${quoted(text)}`)
+  return (event) => {
+    const { direction } = event
+    if (event._tag === "Data") {
+      return printText(direction, decoders[direction].decode(event.bytes, { stream: true }))
+    }
+    const cut = decoders[direction].decode()
+    const end = print(describe(event))
+    return cut === "" ? end : Effect.andThen(printText(direction, cut), end)
+  }
 }
 
 /**
@@ -190,6 +196,6 @@ export const observe = <E2, R2>(direction: Direction, observer: Observer<E2, R2>
         })
       ),
       Stream.mapArrayEffect((chunks) => Effect.as(Effect.forEach(chunks, data, { discard: true }), chunks)),
-      Stream.onEnd(observer({ _tag: "End", direction }))
+      Stream.onEnd(Effect.suspend(() => observer({ _tag: "End", direction })))
     )
 }

@@ -260,6 +260,22 @@ describe("Connection.toWebStreams", () => {
     })
   )
 
+  it.effect("aborting is not held up by a write that the peer does not take", () =>
+    Effect.gen(function* () {
+      const [near, far] = yield* pair(narrow)
+      const { writable } = yield* Connection.toWebStreams(near)
+      const writer = writable.getWriter()
+      const writing = yield* start(promised(writer.write(new Uint8Array(200_000))))
+      yield* turns
+      strictEqual(outcome(writing), "waiting")
+      const aborting = yield* start(promised(writer.abort()))
+      strictEqual(yield* outcomeOf(far.reader.readAll()), "ConnectionReset")
+      yield* Fiber.await(writing.fiber)
+      strictEqual(outcome(writing), "ConnectionAborted")
+      yield* Fiber.join(aborting.fiber)
+    })
+  )
+
   it.effect("cancelled or aborted they abort the connection, closed they end its direction", () =>
     Effect.gen(function* () {
       const ways: ReadonlyArray<

@@ -1214,6 +1214,24 @@ describe("withTimeouts", () => {
 })
 
 describe("toSocket", () => {
+  it.effect("the end of the writer's scope does not wait for a peer that takes nothing", () =>
+    Effect.gen(function* () {
+      const [left, right] = yield* pair({ capacity: 0, limit: 100, watermarks: { high: 100 } })
+      const scope = yield* Scope.make()
+      const socketWriter = yield* Scope.provide(Connection.toSocket(left).writer, scope)
+      const big = new Uint8Array(200_000)
+      const first = yield* start(socketWriter.write(big))
+      const second = yield* start(socketWriter.write(big))
+      yield* turns
+      deepStrictEqual([outcome(first), outcome(second)], ["waiting", "waiting"])
+      const closing = yield* start(Scope.close(scope, Exit.void))
+      yield* turns
+      strictEqual(outcome(closing), "success")
+      // What was written comes first, and then the end.
+      strictEqual((yield* right.reader.readAll()).length, 2 * big.length)
+    })
+  )
+
   it.effect("pulls what the peer writes, and fails with close code 1000 at its end", () =>
     Effect.gen(function* () {
       const [left, right] = yield* pair()

@@ -1,11 +1,11 @@
 import { NodeServices } from "@effect/platform-node"
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { DateTime, Effect, FileSystem, Latch, Logger, Sink, Stream } from "effect"
+import { DateTime, Effect, FileSystem, Latch, Logger, References, Sink, Stream } from "effect"
 import { Connection, Recording, type Tap } from "effect-wire"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
-import { aborting, outcome, outcomeOf, pair, start, turns } from "./support/effects.ts"
+import { aborting, outcome, outcomeOf, pair, start, turns, withTicks } from "./support/effects.ts"
 
 const header =
   '{"format":"effect-wire-recording","version":1,"transport":"tcp","startedAt":"2026-01-31T12:00:00.000Z"}'
@@ -128,6 +128,40 @@ describe("Connection.record", () => {
         '{"at":6.25,"direction":"received","base64":"AP8="}',
         '{"at":6.25,"direction":"received","end":true}'
       ])
+    })
+  )
+
+  it.effect("the times never go backwards, wherever the fibers of the two directions yield", () =>
+    Effect.gen(function* () {
+      const lines: Array<string> = []
+      const bytes = 60
+      yield* Effect.gen(function* () {
+        const [near, far] = yield* pair()
+        const recorded = yield* aborting(
+          Connection.record(
+            near,
+            Sink.forEach((line: string) => Effect.sync(() => lines.push(line)))
+          )
+        )
+        const send = ({ writer }: Connection.Connection) =>
+          Effect.forEach(
+            Array.from({ length: bytes }),
+            () => Effect.andThen(writer.write("x"), writer.flush),
+            {
+              discard: true
+            }
+          )
+        yield* Effect.all(
+          [send(recorded), send(far), recorded.reader.readExactly(bytes), far.reader.readExactly(bytes)],
+          { concurrency: "unbounded" }
+        )
+      }).pipe(Effect.scoped, withTicks, Effect.provideService(References.MaxOpsBeforeYield, 11))
+      const { events } = yield* Recording.decode(lines.join(""))
+      const recordedBytes = events.map(({ event }) => (event._tag === "Data" ? event.bytes.length : 0))
+      strictEqual(
+        recordedBytes.reduce((sum, n) => sum + n, 0),
+        2 * bytes
+      )
     })
   )
 

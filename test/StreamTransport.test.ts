@@ -103,6 +103,24 @@ describe("Connection.fromStreams", () => {
     })
   )
 
+  it.effect("after a sink has failed, the stream is still pulled only as far as the limit wants", () =>
+    Effect.gen(function* () {
+      let pulled = 0
+      const stream = Stream.fromEffectRepeat(Effect.sync(() => new Uint8Array(((pulled += 10), 10)))).pipe(
+        Stream.take(10_000)
+      )
+      const sink = Sink.forEach(() => Effect.fail(reset))
+      const connection = yield* aborting(Connection.fromStreams({ stream, sink }, { limit: 100 }))
+      yield* Effect.exit(connection.writer.write("x"))
+      yield* turns
+      strictEqual(yield* outcomeOf(connection.writer.write("y")), "ConnectionReset")
+      yield* connection.reader.readExactly(150)
+      yield* turns
+      assertTrue(pulled < 1000, `${pulled} bytes were pulled, and 150 read`)
+      strictEqual((yield* connection.reader.readAll()).length, 100_000 - 150)
+    })
+  )
+
   it.effect("a stream that fails is the connection's failure, after what came before it", () =>
     Effect.gen(function* () {
       const { connection, input } = yield* over(Sink.drain)

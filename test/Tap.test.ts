@@ -57,6 +57,16 @@ describe("Tap.text", () => {
     })
   )
 
+  it.effect("drops no bytes: neither a byte order mark nor a character that is never complete", () =>
+    Effect.gen(function* () {
+      const { connection, far, lines } = yield* tapped(Tap.text)
+      yield* far.writer.write(Uint8Array.of(0xef, 0xbb, 0xbf, 0x61, 0xe2, 0x82))
+      yield* far.writer.end
+      yield* connection.reader.readAll()
+      deepStrictEqual(lines, ['< "\ufeffa"', '< "\ufffd"', "< end"])
+    })
+  )
+
   it.effect("prints nothing that steers a terminal", () =>
     Effect.gen(function* () {
       const { connection, far, lines } = yield* tapped(Tap.text)
@@ -78,6 +88,25 @@ describe("Tap.text", () => {
 })
 
 describe("Connection.tap", () => {
+  it.effect("asks the observer of an event when it happens, and not before", () =>
+    Effect.gen(function* () {
+      const asked: Array<string> = []
+      const [near, far] = yield* pair()
+      const connection = yield* aborting(
+        Connection.tap(near, (event) => {
+          asked.push(`${event.direction} ${event._tag}`)
+          return Effect.void
+        })
+      )
+      yield* far.writer.write("x")
+      yield* connection.reader.readExactly(1)
+      deepStrictEqual(asked, ["received Data"])
+      yield* far.writer.end
+      yield* connection.reader.readAll()
+      deepStrictEqual(asked, ["received Data", "received End"])
+    })
+  )
+
   it.effect("changes nothing: the bytes, the facts and the options are those of the first", () =>
     Effect.gen(function* () {
       const [near, far] = yield* pair({ limit: 1234, watermarks: { high: 999 } })

@@ -38,7 +38,8 @@ export const socketOf = ({ close, reader, writer }: Link): Socket.Socket => {
           Socket.isCloseEvent(chunk) ? close : Effect.mapError(writer.write(chunk), toWriteError),
         writeAll: (chunks) => Effect.mapError(writer.writeAll(chunks), toWriteError)
       }),
-      () => Effect.ignore(writer.end)
+      // In its turn: a write that the peer does not take must not hold up the scope.
+      () => Effect.forkDetach(Effect.ignore(writer.end), { startImmediately: true })
     )
   })
 }

@@ -25,6 +25,8 @@ export const webStreamsOf = ({ abort, close, closed, reader, writer }: Link): Ef
           // Also while nobody writes.
           const lost = Effect.catch(closed, (error) => Effect.sync(() => controller.error(error)))
           Effect.runForkWith(context)(lost)
+          // `abort` below is not called before a write that is under way has come to its end.
+          controller.signal.addEventListener("abort", () => void run(abort))
         },
         write: (chunk) => run(Effect.andThen(writer.write(chunk), writer.flush)),
         close: () => {

@@ -95,7 +95,12 @@ class ConnectionDuplex extends Duplex {
     this.run = run
     // One that nobody else listens for would end the process.
     this.on("error", () => {})
-    run(Effect.catch(connection.closed, (error) => Effect.sync(() => this.onLost(error))))
+    run(
+      Effect.match(connection.closed, {
+        onFailure: (error) => this.onGone(error),
+        onSuccess: () => this.onGone()
+      })
+    )
   }
 
   override _read(): void {
@@ -103,7 +108,8 @@ class ConnectionDuplex extends Duplex {
       Effect.match(this.connection.reader.read(), {
         onFailure: (error) => {
           const local = error._tag === "ConnectionError" && error.reason._tag === "ConnectionClosed"
-          this.destroy(local ? undefined : error)
+          if (local) this.leave()
+          else this.destroy(error)
         },
         onSuccess: (chunk) => {
           this.push(chunk.length === 0 ? null : chunk)
@@ -147,9 +153,20 @@ class ConnectionDuplex extends Duplex {
     this.run(Effect.match(effect, { onFailure: callback, onSuccess: () => callback() }))
   }
 
-  // What came before the failure is read first, and the failure found behind it.
-  private onLost(error: Error): void {
-    if (this.readableEnded) this.destroy(error)
-    else this.read(0)
+  // What came before is read first, and the end of the connection found behind it, unless the end of input is.
+  private onGone(error?: Error): void {
+    const leave = (): void => {
+      if (error === undefined) this.leave()
+      else this.destroy(error)
+    }
+    if (this.readableEnded) return leave()
+    this.once("end", leave)
+    this.read(0)
+  }
+
+  // After a local close, which may be what `end` has come to: then its end is told first.
+  private leave(): void {
+    if (this.writableEnded && !this.writableFinished) this.once("finish", () => this.destroy())
+    else this.destroy()
   }
 }

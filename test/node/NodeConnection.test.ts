@@ -95,6 +95,50 @@ describe("NodeConnection.toDuplex", () => {
     })
   )
 
+  it.effect("does so behind the end of input, too, be it read by then or not", () =>
+    Effect.gen(function* () {
+      for (const isRead of [true, false]) {
+        for (const error of [reset, undefined]) {
+          const { connection, transport } = yield* connect()
+          const duplex = yield* NodeConnection.toDuplex(connection)
+          const { failure, heard } = listen(duplex)
+          if (!isRead) {
+            duplex.pause()
+            duplex.read(0)
+          }
+          transport.receive("before")
+          transport.receiveEnd()
+          yield* turns
+          const before = [...heard]
+          if (error === undefined) yield* start(connection.close)
+          transport.letGo(error)
+          yield* turns
+          duplex.resume()
+          yield* turns
+          deepStrictEqual(before, isRead ? ["before", "end"] : [])
+          deepStrictEqual(heard, ["before", "end", ...(error === undefined ? [] : ["error"]), "close"])
+          strictEqual(failure(), error)
+        }
+      }
+    })
+  )
+
+  it.effect("its end closes a connection that cannot be ended alone, and does not abort it", () =>
+    Effect.gen(function* () {
+      const { connection, transport } = yield* connect({}, { canEnd: false, room: Infinity })
+      const duplex = yield* NodeConnection.toDuplex(connection)
+      const { heard } = listen(duplex)
+      duplex.on("finish", () => heard.push("finish"))
+      duplex.end("the last")
+      yield* turns
+      strictEqual(transport.calls.at(-1), "close")
+      deepStrictEqual(heard, [])
+      transport.letGo()
+      yield* turns
+      deepStrictEqual(heard, ["finish", "close"])
+    })
+  )
+
   it.effect("destroyed midway it aborts the connection; once both directions have ended it closes it", () =>
     Effect.gen(function* () {
       for (const [ends, expected] of [

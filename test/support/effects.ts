@@ -121,6 +121,18 @@ export const withTimeOfDay = <A, E, R>(
     )
   })
 
+/** Runs an effect with a clock that is a millisecond later each time that it is looked at. */
+export const withTicks = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.clockWith((clock) => {
+    let ticks = 0n
+    const now = (): bigint => clock.monotonicTimeNanosUnsafe() + ++ticks * 1_000_000n
+    return Effect.provideService(
+      effect,
+      Clock.Clock,
+      changed(clock, { monotonicTimeNanosUnsafe: now, monotonicTimeNanos: Effect.sync(now) })
+    )
+  })
+
 /** Runs an effect with a count of the fibers that it has begun and that have not ended. */
 export const withFibers = <A, E, R>(
   f: (fibers: () => number) => Effect.Effect<A, E, R>

@@ -108,6 +108,17 @@ describe("TestNetwork.replay", () => {
     })
   )
 
+  it.effect("what came before a recorded failure comes before it", () =>
+    Effect.gen(function* () {
+      const { client, replay } = yield* against(
+        recordingOf(received("hello"), { _tag: "Failure", direction: "received", reason: "ConnectionReset" })
+      )
+      yield* Fiber.join(replay.fiber)
+      strictEqual(text(yield* client.reader.readExactly(5)), "hello")
+      strictEqual(yield* outcomeOf(client.reader.read()), "ConnectionReset")
+    })
+  )
+
   it.effect("takes its time if it is to, counted from the event before", () =>
     Effect.gen(function* () {
       const { client, replay } = yield* against(

@@ -123,8 +123,11 @@ export const replay = (
         else {
           if (timed && delay > 0) yield* Effect.sleep(delay)
           if (event._tag === "Data") yield* writer.write(event.bytes)
-          else if (event._tag === "Failure") yield* abort
-          else if (writer.canEnd) yield* writer.end
+          else if (event._tag === "Failure") {
+            // What came before it was received.
+            yield* Effect.andThen(writer.flush, Effect.yieldNow)
+            yield* abort
+          } else if (writer.canEnd) yield* writer.end
         }
       }
     })
