@@ -550,6 +550,8 @@ class Link<E, R> implements Reconnect<E> {
       }
       const timeOfDay = yield* Clock.currentTimeMillis
       const [, delay] = yield* Pull.catchDone(step(timeOfDay, error), () => Effect.fail(error))
+      // A schedule may take its time.
+      if (this.verdict !== undefined) return
       this.set({ _tag: "Waiting", error, delay, attempt: attempt + 1 })
       yield* Effect.sleep(delay)
     }

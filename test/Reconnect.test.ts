@@ -903,6 +903,20 @@ describe("the end of a link", () => {
       deepStrictEqual(ends, ["ConnectionReset"])
     }))
 
+  test("close while a slow schedule is asked for its delay makes no other connection", () =>
+    Effect.gen(function* () {
+      const first = yield* serve()
+      const schedule = Schedule.tap(everySecond, () => Effect.sleep("1 second"))
+      const { link } = yield* up({ schedule })
+      yield* first.kill
+      const second = yield* serve()
+      const closing = yield* start(link.close)
+      yield* advance("1 second")
+      strictEqual(outcome(closing), "success")
+      yield* advance("1 minute")
+      strictEqual(yield* second.server.activeConnections, 0)
+    }))
+
   test("an interrupted close goes on", () =>
     Effect.gen(function* () {
       yield* serve(({ reader }) => Effect.andThen(Effect.sleep("1 second"), reader.readAll()))
