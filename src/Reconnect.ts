@@ -504,14 +504,20 @@ class Link<E, R> implements Reconnect<E> {
   readonly send = (chunk: Uint8Array | string): Effect.Effect<void, LinkError<E>> =>
     this.use(({ writer }) => writer.write(chunk))
 
-  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+  readonly close: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.andThen(Effect.uninterruptible(this.beginToClose), this.stopped)
+  )
+
+  private readonly beginToClose = Effect.suspend(() => {
     const { current } = this
-    if (this.verdict !== undefined) return this.stopped
+    if (this.verdict !== undefined) return Effect.void
     this.end(Exit.void)
     // The fiber finds its connection closed, and nothing else to do. Anything else it is doing is given up.
-    if (current._tag === "Connected") return Effect.andThen(current.connection.close, this.stopped)
+    if (current._tag === "Connected") {
+      return Effect.forkDetach(current.connection.close, { startImmediately: true })
+    }
     this.fiber?.interruptUnsafe()
-    return this.stopped
+    return Effect.void
   })
 
   readonly abort: Effect.Effect<void> = Effect.suspend(() => {
@@ -550,6 +556,8 @@ class Link<E, R> implements Reconnect<E> {
       }
       const timeOfDay = yield* Clock.currentTimeMillis
       const [, delay] = yield* Pull.catchDone(step(timeOfDay, error), () => Effect.fail(error))
+      // A schedule may take its time.
+      if (this.verdict !== undefined) return
       this.set({ _tag: "Waiting", error, delay, attempt: attempt + 1 })
       yield* Effect.sleep(delay)
     }

@@ -838,7 +838,7 @@ class Supervisor implements Server {
   }): Effect.Effect<ShutdownReport> =>
     Effect.gen({ self: this }, function* () {
       const grace = options?.grace === undefined ? this.grace : checkGrace(options.grace)
-      const report = this.report ?? (yield* this.begin())
+      const report = yield* Effect.uninterruptible(Effect.suspend(() => this.begin()))
       yield* Effect.timeoutOption(this.empty.await, grace)
       // In a fiber of its own: the one that waits here may be a handler, and is then interrupted with the others.
       yield* Effect.forkDetach(this.cutOffAll, { startImmediately: true })
@@ -848,6 +848,7 @@ class Supervisor implements Server {
 
   // Goes on to the end whoever interrupts the shutdown.
   private begin(): Effect.Effect<Record<keyof ShutdownReport, number>> {
+    if (this.report !== undefined) return Effect.succeed(this.report)
     const report = (this.report = { finished: 0, interrupted: 0, aborted: 0 })
     this.publish(() => ServerEvent.ShuttingDown({ activeConnections: this.clients.size }))
     return Scope.close(this.listening, Exit.void).pipe(

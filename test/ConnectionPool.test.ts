@@ -1,6 +1,19 @@
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Deferred, Duration, Effect, Exit, Fiber, Latch, Logger, Metric, Option, Scope, Stream } from "effect"
+import {
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Latch,
+  Logger,
+  Metric,
+  Option,
+  References,
+  Scope,
+  Stream
+} from "effect"
 import { Connection, ConnectionPool, type Network, Server } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { NetAddress } from "effect/net"
@@ -1439,6 +1452,34 @@ describe("makeKeyed", () => {
       deepStrictEqual(ends, ["ConnectionReset"])
       strictEqual((yield* pools.stats).length, 0)
     }))
+})
+
+describe("the end of a pool", () => {
+  it.effect("at any step of giving up what was idle for too long leaves no connection behind", () =>
+    Effect.gen(function* () {
+      // A fiber that has done much gives way to others at any step.
+      for (const ops of [4, 5, 7]) {
+        for (let steps = 0; steps < 20; steps++) {
+          yield* Effect.gen(function* () {
+            const { server } = yield* serve()
+            const scope = yield* Scope.make()
+            yield* ConnectionPool.make(target, { min: 1, maxIdle: "1 second" }).pipe(
+              Scope.provide(scope),
+              Effect.provideService(References.MaxOpsBeforeYield, ops)
+            )
+            yield* turns
+            yield* turns
+            strictEqual(yield* server.activeConnections, 1)
+            yield* start(TestClock.adjust("1 second"))
+            yield* Effect.replicateEffect(Effect.yieldNow, steps)
+            yield* start(Scope.close(scope, Exit.void))
+            yield* Effect.repeat(turns, { times: 5 })
+            strictEqual(yield* server.activeConnections, 0, `after ${steps} steps of ${ops}`)
+          }).pipe(Effect.scoped, Effect.provide(TestNetwork.layer))
+        }
+      }
+    })
+  )
 })
 
 describe("any history of a pool", () => {

@@ -1,6 +1,6 @@
 import { describe, it } from "@effect/vitest"
 import { assertTrue, deepStrictEqual, strictEqual } from "@effect/vitest/utils"
-import { Duration, Effect, Exit, Fiber, Latch, Logger, Schedule, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Latch, Logger, References, Schedule, Scope, Stream } from "effect"
 import { Connection, type Network, Proxy, Reconnect, Server, StreamError } from "effect-wire"
 import { TestNetwork } from "effect-wire/testing"
 import { TestClock } from "effect/testing"
@@ -903,6 +903,20 @@ describe("the end of a link", () => {
       deepStrictEqual(ends, ["ConnectionReset"])
     }))
 
+  test("close while a slow schedule is asked for its delay makes no other connection", () =>
+    Effect.gen(function* () {
+      const first = yield* serve()
+      const schedule = Schedule.tap(everySecond, () => Effect.sleep("1 second"))
+      const { link } = yield* up({ schedule })
+      yield* first.kill
+      const second = yield* serve()
+      const closing = yield* start(link.close)
+      yield* advance("1 second")
+      strictEqual(outcome(closing), "success")
+      yield* advance("1 minute")
+      strictEqual(yield* second.server.activeConnections, 0)
+    }))
+
   test("an interrupted close goes on", () =>
     Effect.gen(function* () {
       yield* serve(({ reader }) => Effect.andThen(Effect.sleep("1 second"), reader.readAll()))
@@ -913,6 +927,28 @@ describe("the end of a link", () => {
       strictEqual(outcome(closed), "waiting")
       yield* advance("1 second")
       strictEqual(outcome(closed), "success")
+    }))
+
+  test("a close that is interrupted at any step can be had again", () =>
+    Effect.gen(function* () {
+      yield* serve()
+      // A fiber that has done much gives way to others at any step.
+      for (const ops of [2, 3, 4, 5]) {
+        for (let steps = 0; steps < 20; steps++) {
+          const scope = yield* Scope.make()
+          const link = yield* Scope.provide(Reconnect.make(target), scope)
+          yield* link.get
+          const first = yield* Effect.forkChild(
+            Effect.provideService(link.close, References.MaxOpsBeforeYield, ops)
+          )
+          yield* Effect.replicateEffect(Effect.yieldNow, steps)
+          yield* Fiber.interrupt(first)
+          const second = yield* start(link.close)
+          yield* turns
+          strictEqual(outcome(second), "success", `after ${steps} steps of ${ops}`)
+          yield* Scope.close(scope, Exit.void)
+        }
+      }
     }))
 
   it.effect("interrupted at any step it leaves nothing behind", () =>

@@ -949,6 +949,24 @@ describe("S: shutting down", () => {
       deepStrictEqual(seen, ["ConnectionAborted", "ConnectionAborted"])
     }))
 
+  test("a shutdown that is interrupted at any step of its beginning can be had again", () =>
+    Effect.gen(function* () {
+      // A fiber that has done much gives way to others at any step.
+      for (const ops of [2, 3, 4, 5]) {
+        for (let steps = 0; steps < 20; steps++) {
+          const { server } = yield* detached(() => Effect.never)
+          const first = yield* Effect.forkChild(
+            Effect.provideService(server.shutdown(), References.MaxOpsBeforeYield, ops)
+          )
+          yield* Effect.replicateEffect(Effect.yieldNow, steps)
+          yield* Fiber.interrupt(first)
+          const second = yield* start(server.shutdown({ grace: 0 }))
+          yield* turns
+          strictEqual(outcome(second), "success", `after ${steps} steps of ${ops}`)
+        }
+      }
+    }))
+
   test("a shutdown leaves no timer behind", () =>
     withSleepers((sleepers) =>
       Effect.gen(function* () {

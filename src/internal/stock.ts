@@ -102,12 +102,14 @@ export class Stock<E> {
     return item.unfit || isClaimed ? this.evict(item) : Effect.void
   }
 
-  /** Gives up an item that is not lent. */
+  /** Gives up an item that is not lent, also if whoever asks for that is interrupted. */
   readonly evict = (item: Lendable): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      item.unfit = true
-      return this.reserve.delete(item) ? Effect.asVoid(this.close(item)) : this.withdraw(item)
-    })
+    Effect.uninterruptible(
+      Effect.suspend(() => {
+        item.unfit = true
+        return this.reserve.delete(item) ? Effect.asVoid(this.close(item)) : this.withdraw(item)
+      })
+    )
 
   /** A connection has proved good: what is missing need not wait any longer. */
   approve(): void {
