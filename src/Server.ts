@@ -616,13 +616,7 @@ const checkOptions = (options: Options<never, unknown>): ServerSettings => {
   }
 }
 
-const checkGrace = (input: Duration.Input): Duration.Duration => {
-  const grace = Limits.duration("grace", input)
-  if (Duration.isNegative(grace)) {
-    throw new RangeError(`grace must not be negative, received ${Duration.toMillis(grace)} ms`)
-  }
-  return grace
-}
+const checkGrace = (input: Duration.Input): Duration.Duration => Duration.millis(Limits.delay("grace", input))
 
 const traced = <A, E, R>(
   client: Client,

@@ -402,11 +402,9 @@ const checkCommon = (options: CommonOptions): CommonSettings => {
   const minVersion = version("minVersion", options.minVersion ?? "TLSv1.2")
   const maxVersion = version("maxVersion", options.maxVersion ?? "TLSv1.3")
   if (minVersion > maxVersion) throw new RangeError("tls: minVersion must not be above maxVersion")
-  const handshakeTimeout = Limits.duration("tls: handshakeTimeout", options.handshakeTimeout ?? "10 seconds")
-  if (!(Duration.toMillis(handshakeTimeout) > 0)) {
-    const millis = Duration.toMillis(handshakeTimeout)
-    throw new RangeError(`tls: handshakeTimeout must be a positive duration, received ${millis} ms`)
-  }
+  const handshakeTimeout = Duration.millis(
+    Limits.timeout("tls: handshakeTimeout", options.handshakeTimeout ?? "10 seconds")
+  )
   return {
     ca: authorities("ca", options.ca),
     alpn: alpn === undefined || alpn.length === 0 ? undefined : [...alpn],

@@ -242,13 +242,7 @@ const nameOf = ({ fingerprint256, subject, subjectAltName }: OwnCertificate): st
 // Whoever replaces the files of a pair replaces one after the other.
 const FIRST_RETRY = Duration.seconds(1)
 
-const interval = (input: Duration.Input): Duration.Duration => {
-  const every = Limits.duration("every", input)
-  if (!(Duration.toMillis(every) > 0)) {
-    throw new RangeError(`every must be a positive duration, received ${Duration.toMillis(every)} ms`)
-  }
-  return every
-}
+const interval = (input: Duration.Input): Duration.Duration => Duration.millis(Limits.timeout("every", input))
 
 // The same identity is kept: sessions are resumed with it.
 const isSame = (a: Tls.Identity, b: Tls.Identity): boolean =>

@@ -73,7 +73,7 @@ export const backlog = (connections: number = DEFAULT_BACKLOG): number =>
 export const isArray = (u: unknown): boolean => Array.isArray(u)
 
 /** Throws a `RangeError` for what is none. */
-export const duration = (name: string, input: Duration.Input): Duration.Duration => {
+const duration = (name: string, input: Duration.Input): Duration.Duration => {
   try {
     return Duration.fromInputUnsafe(input)
   } catch {
