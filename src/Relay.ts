@@ -40,6 +40,7 @@ import * as Stream from "effect/Stream"
 import type { Connection } from "./Connection.ts"
 import { broken } from "./internal/connection.ts"
 import * as Limits from "./internal/limits.ts"
+import { nowUnsafe } from "./internal/now.ts"
 import { ConnectionError, type ReadError, TimeoutError, type WriteError } from "./StreamError.ts"
 
 const bytes = (n: number): string => (n === 1 ? "1 byte" : `${n} bytes`)
@@ -271,7 +272,7 @@ export const bidirectional = (
     ])
     const closeBoth = halfClose === "close-both" || !a.writer.canEnd || !b.writer.canEnd
 
-    const now = (): number => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
+    const now = (): number => nowUnsafe(clock)
     let activeAt = now()
     const touch = (): void => {
       activeAt = now()

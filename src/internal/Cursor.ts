@@ -103,22 +103,21 @@ export class Cursor extends Holder implements FrameReader {
   }
 
   get readUntil(): FrameReader["readUntil"] {
-    return (separator) => {
-      try {
-        return new Step(this, tryReadUntil, new Search(separator))
-      } catch (cause) {
-        return Effect.die(cause)
-      }
-    }
+    return (separator) => this.searching(tryReadUntil, separator)
   }
 
   get skipUntil(): FrameReader["skipUntil"] {
-    return (separator) => {
-      try {
-        return new Step(this, trySkipUntil, new Search(separator))
-      } catch (cause) {
-        return Effect.die(cause)
-      }
+    return (separator) => this.searching(trySkipUntil, separator)
+  }
+
+  private searching<A, E>(
+    attempt: Attempt<A, E, Search>,
+    separator: SeparatorInput
+  ): Effect.Effect<A, E | ReadError> {
+    try {
+      return new Step(this, attempt, new Search(separator))
+    } catch (cause) {
+      return Effect.die(cause)
     }
   }
 

@@ -4,6 +4,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { TimeoutError } from "../StreamError.ts"
+import { nowUnsafe } from "./now.ts"
 
 /** The time limits of one operation, in milliseconds; infinite where there is none. */
 export interface TimeLimits {
@@ -73,7 +74,7 @@ export class Deadlines {
   }
 
   private now(): number {
-    return Number(this.clock.monotonicTimeNanosUnsafe()) / 1_000_000
+    return nowUnsafe(this.clock)
   }
 
   /** Bytes came or went, which matters to whoever waits already. */
