@@ -56,6 +56,19 @@ const borrow = Effect.fnUntraced(function* (pool: Pool) {
   return { connection, giveBack: end(Exit.void), fail: end(Exit.fail("failed")) }
 })
 
+type Loan = Effect.Success<ReturnType<typeof borrow>>
+
+type Borrowers = Array<Started<Loan, unknown>>
+
+/** Ends the n-th borrower: one that waits is interrupted, one that has a connection gives it back. */
+const endBorrower = Effect.fnUntraced(function* (borrowers: Borrowers, n: number, well: boolean) {
+  const [borrower] = borrowers.splice(n % Math.max(borrowers.length, 1), 1)
+  if (borrower?.exit() === undefined) yield* borrower?.interrupt ?? Effect.void
+  const loan = borrower?.exit()
+  if (loan === undefined || Exit.isFailure(loan)) return
+  yield* well ? loan.value.giveBack : loan.value.fail
+})
+
 const ask = (pool: Pool, text: string) =>
   pool.use(({ reader, writer }) => Effect.andThen(writer.write(`${text}\n`), reader.readLineString))
 
@@ -1349,24 +1362,16 @@ describe("makeKeyed", () => {
               )
               // The fourth target has no server.
               const borrowAt = (n: number) => borrow({ ...poolOf(pools), get: pools.get(port(n)) })
-              const borrowers: Array<Started<Effect.Success<ReturnType<typeof borrow>>, unknown>> = []
-              /** A borrower that waits is interrupted, one that has a connection gives it back. */
-              const end = Effect.fnUntraced(function* (n: number, well: boolean) {
-                const [borrower] = borrowers.splice(n % Math.max(borrowers.length, 1), 1)
-                if (borrower?.exit() === undefined) yield* borrower?.interrupt ?? Effect.void
-                const loan = borrower?.exit()
-                if (loan === undefined || Exit.isFailure(loan)) return
-                yield* well ? loan.value.giveBack : loan.value.fail
-              })
+              const borrowers: Borrowers = []
               for (const event of events) {
                 if ("borrow" in event) borrowers.push(yield* start(borrowAt(event.borrow)))
-                else if ("end" in event) yield* end(event.end, event.well)
+                else if ("end" in event) yield* endBorrower(borrowers, event.end, event.well)
                 else if ("wait" in event) yield* advance(event.wait)
                 else yield* Effect.replicateEffect(Effect.yieldNow, event.steps)
                 const stats = (yield* pools.stats).map(([, { idle, inUse }]) => idle + inUse)
                 assertTrue(stats.reduce((sum, n) => sum + n, 0) <= options.maxTotal)
               }
-              while (borrowers.length > 0) yield* end(0, true)
+              while (borrowers.length > 0) yield* endBorrower(borrowers, 0, true)
               yield* turns
               // Every place is there.
               yield* Effect.scoped(
@@ -1506,8 +1511,6 @@ describe("any history of a pool", () => {
     checked: fc.boolean()
   })
 
-  type Loan = Effect.Success<ReturnType<typeof borrow>>
-
   it("connects that take their time or fail are never more than max, and get nobody stuck", () =>
     fc.assert(
       fc.asyncProperty(
@@ -1541,22 +1544,15 @@ describe("any history of a pool", () => {
                 }),
                 scope
               )
-              const borrowers: Array<Started<Loan, unknown>> = []
-              const end = Effect.fnUntraced(function* (n: number, well: boolean) {
-                const [borrower] = borrowers.splice(n % Math.max(borrowers.length, 1), 1)
-                if (borrower?.exit() === undefined) yield* borrower?.interrupt ?? Effect.void
-                const loan = borrower?.exit()
-                if (loan === undefined || Exit.isFailure(loan)) return
-                yield* well ? loan.value.giveBack : loan.value.fail
-              })
+              const borrowers: Borrowers = []
               for (const event of events) {
                 if (event === "borrow") borrowers.push(yield* start(borrow(pool)))
                 else if (typeof event === "number") yield* advance(event)
-                else yield* end(event.end, event.well)
+                else yield* endBorrower(borrowers, event.end, event.well)
                 yield* turns
                 assertTrue((yield* server.activeConnections) <= options.max)
               }
-              while (borrowers.length > 0) yield* end(0, true)
+              while (borrowers.length > 0) yield* endBorrower(borrowers, 0, true)
               connects.length = 0
               yield* advance("31 seconds")
               assertTrue((yield* pool.stats).idle >= options.min)
